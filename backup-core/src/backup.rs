@@ -1,0 +1,272 @@
+//! Taking a snapshot.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::random;
+use crate::manifest::{Digest, EntryKind, EntryRecord, Manifest, Snapshot, SnapshotId, Totals};
+use crate::pipeline::{Known, KnownPrevious, Writer};
+use crate::progress::{NoProgress, Progress};
+use crate::repository::record::RecordKind;
+use crate::repository::{Lease, LeaseMode, Repository, host_name};
+use crate::source::{Capture, CaptureContext, CaptureEnd, Entry, Source};
+
+/// How hard zstd tries for data, unless it is told otherwise. Measured by `benches`: see its `levels` command.
+const LEVEL: i32 = 3;
+/// Entries of one source that are written at the same time.
+const SIDE_BY_SIDE: usize = 4;
+
+/// How to take a snapshot. The defaults are right for a shop.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BackupOptions {
+    /// A text to find it by.
+    pub label: Option<String>,
+    /// The run it belongs to; a new one unless it is given, so that sources backed up together can share it.
+    pub run: Option<String>,
+    /// The zstd level, from 1 (fast) to 19 (small).
+    pub level: i32,
+    /// Who watches.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        Self { label: None, run: None, level: LEVEL, progress: Arc::new(NoProgress) }
+    }
+}
+
+impl BackupOptions {
+    /// The same with a label.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// The same as part of a run.
+    #[must_use]
+    pub fn with_run(mut self, run: impl Into<String>) -> Self {
+        self.run = Some(run.into());
+        self
+    }
+
+    /// The same at another zstd level.
+    #[must_use]
+    pub fn with_level(mut self, level: i32) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// The same, watched.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+/// A new run's id, for sources that are backed up together.
+pub fn new_run() -> Result<String> {
+    Ok(hex::encode(random::<8>()?))
+}
+
+impl Repository {
+    /// Takes one snapshot of `source`.
+    ///
+    /// It exists once its signed record is in the log, which is written last: after every chunk is durable and the
+    /// source has reported a clean end. Dropping the future, or an error anywhere before, leaves unreferenced chunks at
+    /// most. What the source could not read is in [`Manifest::problems`]: a snapshot with problems is kept, and has to
+    /// be reported.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]; nothing is committed after any of them.
+    pub async fn backup(&self, source: &dyn Source, options: BackupOptions) -> Result<Snapshot> {
+        // What is missing shows before anything is touched: no key, no encryption, no byte written.
+        if self.is_encrypted() {
+            self.keys().writer()?;
+        }
+        self.data_cipher()?;
+        self.metadata_cipher()?;
+        let began = SystemTime::now();
+        let lease = self.lease(LeaseMode::Shared, "a backup").await?;
+        let result = self.backup_under(&lease, source, options, began).await;
+        lease.release().await;
+        result
+    }
+
+    async fn backup_under(
+        &self,
+        lease: &Lease,
+        source: &dyn Source,
+        options: BackupOptions,
+        began: SystemTime,
+    ) -> Result<Snapshot> {
+        let started_at = self.now();
+        let swept = self.sweep_if_alone(began).await?;
+        if swept > 0 {
+            tracing::info!(files = swept, "removed the torn writes of a killed run");
+        }
+        let epoch = self.epoch()?;
+        let previous = self.previous(source.name(), &epoch).await?;
+        let writer = Arc::new(Writer::new(self, options.level, previous.clone(), Arc::clone(&options.progress))?);
+
+        let context = CaptureContext { previous: previous.clone().map(|p| p as _) };
+        let capture = source.capture(context).await?;
+        let info = capture.info();
+        if let Some(previous) = &previous
+            && previous.manifest.source.kind != info.kind
+        {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("the name {:?} already belongs to a source of kind {}", info.name, previous.manifest.source.kind),
+            )
+            .with_next_step("give this source another name: --source NAME=URL"));
+        }
+        let (capture, entries) = drain(capture, &writer).await?;
+        let end = capture.finish().await?;
+        lease.check()?;
+
+        let manifest = self.manifest(info, entries, end, &writer, epoch, started_at, &options)?;
+        let signing = if self.is_encrypted() { Some(&self.keys().writer()?.signing) } else { None };
+        let (sequence, digest) = self.append(RecordKind::Snapshot, &manifest, signing).await?;
+        Ok(Snapshot { id: SnapshotId::new(sequence, &digest), sequence, digest, manifest })
+    }
+
+    /// What of the newest snapshot of this source can be shared.
+    async fn previous(&self, name: &str, epoch: &str) -> Result<Option<Arc<KnownPrevious>>> {
+        let id_key = self.id_key()?;
+        let shares = |m: &Manifest| m.source.name == name && m.epoch == epoch && m.id_key == id_key && m.is_full();
+        let Some(snapshot) = self.newest_snapshot(shares).await? else { return Ok(None) };
+        match Known::load(self, &snapshot.manifest).await {
+            Ok(known) => Ok(Some(Arc::new(KnownPrevious {
+                repository: self.clone(),
+                manifest: snapshot.manifest,
+                known: Arc::new(known),
+            }))),
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                tracing::warn!(snapshot = %snapshot.id, error = %e, "the previous snapshot is damaged; everything is stored anew");
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Snapshots share chunks only if the same people can read them: the epoch is a digest of who they are.
+    fn epoch(&self) -> Result<String> {
+        let mut recipients = self.trust().map(|t| t.recipients.clone()).unwrap_or_else(Vec::new);
+        recipients.sort();
+        let digest = Digest::sha256(format!("{}\n{}", self.id(), recipients.join("\n")).as_bytes());
+        Ok(digest.to_string()[..16].to_owned())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn manifest(
+        &self,
+        source: crate::manifest::SourceInfo,
+        entries: Vec<EntryRecord>,
+        end: CaptureEnd,
+        writer: &Writer,
+        epoch: String,
+        started_at: chrono::DateTime<chrono::Utc>,
+        options: &BackupOptions,
+    ) -> Result<Manifest> {
+        let (read, added, objects) = writer.counts();
+        let data = |e: &&EntryRecord| !matches!(e.kind, EntryKind::PreData | EntryKind::PostData);
+        let schema: Vec<_> = entries
+            .iter()
+            .filter(|e| matches!(e.kind, EntryKind::PreData | EntryKind::PostData))
+            .map(|e| format!("{} {}", e.name, e.fingerprint))
+            .collect();
+        let totals = Totals {
+            bytes: entries.iter().map(|e| e.bytes).sum(),
+            rows: entries.iter().filter(data).map(|e| e.fingerprint.rows()).sum(),
+            read,
+            added,
+            objects,
+        };
+        Ok(Manifest {
+            run: match &options.run {
+                Some(run) => run.clone(),
+                None => new_run()?,
+            },
+            source,
+            tier: None,
+            label: options.label.clone(),
+            host: host_name(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            taken_at: end.taken_at,
+            started_at,
+            finished_at: self.now(),
+            position: end.position,
+            schema: (!schema.is_empty()).then(|| Digest::sha256(schema.join("\n").as_bytes())),
+            epoch,
+            recipients: self.trust().map(|t| t.recipients.clone()).unwrap_or_else(Vec::new),
+            id_key: self.id_key()?,
+            entries,
+            problems: end.problems,
+            problem_count: end.problem_count,
+            totals,
+        })
+    }
+}
+
+/// Writes all entries of a capture, several at once, and gives them back in the capture's order.
+async fn drain(capture: Box<dyn Capture>, writer: &Arc<Writer>) -> Result<(Box<dyn Capture>, Vec<EntryRecord>)> {
+    type Next = (Box<dyn Capture>, Result<Option<Entry>>);
+    // The future that asks for the next entry is kept until it answers: a capture need not be cancel safe.
+    fn ask(mut capture: Box<dyn Capture>) -> BoxFuture<'static, Next> {
+        Box::pin(async move {
+            let entry = capture.next().await;
+            (capture, entry)
+        })
+    }
+    let mut names = HashSet::new();
+    let mut records: Vec<(usize, EntryRecord)> = Vec::new();
+    let mut running = FuturesUnordered::new();
+    let mut asked = Some(ask(capture));
+    let mut number = 0;
+    let mut ended = None;
+    while ended.is_none() || !running.is_empty() {
+        tokio::select! {
+            (capture, entry) = async { match asked.as_mut() { Some(f) => f.await, None => std::future::pending().await } },
+                if asked.is_some() && running.len() < SIDE_BY_SIDE =>
+            {
+                asked = None;
+                match entry? {
+                    None => ended = Some(capture),
+                    Some(entry) => {
+                        if !names.insert(entry.name.clone()) {
+                            return Err(Error::new(ErrorKind::Source, format!("the source gave two entries the name {:?}", entry.name)));
+                        }
+                        let writer = Arc::clone(writer);
+                        let at = number;
+                        number += 1;
+                        running.push(async move { (at, writer.write(entry).await) });
+                        asked = Some(ask(capture));
+                    }
+                }
+            }
+            Some((at, record)) = running.next(), if !running.is_empty() => match record {
+                Ok(record) => records.push((at, record)),
+                Err(e) => {
+                    // A source that failed knows better than its entry why.
+                    drop(running);
+                    return Err(match ended {
+                        Some(capture) if e.kind() == ErrorKind::Source => capture.finish().await.err().unwrap_or(e),
+                        _ => e,
+                    });
+                }
+            },
+        }
+    }
+    records.sort_unstable_by_key(|(at, _)| *at);
+    let capture = ended.ok_or_else(|| Error::new(ErrorKind::Internal, "a capture never ended"))?;
+    Ok((capture, records.into_iter().map(|(_, record)| record).collect()))
+}

@@ -1,0 +1,141 @@
+//! The restore test: into a scratch place, compared, timed, cleaned up, and kept as evidence.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::Snapshot;
+use crate::progress::{NoProgress, Progress};
+use crate::repository::Repository;
+use crate::restore::{RestoreOptions, RestoreReport, millis};
+use crate::target::{Invariant, Target};
+
+/// How to drill.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DrillOptions {
+    /// Queries that find what breaks the shop's rules; see [`Invariant`].
+    pub invariants: Option<String>,
+    /// The time within which the restore has to be done.
+    pub rto: Option<Duration>,
+    /// Leave signed evidence in the log, if there is a key to sign it with. On by default.
+    pub record: bool,
+    /// Who watches.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for DrillOptions {
+    fn default() -> Self {
+        Self { invariants: None, rto: None, record: true, progress: Arc::new(NoProgress) }
+    }
+}
+
+impl DrillOptions {
+    /// The same with a text of invariants.
+    #[must_use]
+    pub fn with_invariants(mut self, text: impl Into<String>) -> Self {
+        self.invariants = Some(text.into());
+        self
+    }
+
+    /// The same with a time to keep.
+    #[must_use]
+    pub fn with_rto(mut self, rto: Duration) -> Self {
+        self.rto = Some(rto);
+        self
+    }
+
+    /// The same, watched.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// The same, leaving evidence or not.
+    #[must_use]
+    pub fn record(mut self, record: bool) -> Self {
+        self.record = record;
+        self
+    }
+}
+
+/// What a drill found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DrillReport {
+    /// The restore, with every entry compared.
+    pub restore: RestoreReport,
+    /// The shop's rules.
+    pub invariants: Vec<Invariant>,
+    /// The time to keep, in milliseconds.
+    pub rto_milliseconds: Option<u64>,
+    /// The whole time, comparing and checking included, in milliseconds.
+    pub milliseconds: u64,
+    /// Where the evidence stands in the log.
+    pub evidence: Option<u64>,
+}
+
+impl DrillReport {
+    /// Whether everything is equal, every invariant is known to hold, and the restore kept its time.
+    pub fn passed(&self) -> bool {
+        self.restore.is_equal() && self.invariants.iter().all(Invariant::holds) && self.within_rto() != Some(false)
+    }
+
+    /// Whether the restore kept its time, if one was given.
+    pub fn within_rto(&self) -> Option<bool> {
+        self.rto_milliseconds.map(|rto| self.restore.milliseconds <= rto)
+    }
+}
+
+impl Repository {
+    /// Restores `snapshot` to `scratch`, compares it with what was backed up, checks the shop's invariants, takes the
+    /// time, and removes everything again, whatever the outcome. Dropping the future leaves the scratch place as it
+    /// then is; [`Target::remove`] empties it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TargetNotEmpty`] where there is something in the scratch place: a drill removes only what it made.
+    pub async fn drill(&self, snapshot: &Snapshot, scratch: &dyn Target, options: DrillOptions) -> Result<DrillReport> {
+        if !scratch.is_vacant().await? {
+            return Err(Error::new(
+                ErrorKind::TargetNotEmpty,
+                format!("the scratch place {} is not empty", scratch.location()),
+            )
+            .with_next_step("name a place that does not exist yet: a drill removes what it made there"));
+        }
+        let result = self.drill_vacant(snapshot, scratch, &options).await;
+        let removed = scratch.remove().await;
+        let mut report = result?;
+        removed?;
+        if options.record {
+            let intact = if report.passed() { vec![snapshot.id.clone()] } else { Vec::new() };
+            report.evidence =
+                self.leave_evidence("drill", intact, report.passed(), report.milliseconds, &report).await?;
+        }
+        Ok(report)
+    }
+
+    async fn drill_vacant(
+        &self,
+        snapshot: &Snapshot,
+        scratch: &dyn Target,
+        options: &DrillOptions,
+    ) -> Result<DrillReport> {
+        let began = Instant::now();
+        let restore_options = RestoreOptions::default().with_progress(Arc::clone(&options.progress));
+        let restore = self.restore_and_compare(snapshot, scratch, &restore_options).await?;
+        let invariants = match &options.invariants {
+            Some(text) => scratch.check_invariants(text).await?,
+            None => Vec::new(),
+        };
+        Ok(DrillReport {
+            restore,
+            invariants,
+            rto_milliseconds: options.rto.map(|rto| u64::try_from(rto.as_millis()).unwrap_or(u64::MAX)),
+            milliseconds: millis(began),
+            evidence: None,
+        })
+    }
+}

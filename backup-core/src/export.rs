@@ -1,0 +1,127 @@
+//! A snapshot of a database as one plain SQL file, for the database's own client.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{EntryKind, Snapshot, SnapshotId};
+use crate::pipeline::{EntryReader, blocking};
+use crate::progress::{Event, Progress};
+use crate::repository::Repository;
+
+/// What an export wrote.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The file.
+    pub file: PathBuf,
+    /// Length of the SQL in bytes, before any compression.
+    pub bytes: u64,
+}
+
+impl Repository {
+    /// Writes `snapshot` to `file` as plain SQL, compressed with gzip where the name ends in `.gz`; the file appears when
+    /// it is complete and never replaces another. It is *not* encrypted. `sqlite3 new.db < file` loads a SQLite one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the snapshot is of files; [`ErrorKind::TargetNotEmpty`] where `file` exists.
+    pub async fn export(&self, snapshot: &Snapshot, file: &Path, progress: Arc<dyn Progress>) -> Result<ExportReport> {
+        let manifest = &snapshot.manifest;
+        if manifest.entries.iter().any(|e| matches!(e.kind, EntryKind::Files | EntryKind::Tree)) {
+            return Err(Error::new(ErrorKind::Config, format!("snapshot {} holds files, not a database", snapshot.id))
+                .with_next_step("restore it to a directory: --target dir:PATH"));
+        }
+        let reader = EntryReader::new(self, manifest, Arc::clone(&progress))?;
+        let (send, receive) = mpsc::channel::<Bytes>(4);
+        let path = file.to_owned();
+        let write = blocking(move || write_file(&path, receive));
+        let feed = async move {
+            for entry in &manifest.entries {
+                progress.on(Event::Began { name: &entry.name });
+                let mut body = reader.read(entry);
+                while let Some(bytes) = body.try_next().await? {
+                    // If nobody listens the writing failed, and says why itself.
+                    if send.send(bytes).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                progress.on(Event::Ended { name: &entry.name, rows: entry.fingerprint.rows() });
+            }
+            // An empty piece marks the end: a feed that failed ends without it.
+            let _ = send.send(Bytes::new()).await;
+            Ok::<(), Error>(())
+        };
+        let (fed, written) = futures::join!(feed, write);
+        fed?;
+        Ok(ExportReport { snapshot: snapshot.id.clone(), file: file.to_owned(), bytes: written? })
+    }
+}
+
+fn write_file(path: &Path, pieces: mpsc::Receiver<Bytes>) -> Result<u64> {
+    let failed = |what: &str, e: std::io::Error| {
+        Error::new(ErrorKind::Target, format!("{} {what}: {e}", path.display())).with_source(e)
+    };
+    if path.exists() {
+        return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} exists already", path.display()))
+            .with_next_step("choose another name, or move it away"));
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".caretaker-partial");
+    let partial = PathBuf::from(name);
+    let write = || -> std::io::Result<Option<u64>> {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        // A shop's data in the clear: for its owner's eyes.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&partial)?;
+        let gzip = path.extension().is_some_and(|e| e == "gz");
+        let (bytes, file) = if gzip {
+            let mut out = GzEncoder::new(BufWriter::new(file), Compression::default());
+            let bytes = copy(pieces, &mut out)?;
+            (bytes, into_file(out.finish()?)?)
+        } else {
+            let mut out = BufWriter::new(file);
+            let bytes = copy(pieces, &mut out)?;
+            (bytes, into_file(out)?)
+        };
+        file.sync_all()?;
+        if bytes.is_some() {
+            std::fs::hard_link(&partial, path)?;
+        }
+        Ok(bytes)
+    };
+    let written = write();
+    let removed = std::fs::remove_file(&partial);
+    let bytes = written.map_err(|e| failed("cannot be written", e))?;
+    removed.map_err(|e| failed("is written, but its temporary name cannot be removed", e))?;
+    bytes.ok_or_else(|| Error::new(ErrorKind::Target, format!("{} was not completed", path.display())))
+}
+
+fn into_file(out: BufWriter<File>) -> std::io::Result<File> {
+    out.into_inner().map_err(std::io::IntoInnerError::into_error)
+}
+
+/// Copies until the mark of the end; `None` if it never came.
+fn copy(mut pieces: mpsc::Receiver<Bytes>, out: &mut impl Write) -> std::io::Result<Option<u64>> {
+    let mut bytes = 0;
+    while let Some(piece) = pieces.blocking_recv() {
+        if piece.is_empty() {
+            return Ok(Some(bytes));
+        }
+        bytes += piece.len() as u64;
+        out.write_all(&piece)?;
+    }
+    Ok(None)
+}

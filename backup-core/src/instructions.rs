@@ -1,0 +1,172 @@
+//! `RESTORE.md`: how to check a repository and get everything back with public tools alone.
+//!
+//! The text is part of the format: it lies in the repository, and a test follows it to the letter.
+
+use crate::keys::Trust;
+
+/// The text for a repository like this.
+pub(crate) fn text(trust: &Trust) -> String {
+    let template = if trust.encrypted { ENCRYPTED } else { PLAIN };
+    let tools = if trust.encrypted { "`bash`, `coreutils`, `openssl` (3.0 or newer), `age`, `zstd`, `jq`, `tar`, `sqlite3`" } else { "`bash`, `coreutils`, `zstd`, `jq`, `tar`, `sqlite3`" };
+    let packages = if trust.encrypted { "openssl age zstd jq tar sqlite3" } else { "zstd jq tar sqlite3" };
+    format!(
+        "# How to restore from this repository without Caretaker\n\n\
+         Repository `{id}`, format {format}. You need {tools}\n\
+         (on Debian: `apt-get install {packages}`).\n\n{template}{COMMON}",
+        id = trust.repository,
+        format = trust.format,
+    )
+}
+
+const ENCRYPTED: &str = r#"Copy the repository to a directory first, and bring the keys from where you keep them: `owner-identity.txt`, and the
+`trust.json` that was written when the repository was made. Do not take `trust.json` from the store: whoever can write
+to the store could have put a forged one there. Then, in one `bash` session:
+
+```sh
+set -euo pipefail
+STORE=${STORE:-$PWD}           # the copy of the repository
+KEYS=${KEYS:-$HOME/keys}       # owner-identity.txt and trust.json
+WORK=$(mktemp -d)              # records are decrypted here; remove it afterwards
+cd "$STORE"
+```
+
+## 1. Check that this is your repository, and that nobody changed it
+
+Signatures are Ed25519: the last 64 bytes of each file in `log/`, over all bytes before them.
+
+```sh
+signed_by() { # signed_by ROLE FILE SIGNATURE: is FILE signed by one of the ROLE in trust.json?
+  local n i
+  n=$(jq ".$1 | length" "$KEYS/trust.json")
+  for ((i = 0; i < n; i++)); do
+    jq -r ".$1[$i].pem" "$KEYS/trust.json" > "$WORK/key.pem"
+    if openssl pkeyutl -verify -pubin -inkey "$WORK/key.pem" -rawin -in "$2" -sigfile "$3" > /dev/null 2>&1; then
+      return 0
+    fi
+  done
+  echo "NOT SIGNED by any of the $1 in trust.json: $2" >&2
+  return 1
+}
+signed_by admins repository.json repository.sig
+test "$(jq -r .id repository.json)" = "$(jq -r .repository "$KEYS/trust.json")"
+echo "$(jq -r .instructions repository.json)  RESTORE.md" | sha256sum --check --quiet
+PREVIOUS=null
+for record in log/*; do
+  head -c -64 "$record" > "$WORK/body"
+  tail -c 64 "$record" > "$WORK/signature"
+  head -n 1 "$WORK/body" > "$WORK/line"
+  case $(jq -r .caretaker "$WORK/line") in
+    snapshot)  signed_by writers "$WORK/body" "$WORK/signature" ;;
+    evidence)  signed_by writers "$WORK/body" "$WORK/signature" 2> /dev/null || signed_by admins "$WORK/body" "$WORK/signature" ;;
+    tombstone) signed_by admins "$WORK/body" "$WORK/signature" ;;
+    *) echo "unknown kind of record: $record" >&2; false ;;
+  esac
+  test "$(jq -r .repository "$WORK/line")" = "$(jq -r .repository "$KEYS/trust.json")"
+  test "$(jq -r .sequence "$WORK/line")" -eq "$((10#$(basename "$record")))"
+  # Each names the one before it by its SHA-256; a gap means that a record was removed.
+  if [ "$(jq -r .previous "$WORK/line")" != "$PREVIOUS" ]; then
+    echo "the record before $record is not the one it names: look for a tombstone that explains it" >&2
+  fi
+  PREVIOUS=$(sha256sum "$record" | cut -d ' ' -f 1)
+done
+for object in objects/*/*; do
+  echo "$(basename "$object")  $object"
+done | sha256sum --check --quiet
+```
+
+## 2. Choose a snapshot and read its record
+
+```sh
+unseal() { age --decrypt --identity "$KEYS/owner-identity.txt" "$@" | zstd --decompress --stdout --quiet; }
+read_record() { # read_record LOG-FILE: the record as JSON
+  head -c -64 "$1" | tail -n +2 | unseal
+}
+"#;
+
+const PLAIN: &str = r#"This repository is not encrypted and not signed: the hashes show decay, not forgery. Copy it to a directory first. Then,
+in one `bash` session:
+
+```sh
+set -euo pipefail
+STORE=${STORE:-$PWD}           # the copy of the repository
+WORK=$(mktemp -d)              # remove it afterwards
+cd "$STORE"
+```
+
+## 1. Check that nothing decayed
+
+```sh
+echo "$(jq -r .instructions repository.json)  RESTORE.md" | sha256sum --check --quiet
+for object in objects/*/*; do
+  echo "$(basename "$object")  $object"
+done | sha256sum --check --quiet
+```
+
+## 2. Choose a snapshot and read its record
+
+```sh
+unseal() { zstd --decompress --stdout --quiet "$@"; }
+read_record() { # read_record LOG-FILE: the record as JSON
+  tail -n +2 "$1" | unseal
+}
+"#;
+
+const COMMON: &str = r#"for record in log/*; do
+  if [ "$(head -n 1 "$record" | jq -r .caretaker)" = snapshot ]; then
+    read_record "$record" | jq -r --arg n "$(basename "$record")" '[$n, .taken_at, .source.name, .source.kind, .problem_count] | @tsv'
+  fi
+done > "$WORK/snapshots"
+cat "$WORK/snapshots"          # number, time, source, kind, how many things could not be read
+SNAPSHOT=${SNAPSHOT:-$(tail -n 1 "$WORK/snapshots" | cut -f 1)}
+read_record "log/$SNAPSHOT" > "$WORK/record.json"
+```
+
+## 3. Put its entries together
+
+An entry's index lists its chunks, in order; each chunk is an object under the SHA-256 of its bytes.
+
+```sh
+fetch() { # fetch SHA256: the content of one object, checked
+  local path="objects/${1:0:2}/$1"
+  echo "$1  $path" | sha256sum --check --quiet
+  unseal < "$path"
+}
+index() { # index N: the index lines of entry N
+  jq -c ".entries[$1].inline[]?" "$WORK/record.json"
+  for part in $(jq -r ".entries[$1].parts[]?.object" "$WORK/record.json"); do fetch "$part"; done
+}
+content() { # content N: the bytes of entry N
+  index "$1" | jq -r 'select(.object) | .object' | while read -r object; do fetch "$object"; done
+}
+entries() { jq -r '.entries | to_entries[] | [.key, .value.kind, .value.name] | @tsv' "$WORK/record.json"; }
+```
+
+## 4. Restore
+
+A SQLite database; the entries are SQL, in the right order. (The planner's statistics of `sqlite_stat4` are left out:
+not every `sqlite3` has that table.)
+
+```sh
+OUT=${OUT:-$PWD/restored}
+mkdir -p "$OUT"
+if [ "$(jq -r .source.kind "$WORK/record.json")" = sqlite ]; then
+  entries | while IFS=$'\t' read -r n kind name; do
+    if [ "$name" != data/sqlite_stat4 ]; then content "$n"; fi
+  done | sqlite3 -bail "$OUT/restored.db"
+  sqlite3 "$OUT/restored.db" 'PRAGMA integrity_check'
+fi
+```
+
+A directory tree; the entries are tar archives without their last block. Files first, then directories and links.
+
+```sh
+if [ "$(jq -r .source.kind "$WORK/record.json")" = files ]; then
+  entries | while IFS=$'\t' read -r n kind name; do
+    if [ "$(jq ".entries[$n].bytes" "$WORK/record.json")" -gt 0 ]; then
+      content "$n" | tar --extract --preserve-permissions --numeric-owner --directory "$OUT"
+    fi
+  done
+fi
+rm -r "$WORK"
+```
+"#;

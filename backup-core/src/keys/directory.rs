@@ -1,0 +1,415 @@
+//! Keys as files: `owner-identity.txt`, `recipient.txt`, `writer.key`, `admin.key`, `trust.json`, `seen.json`.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{AdminKey, OwnerIdentity, Recipient, Signing, Trust, WriterKey, random, secret_text};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::Digest;
+
+/// The keys at hand. Each operation takes what it needs and names the one it misses.
+///
+/// ```
+/// # fn main() -> backup_core::Result<()> {
+/// let keys = backup_core::Keys::generate()?;
+/// assert!(keys.owner().is_ok() && keys.writer().is_ok() && keys.admin().is_ok());
+/// // Not yet pinned to any repository:
+/// assert!(keys.trust().is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    directory: Option<PathBuf>,
+    owner: Option<OwnerIdentity>,
+    recipient: Option<Recipient>,
+    writer: Option<WriterKey>,
+    admin: Option<AdminKey>,
+    trust: Option<Trust>,
+}
+
+/// The newest record of the repository that this client has seen: a store that falls behind it was rolled back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// The repository's id.
+    pub repository: String,
+    /// The newest record's place in the log.
+    pub sequence: u64,
+    /// SHA-256 of that record.
+    pub digest: Digest,
+}
+
+impl Keys {
+    /// A full new set, from the operating system's randomness; nothing is written.
+    pub fn generate() -> Result<Self> {
+        let owner = OwnerIdentity::generate();
+        Ok(Self {
+            directory: None,
+            recipient: Some(owner.recipient()),
+            owner: Some(owner),
+            writer: Some(WriterKey::generate()?),
+            admin: Some(AdminKey::generate()?),
+            trust: None,
+        })
+    }
+
+    /// No keys: enough for a repository without encryption.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Reads the key files that are in `directory`.
+    ///
+    /// Files that are not there are simply not held; one that is there but makes no sense is an error that names it.
+    pub fn load(directory: impl AsRef<Path>) -> Result<Self> {
+        let directory = directory.as_ref();
+        if !directory.is_dir() {
+            return Err(Error::new(ErrorKind::KeyMissing, format!("{}: no such directory of keys", directory.display()))
+                .with_next_step("make one with `backup keygen --out DIRECTORY`, or name the one you have with --keys"));
+        }
+        let read = |name: &str| read_optional(&directory.join(name));
+        let broken = |name: &str, why: String| {
+            Error::new(ErrorKind::KeyWrong, format!("{}: {why}", directory.join(name).display()))
+                .with_next_step("restore this file from where you keep your keys")
+        };
+
+        let owner = match read(OWNER_FILE)? {
+            None => None,
+            Some(text) => Some(parse_identity(&text).map_err(|e| broken(OWNER_FILE, e))?),
+        };
+        let recipient = match read(RECIPIENT_FILE)? {
+            None => owner.as_ref().map(OwnerIdentity::recipient),
+            Some(text) => Some(
+                text.lines()
+                    .find(|l| !l.trim().is_empty() && !l.starts_with('#'))
+                    .unwrap_or("")
+                    .parse::<Recipient>()
+                    .map_err(|e| broken(RECIPIENT_FILE, e.to_string()))?,
+            ),
+        };
+        let writer = match read(WRITER_FILE)? {
+            None => None,
+            Some(text) => Some(WriterFile::parse(&text).map_err(|e| broken(WRITER_FILE, e))?),
+        };
+        let admin = match read(ADMIN_FILE)? {
+            None => None,
+            Some(text) => Some(AdminFile::parse(&text).map_err(|e| broken(ADMIN_FILE, e))?),
+        };
+        let trust = match read(TRUST_FILE)? {
+            None => None,
+            Some(text) => Some(
+                serde_json::from_str(&text).map_err(|e| broken(TRUST_FILE, format!("not a trust file: {e}")))?,
+            ),
+        };
+        Ok(Self { directory: Some(directory.to_owned()), owner, recipient, writer, admin, trust })
+    }
+
+    /// Writes the four key files into `directory`, readable by the owner alone; never over an existing key.
+    pub fn save(&self, directory: impl AsRef<Path>) -> Result<()> {
+        let directory = directory.as_ref();
+        fs::create_dir_all(directory).map_err(|e| file_error(directory, "cannot be made", e))?;
+        restrict(directory, 0o700)?;
+        let owner = self.owner()?;
+        let writer = self.writer()?;
+        let admin = self.admin()?;
+        let files = [
+            (
+                OWNER_FILE,
+                format!(
+                    "# Caretaker owner identity: reads every backup. Keep it offline, in two places.\n# recipient: {}\n{}\n",
+                    owner.recipient(),
+                    secret_text(owner.age())
+                ),
+            ),
+            (RECIPIENT_FILE, format!("{}\n", owner.recipient())),
+            (WRITER_FILE, WriterFile::text(writer)?),
+            (ADMIN_FILE, AdminFile::text(admin)?),
+        ];
+        for (name, _) in &files {
+            let path = directory.join(name);
+            if path.exists() {
+                return Err(Error::new(ErrorKind::Config, format!("{} exists already", path.display()))
+                    .with_next_step("choose another directory: overwriting a key would make its backups unreadable"));
+            }
+        }
+        for (name, text) in files {
+            write_private(&directory.join(name), text.as_bytes(), true)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `trust.json` beside the keys, where they were loaded from a directory, and holds it from now on.
+    pub fn pin(&mut self, trust: Trust) -> Result<()> {
+        if let Some(directory) = &self.directory {
+            write_private(&directory.join(TRUST_FILE), &json(&trust)?, false)?;
+        }
+        self.trust = Some(trust);
+        Ok(())
+    }
+
+    /// The owner's identity, or an error that says that it is missing.
+    pub fn owner(&self) -> Result<&OwnerIdentity> {
+        self.owner.as_ref().ok_or_else(|| self.missing(OWNER_FILE, "reads the data of a backup"))
+    }
+
+    /// The owner's recipient, or an error that says that it is missing.
+    pub fn recipient(&self) -> Result<&Recipient> {
+        self.recipient.as_ref().ok_or_else(|| self.missing(RECIPIENT_FILE, "is what data is encrypted to"))
+    }
+
+    /// The writer's key, or an error that says that it is missing.
+    pub fn writer(&self) -> Result<&WriterKey> {
+        self.writer.as_ref().ok_or_else(|| self.missing(WRITER_FILE, "signs snapshots"))
+    }
+
+    /// The admin's key, or an error that says that it is missing.
+    pub fn admin(&self) -> Result<&AdminKey> {
+        self.admin.as_ref().ok_or_else(|| self.missing(ADMIN_FILE, "signs configuration and removals"))
+    }
+
+    /// What was pinned, if anything.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
+    }
+
+    /// The same keys without the owner's identity: what a shop's host should hold.
+    #[must_use]
+    pub fn without_owner(mut self) -> Self {
+        self.owner = None;
+        self
+    }
+
+    /// The same keys without the writer's key: what an auditor holds.
+    #[must_use]
+    pub fn without_writer(mut self) -> Self {
+        self.writer = None;
+        self
+    }
+
+    /// The same keys without the admin's key: what a shop's host should hold.
+    #[must_use]
+    pub fn without_admin(mut self) -> Self {
+        self.admin = None;
+        self
+    }
+
+    /// What this client has seen of the repository, from `seen.json` beside the keys.
+    pub(crate) fn witness(&self) -> Result<Option<Witness>> {
+        let Some(directory) = &self.directory else { return Ok(None) };
+        let path = directory.join(SEEN_FILE);
+        let Some(text) = read_optional(&path)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|e| {
+            Error::new(ErrorKind::KeyWrong, format!("{}: {e}", path.display()))
+                .with_next_step("remove this file if you know why it is broken; it remembers how far the repository had come")
+        })
+    }
+
+    /// Remembers `witness` beside the keys; where that is not possible (a read-only directory), says why.
+    pub(crate) fn remember(&self, witness: &Witness) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        write_private(&directory.join(SEEN_FILE), &json(witness)?, false)
+    }
+
+    fn missing(&self, file: &str, role: &str) -> Error {
+        let place = match &self.directory {
+            Some(directory) => format!(" in {}", directory.display()),
+            None => String::new(),
+        };
+        Error::new(ErrorKind::KeyMissing, format!("the key that {role} is missing: no {file}{place}"))
+            .with_next_step(format!("put {file} into the directory that --keys names"))
+    }
+}
+
+const OWNER_FILE: &str = "owner-identity.txt";
+const RECIPIENT_FILE: &str = "recipient.txt";
+const WRITER_FILE: &str = "writer.key";
+const ADMIN_FILE: &str = "admin.key";
+const TRUST_FILE: &str = "trust.json";
+const SEEN_FILE: &str = "seen.json";
+
+#[derive(Serialize, Deserialize)]
+struct WriterFile {
+    caretaker: String,
+    note: String,
+    signing: Digest,
+    identity: String,
+    id_key: Digest,
+}
+
+impl WriterFile {
+    const KIND: &str = "writer key";
+
+    fn text(key: &WriterKey) -> Result<String> {
+        let file = Self {
+            caretaker: Self::KIND.into(),
+            note: "belongs on the host that backs up; signs snapshots, cannot read their data".into(),
+            signing: Digest(key.signing.0.to_bytes()),
+            identity: secret_text(&key.identity),
+            id_key: key.id_key,
+        };
+        json_text(&file)
+    }
+
+    fn parse(text: &str) -> Result<WriterKey, String> {
+        let file: Self = serde_json::from_str(text).map_err(describe)?;
+        expect_kind(&file.caretaker, Self::KIND)?;
+        Ok(WriterKey {
+            signing: Signing(ed25519_dalek::SigningKey::from_bytes(&file.signing.0)),
+            identity: file.identity.parse().map_err(|_| "its age identity is damaged".to_owned())?,
+            id_key: file.id_key,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct AdminFile {
+    caretaker: String,
+    note: String,
+    signing: Digest,
+}
+
+impl AdminFile {
+    const KIND: &str = "admin key";
+
+    fn text(key: &AdminKey) -> Result<String> {
+        let file = Self {
+            caretaker: Self::KIND.into(),
+            note: "keep it off the host that backs up; signs the repository's configuration and removals".into(),
+            signing: Digest(key.signing.0.to_bytes()),
+        };
+        json_text(&file)
+    }
+
+    fn parse(text: &str) -> Result<AdminKey, String> {
+        let file: Self = serde_json::from_str(text).map_err(describe)?;
+        expect_kind(&file.caretaker, Self::KIND)?;
+        Ok(AdminKey { signing: Signing(ed25519_dalek::SigningKey::from_bytes(&file.signing.0)) })
+    }
+}
+
+/// Where a JSON error is, without the text around it, which may be a secret.
+fn describe(error: serde_json::Error) -> String {
+    format!("not a key file (line {}, column {})", error.line(), error.column())
+}
+
+fn expect_kind(found: &str, wanted: &str) -> Result<(), String> {
+    if found == wanted { Ok(()) } else { Err(format!("this is a {found:?}, not a {wanted:?}")) }
+}
+
+fn parse_identity(text: &str) -> Result<OwnerIdentity, String> {
+    let line = text
+        .lines()
+        .map(str::trim)
+        .find(|l| !l.is_empty() && !l.starts_with('#'))
+        .ok_or("no identity in it")?;
+    line.parse().map(OwnerIdentity).map_err(|_| "not an age identity (AGE-SECRET-KEY-1…)".to_owned())
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    Ok(json_text(value)?.into_bytes())
+}
+
+fn json_text<T: Serialize>(value: &T) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::new(ErrorKind::Internal, "a key file could not be written as JSON").with_source(e))?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(file_error(path, "cannot be read", e)),
+    }
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+fn write_private(path: &Path, bytes: &[u8], new: bool) -> Result<()> {
+    let suffix = hex::encode(random::<4>()?);
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{suffix}.tmp"));
+    let temporary = PathBuf::from(name);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let write = || -> std::io::Result<()> {
+        let mut file = options.open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        if new { fs::hard_link(&temporary, path)?; } else { fs::rename(&temporary, path)?; }
+        Ok(())
+    };
+    let written = write();
+    // After a hard link the temporary name is still there, after a rename it is gone: both are fine.
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound && written.is_ok() => {
+            return Err(file_error(&temporary, "cannot be removed", e));
+        }
+        _ => {}
+    }
+    written.map_err(|e| file_error(path, "cannot be written", e))
+}
+
+fn restrict(path: &Path, mode: u32) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .map_err(|e| file_error(path, "cannot be made private", e))?;
+    }
+    Ok(())
+}
+
+fn file_error(path: &Path, what: &str, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Config, format!("{} {what}: {error}", path.display())).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_survive_the_disk_and_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::generate().unwrap();
+        keys.save(dir.path()).unwrap();
+        let again = Keys::load(dir.path()).unwrap();
+        assert_eq!(again.writer().unwrap().verify_key(), keys.writer().unwrap().verify_key());
+        assert_eq!(again.writer().unwrap().id_key, keys.writer().unwrap().id_key);
+        assert_eq!(again.admin().unwrap().verify_key(), keys.admin().unwrap().verify_key());
+        assert_eq!(again.recipient().unwrap().to_string(), keys.owner().unwrap().recipient().to_string());
+        for file in fs::read_dir(dir.path()).unwrap() {
+            use std::os::unix::fs::PermissionsExt;
+            let file = file.unwrap();
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+        // Never over an existing key.
+        assert_eq!(Keys::generate().unwrap().save(dir.path()).unwrap_err().kind(), ErrorKind::Config);
+    }
+
+    #[test]
+    fn a_missing_or_mixed_up_key_is_named_and_no_secret_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::generate().unwrap();
+        keys.save(dir.path()).unwrap();
+        let secret = fs::read_to_string(dir.path().join(WRITER_FILE)).unwrap();
+        fs::copy(dir.path().join(ADMIN_FILE), dir.path().join(WRITER_FILE)).unwrap();
+        let e = Keys::load(dir.path()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::KeyWrong);
+        assert!(e.to_string().contains("writer.key"), "{e}");
+        fs::write(dir.path().join(WRITER_FILE), secret.replace("\"id_key\"", "\"idkey\"")).unwrap();
+        let e = format!("{:?}", Keys::load(dir.path()).unwrap_err());
+        assert!(!e.contains("AGE-SECRET"), "{e}");
+        fs::remove_file(dir.path().join(WRITER_FILE)).unwrap();
+        fs::remove_file(dir.path().join(OWNER_FILE)).unwrap();
+        let keys = Keys::load(dir.path()).unwrap();
+        assert!(keys.writer().unwrap_err().to_string().contains("writer.key"));
+        assert!(keys.owner().unwrap_err().to_string().contains("owner-identity.txt"));
+        assert!(keys.recipient().is_ok());
+        assert!(!format!("{keys:?}").contains("AGE-SECRET"));
+    }
+}

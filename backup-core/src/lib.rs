@@ -1,0 +1,124 @@
+//! Encrypted, deduplicated, verifiable backups of a shop's database and files, in any object store.
+//!
+//! A [`Repository`] lives in a [`Store`]: a folder, a bucket, any [`object_store::ObjectStore`]. A [`Source`] is backed up
+//! into it as a [`Snapshot`]; a snapshot is verified, restored to a [`Target`], drilled, exported. The host that writes
+//! backups cannot read them: data is encrypted with [age](https://age-encryption.org) to public keys, and the [keys]
+//! that read, write and remove are three.
+//!
+//! ```
+//! use backup_core::{DrillOptions, Keys, Repository, RestoreOptions, Selector, Store, VerifyLevel, VerifyOptions};
+//! use backup_core::{SqliteSource, SqliteTarget};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = std::env::temp_dir().join(format!("backup-core-{}", std::process::id()));
+//! # std::fs::create_dir_all(&dir)?;
+//! # let shop = dir.join("shop.db");
+//! # {
+//! #     use sqlx::Connection;
+//! #     let mut db = sqlx::SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", shop.display())).await?;
+//! #     sqlx::raw_sql("CREATE TABLE orders(id INTEGER PRIMARY KEY, total); INSERT INTO orders VALUES (1, 9.5), (2, 12)").execute(&mut db).await?;
+//! #     db.close().await?;
+//! # }
+//! // Once: keys, and a repository that is encrypted to them.
+//! let mut keys = Keys::generate()?;
+//! let repository = Repository::init(Store::folder(dir.join("backups"))?, &mut keys, &[]).await?;
+//!
+//! // Every night: a snapshot of the live database.
+//! let snapshot = repository.backup(&SqliteSource::new(&shop), Default::default()).await?;
+//! assert_eq!(snapshot.manifest.totals.rows, 2);
+//!
+//! // Then: is all of it there, and can it be brought back?
+//! let report = repository.verify(None, VerifyOptions::new(VerifyLevel::Content)).await?;
+//! assert!(report.is_sound());
+//! let drill = repository.drill(&snapshot, &SqliteTarget::new(dir.join("scratch.db")), DrillOptions::default()).await?;
+//! assert!(drill.passed());
+//!
+//! // On the bad day:
+//! let catalog = repository.catalog().await?;
+//! let latest = catalog.select(&Selector::Latest, None)?;
+//! let restored = repository.restore(latest, &SqliteTarget::new(dir.join("restored.db")), RestoreOptions::default()).await?;
+//! assert!(restored.is_equal());
+//! # std::fs::remove_dir_all(&dir)?;
+//! # Ok(()) }
+//! ```
+//!
+//! Without this crate it works too: every repository holds a `RESTORE.md` that needs `openssl`, `age`, `zstd`, `jq` and
+//! the database's own client.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `sqlite` | yes | [`SqliteSource`], [`SqliteTarget`] |
+//! | `files` | yes | [`FilesSource`], [`FilesTarget`] (Unix) |
+//! | `s3` | no | `s3://` stores |
+//!
+//! # Layout
+//!
+//! ```text
+//! error         what can go wrong, and what to do then
+//! source        traits Source and Capture      source/{sqlite,files}
+//! target        traits Target and Intake       target/{sqlite,files,discard}
+//! manifest      what a snapshot's record says
+//! fingerprint   order-independent content fingerprints
+//! keys          who may read, write and remove
+//! pipeline      chunk, id, compress, encrypt, and back
+//! repository    configuration, log, leases, over object stores
+//! backup  restore  compare  verify  drill  export  select  status    one verb each
+//! instructions  RESTORE.md
+//! progress      what a long operation is doing
+//! ```
+//!
+//! Arrows point one way: verbs → repository, pipeline, source, target → manifest → error.
+
+mod backup;
+mod compare;
+mod drill;
+mod error;
+mod export;
+pub mod fingerprint;
+mod instructions;
+pub mod keys;
+mod manifest;
+mod pipeline;
+mod progress;
+mod repository;
+mod restore;
+mod select;
+pub mod source;
+#[cfg(feature = "sqlite")]
+mod sql;
+mod status;
+pub mod target;
+mod verify;
+
+pub use self::backup::{BackupOptions, new_run};
+pub use self::compare::{Compared, fingerprints};
+pub use self::drill::{DrillOptions, DrillReport};
+pub use self::error::{Error, ErrorKind, Result};
+pub use self::export::ExportReport;
+pub use self::fingerprint::Fingerprint;
+pub use self::keys::{AdminKey, Keys, OwnerIdentity, Recipient, Trust, TrustedAdmin, TrustedWriter, VerifyKey, WriterKey};
+pub use self::manifest::{
+    ChunkRef, Digest, EntryKind, EntryRecord, FORMAT, IndexLine, Manifest, Member, MemberPath, PartRef, Problem, Snapshot,
+    SnapshotId, SourceInfo, Totals, Unit,
+};
+pub use self::progress::{Event, NoProgress, Progress};
+pub use self::repository::{Catalog, Clock, Evidence, Lease, LeaseMode, Repository, Store};
+pub use self::restore::{RestoreOptions, RestoreReport};
+pub use self::select::Selector;
+#[cfg(feature = "files")]
+pub use self::source::files::FilesSource;
+#[cfg(feature = "sqlite")]
+pub use self::source::sqlite::SqliteSource;
+pub use self::source::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Previous, Source};
+pub use self::status::{SourceStatus, Status};
+#[cfg(feature = "files")]
+pub use self::target::files::FilesTarget;
+#[cfg(feature = "sqlite")]
+pub use self::target::sqlite::SqliteTarget;
+pub use self::target::{Discard, Filling, Intake, Invariant, InvariantOutcome, Only, Target};
+pub use self::verify::{Finding, FindingKind, VerifyLevel, VerifyOptions, VerifyReport};
+
+/// Re-exported for implementations of this crate's traits.
+pub use {async_trait::async_trait, bytes, chrono, futures, object_store};

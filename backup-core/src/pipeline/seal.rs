@@ -1,0 +1,171 @@
+//! What happens to the bytes of one object: zstd, then age, then SHA-256; and back, checking everything.
+
+use std::io::{Read, Write};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::Recipient;
+use crate::manifest::Digest;
+
+/// For whom an object is encrypted. There is no "if possible": either all of them, or nothing is written.
+#[derive(Debug, Clone)]
+pub(crate) enum Cipher {
+    /// The repository was made without encryption.
+    Plain,
+    /// Everybody in this list can read it, nobody else.
+    Age(Vec<Recipient>),
+}
+
+/// The bytes to store, and their name.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) digest: Digest,
+}
+
+/// Compresses and encrypts. CPU work: for the workers.
+pub(crate) fn seal(plain: &[u8], level: i32, cipher: &Cipher) -> Result<Sealed> {
+    let compressed = zstd::bulk::compress(plain, level)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("zstd could not compress a chunk: {e}")).with_source(e))?;
+    let bytes = match cipher {
+        Cipher::Plain => compressed,
+        Cipher::Age(recipients) => encrypt(&compressed, recipients)?,
+    };
+    Ok(Sealed { digest: Digest::sha256(&bytes), bytes })
+}
+
+/// Checks the name, decrypts and decompresses. `plain` is the exact length to expect, or a bound.
+/// `identities` is empty where the repository is not encrypted. `name` is for errors.
+pub(crate) fn open(
+    stored: &[u8],
+    digest: &Digest,
+    plain: Length,
+    identities: &[&age::x25519::Identity],
+    encrypted: bool,
+    name: &str,
+) -> Result<Vec<u8>> {
+    if Digest::sha256(stored) != *digest {
+        return Err(damaged(name, "its bytes do not have the SHA-256 that the signed record names"));
+    }
+    unseal(stored, plain, identities, encrypted, name)
+}
+
+/// How long the plaintext is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Length {
+    Exactly(u64),
+    AtMost(u64),
+}
+
+/// The same without a digest to check against: for records, whose signature was checked instead.
+pub(crate) fn unseal(
+    stored: &[u8],
+    plain: Length,
+    identities: &[&age::x25519::Identity],
+    encrypted: bool,
+    name: &str,
+) -> Result<Vec<u8>> {
+    let decrypted;
+    let compressed = if encrypted {
+        decrypted = decrypt(stored, identities, name)?;
+        decrypted.as_slice()
+    } else {
+        stored
+    };
+    let bound = match plain {
+        Length::Exactly(n) | Length::AtMost(n) => n,
+    };
+    // Never more than was promised: a small object must not fill the memory.
+    let mut out = Vec::with_capacity(match plain {
+        Length::Exactly(n) => usize::try_from(n).unwrap_or(0).min(64 << 20),
+        Length::AtMost(_) => 0,
+    });
+    zstd::stream::read::Decoder::with_buffer(compressed)
+        .and_then(|decoder| decoder.take(bound.saturating_add(1)).read_to_end(&mut out))
+        .map_err(|e| damaged(name, &format!("zstd cannot read it: {e}")))?;
+    let length = out.len() as u64;
+    let fits = match plain {
+        Length::Exactly(n) => length == n,
+        Length::AtMost(n) => length <= n,
+    };
+    if !fits {
+        return Err(damaged(name, "its content is not as long as the signed record says"));
+    }
+    Ok(out)
+}
+
+fn encrypt(plain: &[u8], recipients: &[Recipient]) -> Result<Vec<u8>> {
+    let failed = |e: String| Error::new(ErrorKind::Internal, format!("age could not encrypt: {e}; nothing was written"));
+    let encryptor = age::Encryptor::with_recipients(recipients.iter().map(|r| r.age() as &dyn age::Recipient))
+        .map_err(|e| failed(e.to_string()))?;
+    // Header and tags: about 200 bytes for each recipient and 16 for each 64 KiB.
+    let mut out = Vec::with_capacity(plain.len() + plain.len() / 2048 + 256 * (recipients.len() + 1));
+    let mut writer = encryptor.wrap_output(&mut out).map_err(|e| failed(e.to_string()))?;
+    writer.write_all(plain).map_err(|e| failed(e.to_string()))?;
+    writer.finish().map_err(|e| failed(e.to_string()))?;
+    Ok(out)
+}
+
+fn decrypt(stored: &[u8], identities: &[&age::x25519::Identity], name: &str) -> Result<Vec<u8>> {
+    let decryptor =
+        age::Decryptor::new_buffered(stored).map_err(|e| damaged(name, &format!("it is no age file: {e}")))?;
+    let mut reader = match decryptor.decrypt(identities.iter().map(|i| *i as &dyn age::Identity)) {
+        Ok(reader) => reader,
+        Err(age::DecryptError::NoMatchingKeys) => {
+            return Err(Error::new(ErrorKind::KeyWrong, format!("{name} was not encrypted to any of the keys at hand"))
+                .with_next_step("use the owner-identity.txt whose recipient this repository was made for"));
+        }
+        Err(e) => return Err(damaged(name, &format!("age cannot decrypt it: {e}"))),
+    };
+    let mut out = Vec::with_capacity(stored.len());
+    reader.read_to_end(&mut out).map_err(|e| damaged(name, &format!("age cannot decrypt it: {e}")))?;
+    Ok(out)
+}
+
+fn damaged(name: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Damaged, format!("{name} is damaged: {why}"))
+        .with_next_step("run `backup verify` for the whole extent; restore from another snapshot or store")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keys::OwnerIdentity;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn what_was_sealed_opens_and_any_change_is_refused(
+            plain in prop::collection::vec(any::<u8>(), 0..200_000), at: prop::sample::Index, bit in 0u8..8,
+        ) {
+            let owner = OwnerIdentity::generate();
+            let cipher = Cipher::Age(vec![owner.recipient(), OwnerIdentity::generate().recipient()]);
+            let sealed = seal(&plain, 3, &cipher).unwrap();
+            let length = Length::Exactly(plain.len() as u64);
+            prop_assert_eq!(&open(&sealed.bytes, &sealed.digest, length, &[owner.age()], true, "x").unwrap(), &plain);
+            let stranger = OwnerIdentity::generate();
+            prop_assert_eq!(
+                open(&sealed.bytes, &sealed.digest, length, &[stranger.age()], true, "x").unwrap_err().kind(),
+                ErrorKind::KeyWrong
+            );
+            let mut flipped = sealed.bytes.clone();
+            let at = at.index(flipped.len());
+            flipped[at] ^= 1 << bit;
+            prop_assert_eq!(open(&flipped, &sealed.digest, length, &[owner.age()], true, "x").unwrap_err().kind(), ErrorKind::Damaged);
+            // Even without the digest, encryption itself notices.
+            prop_assert!(unseal(&flipped, length, &[owner.age()], true, "x").is_err());
+            prop_assert!(unseal(&sealed.bytes[..at], length, &[owner.age()], true, "x").is_err());
+        }
+    }
+
+    #[test]
+    fn a_small_object_cannot_fill_the_memory() {
+        let sealed = seal(&vec![0; 50 << 20], 3, &Cipher::Plain).unwrap();
+        assert!(sealed.bytes.len() < 10_000);
+        assert_eq!(
+            unseal(&sealed.bytes, Length::AtMost(1 << 20), &[], false, "bomb").unwrap_err().kind(),
+            ErrorKind::Damaged
+        );
+    }
+}

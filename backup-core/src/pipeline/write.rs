@@ -1,0 +1,442 @@
+//! From an entry's pieces to stored chunks and index lines.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::Semaphore;
+
+use super::chunk::{self, Chunk, Cutter};
+use super::read::{index_lines, units_of};
+use super::seal::{self, Cipher, Sealed};
+use super::{Task, Workers};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fingerprint::Fingerprint;
+use crate::manifest::{ChunkRef, Digest, EntryKind, EntryRecord, IndexLine, Manifest, PartRef, Unit};
+use crate::progress::{Event, Progress};
+use crate::repository::{RECORD_LEVEL, Repository, layout};
+use crate::source::{Entry, Piece, Previous};
+
+/// Plaintext bytes that may be between the cutter and the store at once.
+const BUDGET: usize = 24 << 20;
+/// Chunks of one entry that may be waiting for an earlier one.
+const WINDOW: usize = 64;
+/// Up to so many index lines stand in the snapshot's record itself.
+const INLINE_LINES: usize = 8;
+/// An index part is cut where its content says so, between these sizes in bytes.
+const PART_MIN: usize = 64 * 1024;
+const PART_MAX: usize = 1024 * 1024;
+
+/// What the store is known to hold, from signed records, and confirmed by its own list.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    chunks: HashMap<Digest, (Digest, u64)>,
+    parts: HashMap<Digest, PartRef>,
+}
+
+impl Known {
+    /// Everything that `manifest` refers to and that the store still lists at its right length.
+    ///
+    /// The list alone proves nothing and is never trusted to name content. But without it a lost chunk would be lost to
+    /// every later snapshot too; so it is stored again.
+    pub(crate) async fn load(repository: &Repository, manifest: &Manifest) -> Result<Self> {
+        let mut known = Self::default();
+        for entry in &manifest.entries {
+            for part in &entry.parts {
+                known.parts.insert(part.id, *part);
+            }
+            let lines = index_lines(repository, entry);
+            futures::pin_mut!(lines);
+            while let Some(line) = lines.try_next().await? {
+                if let IndexLine::Chunk(c) = line {
+                    known.chunks.insert(c.id, (c.object, c.stored));
+                }
+            }
+        }
+        let mut listed: HashMap<Digest, u64> = HashMap::new();
+        let wanted: std::collections::HashSet<Digest> = known
+            .chunks
+            .values()
+            .map(|(object, _)| *object)
+            .chain(known.parts.values().map(|p| p.object))
+            .collect();
+        let mut names = repository.store().list(layout::OBJECTS);
+        while let Some((name, size)) = names.try_next().await? {
+            if let layout::Name::Object(digest) = layout::parse(&name)
+                && wanted.contains(&digest)
+            {
+                listed.insert(digest, size);
+            }
+        }
+        let before = known.chunks.len() + known.parts.len();
+        known.chunks.retain(|_, (object, stored)| listed.get(object) == Some(stored));
+        known.parts.retain(|_, part| listed.get(&part.object) == Some(&part.stored));
+        let lost = before - known.chunks.len() - known.parts.len();
+        if lost > 0 {
+            tracing::warn!(objects = lost, store = %repository.store(), "objects of the previous snapshot are gone or cut short; what they held is stored again");
+        }
+        Ok(known)
+    }
+
+    fn holds(&self, chunk: &ChunkRef) -> bool {
+        self.chunks.get(&chunk.id) == Some(&(chunk.object, chunk.stored))
+    }
+}
+
+/// The previous snapshot, as sources see it.
+#[derive(Debug)]
+pub(crate) struct KnownPrevious {
+    pub(crate) repository: Repository,
+    pub(crate) manifest: Manifest,
+    pub(crate) known: Arc<Known>,
+}
+
+#[async_trait]
+impl Previous for KnownPrevious {
+    fn taken_at(&self) -> DateTime<Utc> {
+        self.manifest.taken_at
+    }
+
+    async fn units<'a>(&'a self, name: &'a str) -> Result<Option<BoxStream<'a, Result<(Unit, bool)>>>> {
+        let Some(entry) = self.manifest.entry(name) else { return Ok(None) };
+        let units = units_of(&self.repository, entry)
+            .map_ok(|(chunks, unit)| (unit, chunks.iter().all(|c| self.known.holds(c))));
+        Ok(Some(units.boxed()))
+    }
+}
+
+/// Writes the entries of one snapshot.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) repository: Repository,
+    workers: Workers,
+    budget: Arc<Semaphore>,
+    data: Arc<Cipher>,
+    metadata: Arc<Cipher>,
+    id_key: Digest,
+    level: i32,
+    previous: Option<Arc<KnownPrevious>>,
+    /// What this run stored, so that equal content is stored once.
+    fresh: std::sync::Mutex<HashMap<Digest, (Digest, u64)>>,
+    progress: Arc<dyn Progress>,
+    read: AtomicU64,
+    added: AtomicU64,
+    objects: AtomicU64,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        repository: &Repository,
+        level: i32,
+        previous: Option<Arc<KnownPrevious>>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Self> {
+        Ok(Self {
+            data: Arc::new(repository.data_cipher()?),
+            metadata: Arc::new(repository.metadata_cipher()?),
+            id_key: repository.id_key()?,
+            repository: repository.clone(),
+            workers: Workers::for_this_machine(),
+            budget: Arc::new(Semaphore::new(BUDGET)),
+            level,
+            previous,
+            fresh: std::sync::Mutex::default(),
+            progress,
+            read: AtomicU64::new(0),
+            added: AtomicU64::new(0),
+            objects: AtomicU64::new(0),
+        })
+    }
+
+    /// Plaintext bytes read, stored bytes added, objects added.
+    pub(crate) fn counts(&self) -> (u64, u64, u64) {
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        (load(&self.read), load(&self.added), load(&self.objects))
+    }
+
+    /// Stores one entry, durably, and says where it is. Dropping the future leaves unreferenced chunks at most.
+    pub(crate) async fn write(self: &Arc<Self>, entry: Entry) -> Result<EntryRecord> {
+        let Entry { name, kind, subject, mut body } = entry;
+        self.progress.on(Event::Began { name: &name });
+        let lines = !matches!(kind, EntryKind::Files | EntryKind::Tree);
+        let mut sink = Sink {
+            writer: Arc::clone(self),
+            cutter: Some(Cutter::new(&self.id_key, lines)),
+            gathered: BytesMut::new(),
+            waiting: VecDeque::new(),
+            index: Index::default(),
+            fingerprint: Fingerprint::EMPTY,
+            unit_chunks: 0,
+        };
+        let previous = self.previous.clone();
+        let mut old_units = match &previous {
+            Some(p) => p.manifest.entry(&name).map(|e| units_of(&p.repository, e).enumerate().boxed()),
+            None => None,
+        };
+        while let Some(piece) = body.next().await {
+            match piece? {
+                Piece::Bytes(bytes) => {
+                    self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    sink.push(bytes).await?;
+                }
+                Piece::EndUnit { members, fingerprint } => sink.end_unit(members, fingerprint).await?,
+                Piece::Reuse(wanted) => {
+                    let gone = || Error::new(ErrorKind::Source, format!("{name}: unit {wanted} of the previous snapshot is not there to be reused"));
+                    let units = old_units.as_mut().ok_or_else(gone)?;
+                    loop {
+                        let (number, unit) = units.next().await.ok_or_else(gone)?;
+                        let (chunks, unit) = unit?;
+                        if number as u64 == wanted {
+                            sink.reuse(&chunks, unit).await?;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        let (index, fingerprint) = sink.finish().await?;
+        self.progress.on(Event::Ended { name: &name, rows: fingerprint.rows() });
+        let Index { text: _, lines, parts, bytes, chunks } = index;
+        let inline = if parts.is_empty() { lines } else { Vec::new() };
+        Ok(EntryRecord { name, kind, subject, bytes, chunks, fingerprint, inline, parts })
+    }
+
+    /// Stores one chunk, unless its content is known to be there.
+    async fn store_chunk(self: Arc<Self>, chunk: Chunk) -> Result<(ChunkRef, Fingerprint)> {
+        let plain = chunk.bytes.len() as u64;
+        let this = Arc::clone(&self);
+        let work = move || -> Result<(Digest, Fingerprint, Option<Sealed>, Option<(Digest, u64)>)> {
+            let id = chunk_id(&this.id_key, &chunk.bytes);
+            let fingerprint = chunk::fingerprint_of_lines(&chunk.bytes[chunk.rows.clone()]);
+            if let Some(found) = this.find(&id) {
+                return Ok((id, fingerprint, None, Some(found)));
+            }
+            Ok((id, fingerprint, Some(seal::seal(&chunk.bytes, this.level, &this.data)?), None))
+        };
+        let (id, fingerprint, sealed, found) = self.workers.run(work).await??;
+        let (object, stored) = match (sealed, found) {
+            (Some(sealed), _) => {
+                let place = self.put(sealed).await?;
+                lock(&self.fresh).insert(id, place);
+                place
+            }
+            (None, Some(found)) => found,
+            (None, None) => return Err(Error::new(ErrorKind::Internal, "a chunk was neither stored nor found")),
+        };
+        self.progress.on(Event::Moved { plain, stored: 0 });
+        Ok((ChunkRef { object, id, plain, stored }, fingerprint))
+    }
+
+    fn find(&self, id: &Digest) -> Option<(Digest, u64)> {
+        let known = self.previous.as_ref().and_then(|p| p.known.chunks.get(id).copied());
+        known.or_else(|| lock(&self.fresh).get(id).copied())
+    }
+
+    async fn put(&self, sealed: Sealed) -> Result<(Digest, u64)> {
+        let stored = sealed.bytes.len() as u64;
+        let path = layout::object(&sealed.digest);
+        if !self.repository.store().create(&path, Bytes::from(sealed.bytes)).await? {
+            return Err(Error::new(ErrorKind::Damaged, format!("{path} is already in the store with other bytes than its name says"))
+                .with_next_step("run `backup verify`; somebody or something changed the store"));
+        }
+        self.added.fetch_add(stored, Ordering::Relaxed);
+        self.objects.fetch_add(1, Ordering::Relaxed);
+        self.progress.on(Event::Moved { plain: 0, stored });
+        Ok((sealed.digest, stored))
+    }
+
+    async fn store_part(self: &Arc<Self>, text: Vec<u8>) -> Result<PartRef> {
+        let this = Arc::clone(self);
+        let plain = text.len() as u64;
+        let (id, sealed) = self
+            .workers
+            .run(move || -> Result<_> {
+                let id = chunk_id(&this.id_key, &text);
+                let known = this.previous.as_ref().is_some_and(|p| p.known.parts.contains_key(&id));
+                Ok((id, if known { None } else { Some(seal::seal(&text, RECORD_LEVEL, &this.metadata)?) }))
+            })
+            .await??;
+        match sealed {
+            Some(sealed) => {
+                let (object, stored) = self.put(sealed).await?;
+                Ok(PartRef { object, id, plain, stored })
+            }
+            None => {
+                let known = self.previous.as_ref().and_then(|p| p.known.parts.get(&id).copied());
+                known.ok_or_else(|| Error::new(ErrorKind::Internal, "an index part was neither stored nor found"))
+            }
+        }
+    }
+}
+
+/// The id of a chunk: keyed BLAKE3 of its plaintext.
+pub(crate) fn chunk_id(key: &Digest, plain: &[u8]) -> Digest {
+    Digest(*blake3::keyed_hash(&key.0, plain).as_bytes())
+}
+
+/// One entry on its way.
+struct Sink {
+    writer: Arc<Writer>,
+    /// Away while a worker uses it.
+    cutter: Option<Cutter>,
+    gathered: BytesMut,
+    waiting: VecDeque<Waiting>,
+    index: Index,
+    fingerprint: Fingerprint,
+    unit_chunks: u64,
+}
+
+enum Waiting {
+    Chunk(Task<(ChunkRef, Fingerprint)>),
+    Line(IndexLine),
+}
+
+impl Sink {
+    async fn push(&mut self, bytes: Bytes) -> Result<()> {
+        self.gathered.extend_from_slice(&bytes);
+        if self.gathered.len() >= chunk::BLOCK {
+            self.cut(false).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_unit(&mut self, members: Vec<crate::manifest::Member>, fingerprint: Fingerprint) -> Result<()> {
+        self.cut(true).await?;
+        self.fingerprint += fingerprint;
+        let chunks = std::mem::take(&mut self.unit_chunks);
+        self.waiting.push_back(Waiting::Line(IndexLine::Unit(Unit { chunks, members, fingerprint })));
+        self.settle(false).await
+    }
+
+    async fn reuse(&mut self, chunks: &[ChunkRef], unit: Unit) -> Result<()> {
+        self.fingerprint += unit.fingerprint;
+        self.waiting.extend(chunks.iter().map(|c| Waiting::Line(IndexLine::Chunk(*c))));
+        self.waiting.push_back(Waiting::Line(IndexLine::Unit(unit)));
+        self.settle(false).await
+    }
+
+    async fn finish(mut self) -> Result<(Index, Fingerprint)> {
+        self.cut(true).await?;
+        self.settle(true).await?;
+        let rows = self.cutter.as_ref().map_or(Fingerprint::EMPTY, Cutter::long_rows);
+        self.fingerprint += rows;
+        let many = !self.index.parts.is_empty()
+            || self.index.lines.len() > INLINE_LINES
+            || self.index.lines.iter().any(|l| matches!(l, IndexLine::Unit(_)));
+        if many && !self.index.text.is_empty() {
+            let text = std::mem::take(&mut self.index.text);
+            self.index.parts.push(self.writer.store_part(text).await?);
+        }
+        Ok((self.index, self.fingerprint))
+    }
+
+    /// Cuts what was gathered, all of it at the end of a unit or of the entry.
+    async fn cut(&mut self, last: bool) -> Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let block = std::mem::take(&mut self.gathered).freeze();
+        let mut cutter = self
+            .cutter
+            .take()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "an entry went on after an error"))?;
+        let (cutter, (chunks, rest)) = self
+            .writer
+            .workers
+            .run(move || {
+                let cut = cutter.cut(block, last);
+                (cutter, cut)
+            })
+            .await?;
+        self.cutter = Some(cutter);
+        for chunk in chunks {
+            let size = u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX).min(BUDGET as u32);
+            let permit = Arc::clone(&self.writer.budget)
+                .acquire_many_owned(size)
+                .await
+                .map_err(|e| Error::new(ErrorKind::Internal, "the pipeline was closed").with_source(e))?;
+            let writer = Arc::clone(&self.writer);
+            self.waiting.push_back(Waiting::Chunk(Task::spawn(async move {
+                let stored = writer.store_chunk(chunk).await;
+                drop(permit);
+                stored
+            })));
+            self.unit_chunks += 1;
+            self.settle(false).await?;
+        }
+        // What is left is at most one chunk; it is copied so that the block can be freed.
+        self.gathered.extend_from_slice(&rest);
+        Ok(())
+    }
+
+    /// Writes index lines for what is stored, in order; waits for all of it at the end, and where too much waits.
+    async fn settle(&mut self, all: bool) -> Result<()> {
+        while let Some(front) = self.waiting.front() {
+            if let Waiting::Chunk(task) = front
+                && !all
+                && self.waiting.len() < WINDOW
+                && !task.is_finished()
+            {
+                return Ok(());
+            }
+            let line = match self.waiting.pop_front() {
+                None => return Ok(()),
+                Some(Waiting::Line(line)) => line,
+                Some(Waiting::Chunk(task)) => {
+                    let (chunk, fingerprint) = task.join().await?;
+                    self.fingerprint += fingerprint;
+                    IndexLine::Chunk(chunk)
+                }
+            };
+            self.add_line(line).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_line(&mut self, line: IndexLine) -> Result<()> {
+        let at = self.index.text.len();
+        serde_json::to_writer(&mut self.index.text, &line)
+            .map_err(|e| Error::new(ErrorKind::Internal, "an index line could not be written").with_source(e))?;
+        self.index.text.push(b'\n');
+        // A unit stays together with its chunks: only tables are cut after a chunk, only files after a unit.
+        let cut_here = match &line {
+            IndexLine::Chunk(_) => self.cutter.as_ref().is_some_and(Cutter::keeps_lines),
+            IndexLine::Unit(_) => true,
+        };
+        if let IndexLine::Chunk(chunk) = &line {
+            self.index.bytes += chunk.plain;
+            self.index.chunks += 1;
+        }
+        let says_cut = blake3::hash(&self.index.text[at..]).as_bytes()[0] < 32;
+        let size = self.index.text.len();
+        if self.index.parts.is_empty() && self.index.lines.len() <= INLINE_LINES {
+            self.index.lines.push(line);
+        }
+        if cut_here && ((size >= PART_MIN && says_cut) || size >= PART_MAX) {
+            let text = std::mem::take(&mut self.index.text);
+            self.index.parts.push(self.writer.store_part(text).await?);
+        }
+        Ok(())
+    }
+}
+
+/// The index of one entry as it grows.
+#[derive(Debug, Default)]
+struct Index {
+    /// Lines that are not in a part yet.
+    text: Vec<u8>,
+    /// The first lines, in case there are few.
+    lines: Vec<IndexLine>,
+    parts: Vec<PartRef>,
+    bytes: u64,
+    chunks: u64,
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

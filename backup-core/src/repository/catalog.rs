@@ -1,0 +1,285 @@
+//! What the log holds: snapshots, evidence and removals, each checked; and how the chain hangs together.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+
+use super::Repository;
+use super::layout::{self, Name};
+use super::record::{self, CheckedRecord, Envelope, RecordKind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::{Signing, Witness};
+use crate::manifest::{Digest, FORMAT, Manifest, Snapshot, SnapshotId};
+use crate::pipeline::seal::{self, Length};
+
+/// The largest record that is read: a snapshot's record names every entry, never every chunk.
+const MAX_RECORD: u64 = 512 << 20;
+/// How many records are read side by side.
+const READERS: usize = 16;
+/// How often a writer that lost the race for a sequence number tries the next.
+const APPEND_ATTEMPTS: u32 = 200;
+
+/// What a verify or a drill found, as it stands signed in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Evidence {
+    /// What was done: `verify-stored`, `verify-content` or `drill`.
+    pub what: String,
+    /// The snapshots that it speaks of.
+    pub snapshots: Vec<SnapshotId>,
+    /// Whether all was well.
+    pub passed: bool,
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+    /// The report in a form of its own, for readers that know it.
+    pub details: serde_json::Value,
+}
+
+impl Evidence {
+    pub(crate) fn new(
+        what: &str,
+        snapshots: Vec<SnapshotId>,
+        passed: bool,
+        finished_at: DateTime<Utc>,
+        milliseconds: u64,
+        details: serde_json::Value,
+    ) -> Self {
+        Self { what: what.to_owned(), snapshots, passed, finished_at, milliseconds, details }
+    }
+}
+
+/// Records that an admin removed on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tombstone {
+    pub(crate) removed: Vec<Removed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Removed {
+    pub(crate) sequence: u64,
+    pub(crate) digest: Digest,
+}
+
+/// Everything in the log.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Catalog {
+    /// The snapshots, oldest first.
+    pub snapshots: Vec<Snapshot>,
+    /// What verifies and drills found, oldest first.
+    pub evidence: Vec<Evidence>,
+    /// Records that cannot be read or trusted: the number in the log and why.
+    pub damaged: Vec<(u64, Error)>,
+    /// Records that ought to be there and are not, though nobody with the admin key removed them.
+    pub missing: Vec<u64>,
+    /// Records whose predecessor is another than the one in the log.
+    pub broken_chain: Vec<u64>,
+    /// The last record's number, or 0.
+    pub newest: u64,
+    digests: BTreeMap<u64, Digest>,
+}
+
+impl Catalog {
+    /// Whether nothing is damaged, missing or out of order.
+    pub fn is_sound(&self) -> bool {
+        self.damaged.is_empty() && self.missing.is_empty() && self.broken_chain.is_empty()
+    }
+
+    /// SHA-256 of the record in this place, where it is there.
+    pub(crate) fn digest(&self, sequence: u64) -> Option<&Digest> {
+        self.digests.get(&sequence)
+    }
+}
+
+impl Repository {
+    /// Reads the whole log. Records that are damaged or not to be trusted are listed as such; the others count.
+    pub async fn catalog(&self) -> Result<Catalog> {
+        let mut sequences = self.sequences().await?;
+        sequences.sort_unstable();
+        let records: Vec<(u64, Result<(CheckedRecord, Content)>)> = futures::stream::iter(sequences)
+            .map(|sequence| async move { (sequence, self.record(sequence).await) })
+            .buffered(READERS)
+            .collect()
+            .await;
+
+        let mut catalog = Catalog::default();
+        let mut previous = HashMap::new();
+        let mut removed: BTreeMap<u64, Digest> = BTreeMap::new();
+        for (sequence, record) in records {
+            catalog.newest = catalog.newest.max(sequence);
+            let (record, content) = match record {
+                Ok(found) => found,
+                Err(e) if is_about_the_record(&e) => {
+                    catalog.damaged.push((sequence, e));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            catalog.digests.insert(sequence, record.digest);
+            previous.insert(sequence, record.envelope.previous);
+            match content {
+                Content::Snapshot(manifest) => catalog.snapshots.push(Snapshot {
+                    id: SnapshotId::new(sequence, &record.digest),
+                    sequence,
+                    digest: record.digest,
+                    manifest: *manifest,
+                }),
+                Content::Evidence(evidence) => catalog.evidence.push(evidence),
+                Content::Tombstone(tombstone) => {
+                    removed.extend(tombstone.removed.iter().map(|r| (r.sequence, r.digest)));
+                }
+            }
+        }
+        for sequence in 1..=catalog.newest {
+            let known = catalog.digests.contains_key(&sequence);
+            let damaged = catalog.damaged.iter().any(|(n, _)| *n == sequence);
+            if !known && !damaged && !removed.contains_key(&sequence) {
+                catalog.missing.push(sequence);
+            }
+        }
+        for (sequence, previous) in previous {
+            let before = sequence - 1;
+            let expected = catalog.digests.get(&before).or_else(|| removed.get(&before));
+            let unknowable = before > 0 && expected.is_none();
+            if !unknowable && previous.as_ref() != expected {
+                catalog.broken_chain.push(sequence);
+            }
+        }
+        catalog.broken_chain.sort_unstable();
+        Ok(catalog)
+    }
+
+    /// The newest snapshot of a source that fits, looking from the newest record backwards; damaged ones are passed
+    /// over, since it serves only to know what need not be stored again.
+    pub(crate) async fn newest_snapshot(&self, fits: impl Fn(&Manifest) -> bool) -> Result<Option<Snapshot>> {
+        let mut sequences = self.sequences().await?;
+        sequences.sort_unstable_by(|a, b| b.cmp(a));
+        for sequence in sequences {
+            match self.record(sequence).await {
+                Ok((record, Content::Snapshot(manifest))) if fits(&manifest) => {
+                    return Ok(Some(Snapshot {
+                        id: SnapshotId::new(sequence, &record.digest),
+                        sequence,
+                        digest: record.digest,
+                        manifest: *manifest,
+                    }));
+                }
+                Ok(_) => {}
+                Err(e) if is_about_the_record(&e) => {
+                    tracing::warn!(sequence, error = %e, "a damaged record is not used to find unchanged data");
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Signs `content` and puts it at the end of the log. Whoever loses the race for a place takes the next.
+    pub(crate) async fn append(
+        &self,
+        kind: RecordKind,
+        content: &impl Serialize,
+        signing: Option<&Signing>,
+    ) -> Result<(u64, Digest)> {
+        if self.is_encrypted() && signing.is_none() {
+            return Err(Error::new(ErrorKind::KeyMissing, "a record of this repository needs a signature"));
+        }
+        let json = serde_json::to_vec(content)
+            .map_err(|e| Error::new(ErrorKind::Internal, "a record could not be written as JSON").with_source(e))?;
+        let cipher = self.metadata_cipher()?;
+        let payload = seal::seal(&json, RECORD_LEVEL, &cipher)?.bytes;
+        let mut last = self.sequences().await?.into_iter().max().unwrap_or(0);
+        for _ in 0..APPEND_ATTEMPTS {
+            // The list may lag: what it missed is found by looking.
+            while last > 0 && self.store().read_optional(&layout::record(last + 1)).await?.is_some() {
+                last += 1;
+            }
+            let previous = match last {
+                0 => None,
+                _ => Some(Digest::sha256(&self.store().read(&layout::record(last)).await?)),
+            };
+            let envelope = Envelope {
+                caretaker: kind,
+                format: FORMAT,
+                repository: self.id().to_owned(),
+                sequence: last + 1,
+                previous,
+                written: self.clock()(),
+                signer: signing.map(Signing::verify_key),
+            };
+            let bytes = Bytes::from(record::encode(&envelope, &payload, signing)?);
+            let digest = Digest::sha256(&bytes);
+            if self.store().create(&layout::record(last + 1), bytes).await? {
+                self.remember(last + 1, digest);
+                return Ok((last + 1, digest));
+            }
+            last += 1;
+        }
+        Err(Error::new(
+            ErrorKind::Locked,
+            format!("no free place in the log of {} after {APPEND_ATTEMPTS} attempts", self.store()),
+        )
+        .with_next_step("other writers were always faster; run it again"))
+    }
+
+    /// Notes the end of the log beside the keys, so that a rollback shows. Where it cannot be noted, says so and goes on:
+    /// the backup itself is good.
+    pub(crate) fn remember(&self, sequence: u64, digest: Digest) {
+        let witness = Witness { repository: self.id().to_owned(), sequence, digest };
+        if let Err(e) = self.keys().remember(&witness) {
+            tracing::warn!(error = %e, "the newest record could not be noted beside the keys; a rollback of the store will not show here");
+        }
+    }
+
+    async fn sequences(&self) -> Result<Vec<u64>> {
+        self.store()
+            .list(layout::LOG)
+            .try_filter_map(|(name, _)| async move {
+                Ok(match layout::parse(&name) {
+                    Name::Record(sequence) => Some(sequence),
+                    _ => None,
+                })
+            })
+            .try_collect()
+            .await
+    }
+
+    async fn record(&self, sequence: u64) -> Result<(CheckedRecord, Content)> {
+        let name = layout::record(sequence);
+        let bytes = self.store().read(&name).await?;
+        let record = record::decode(&bytes, sequence, self.id(), self.trust())?;
+        let plain = seal::unseal(
+            &record.payload,
+            Length::AtMost(MAX_RECORD),
+            &self.metadata_identities(),
+            self.is_encrypted(),
+            name.as_ref(),
+        )?;
+        let content = match record.envelope.caretaker {
+            RecordKind::Snapshot => serde_json::from_slice(&plain).map(|m| Content::Snapshot(Box::new(m))),
+            RecordKind::Evidence => serde_json::from_slice(&plain).map(Content::Evidence),
+            RecordKind::Tombstone => serde_json::from_slice(&plain).map(Content::Tombstone),
+        }
+        .map_err(|e| Error::new(ErrorKind::Damaged, format!("{name} is damaged: {e}")).with_source(e))?;
+        Ok((record, content))
+    }
+}
+
+/// The level of records and indexes: they are small and read often.
+pub(crate) const RECORD_LEVEL: i32 = 9;
+
+enum Content {
+    Snapshot(Box<Manifest>),
+    Evidence(Evidence),
+    Tombstone(Tombstone),
+}
+
+/// Whether the error condemns the record, and not the connection or the key at hand.
+fn is_about_the_record(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Untrusted)
+}

@@ -1,0 +1,119 @@
+//! One object of the log: a line of JSON that anybody can read, a sealed payload, and a signature over both.
+//!
+//! ```text
+//! {"caretaker":"snapshot","format":1,"repository":"…","sequence":7,"previous":"…","written":"…","signer":"…"}\n
+//! age(zstd(JSON))                      or, without encryption, zstd(JSON)
+//! 64 bytes of Ed25519 over all before  (absent in an unencrypted repository)
+//! ```
+//!
+//! The line binds the record to its repository and place, so that a copy under another name or in another repository
+//! shows; `previous` chains it to the record before.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::{SIGNATURE_LENGTH, Signing, Trust, VerifyKey};
+use crate::manifest::{Digest, FORMAT};
+
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RecordKind {
+    /// A snapshot, signed by a writer.
+    Snapshot,
+    /// What a verify or a drill found, signed by a writer or an admin.
+    Evidence,
+    /// Records that were removed on purpose, signed by an admin.
+    Tombstone,
+}
+
+/// The first line of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Envelope {
+    pub(crate) caretaker: RecordKind,
+    pub(crate) format: u32,
+    pub(crate) repository: String,
+    pub(crate) sequence: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) previous: Option<Digest>,
+    pub(crate) written: DateTime<Utc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signer: Option<VerifyKey>,
+}
+
+/// A record whose signature and place were checked; its payload is still sealed.
+#[derive(Debug)]
+pub(crate) struct CheckedRecord {
+    pub(crate) envelope: Envelope,
+    pub(crate) digest: Digest,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// The stored bytes of a record.
+pub(crate) fn encode(envelope: &Envelope, payload: &[u8], signing: Option<&Signing>) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(envelope)
+        .map_err(|e| Error::new(ErrorKind::Internal, "a record could not be written as JSON").with_source(e))?;
+    bytes.push(b'\n');
+    bytes.extend_from_slice(payload);
+    if let Some(signing) = signing {
+        let signature = signing.sign(&bytes);
+        bytes.extend_from_slice(&signature);
+    }
+    Ok(bytes)
+}
+
+/// Reads and checks a record that stands in the log at `sequence`.
+pub(crate) fn decode(bytes: &[u8], sequence: u64, repository: &str, trust: Option<&Trust>) -> Result<CheckedRecord> {
+    let name = super::layout::record(sequence);
+    let digest = Digest::sha256(bytes);
+    let signed = trust.is_some_and(|t| t.encrypted);
+    let body = if signed {
+        let Some(at) = bytes.len().checked_sub(SIGNATURE_LENGTH) else {
+            return Err(damaged(&name, "it is too short to hold a signature"));
+        };
+        &bytes[..at]
+    } else {
+        bytes
+    };
+    let line = memchr::memchr(b'\n', body).ok_or_else(|| damaged(&name, "it has no first line"))?;
+    let envelope: Envelope =
+        serde_json::from_slice(&body[..line]).map_err(|e| damaged(&name, &format!("its first line is no record: {e}")))?;
+    if envelope.format != FORMAT {
+        return Err(Error::new(ErrorKind::Damaged, format!("{name} has format {}, this program reads {FORMAT}", envelope.format))
+            .with_next_step("use a newer version of this program"));
+    }
+    if let (true, Some(trust)) = (signed, trust) {
+        let signer = envelope
+            .signer
+            .ok_or_else(|| untrusted(&name, "it carries no signature, in a repository whose records are signed"))?;
+        let allowed = match envelope.caretaker {
+            RecordKind::Snapshot => trust.is_writer(&signer),
+            RecordKind::Evidence => trust.is_writer(&signer) || trust.is_admin(&signer),
+            RecordKind::Tombstone => trust.is_admin(&signer),
+        };
+        if !allowed {
+            return Err(untrusted(&name, &format!("it is signed by {signer}, whom trust.json does not name for that")));
+        }
+        if !signer.verifies(body, &bytes[body.len()..]) {
+            return Err(damaged(&name, "its signature does not fit its content"));
+        }
+    }
+    if envelope.repository != repository {
+        return Err(untrusted(&name, &format!("it belongs to repository {}, not to {repository}", envelope.repository)));
+    }
+    if envelope.sequence != sequence {
+        return Err(damaged(&name, &format!("it is record {}, moved or copied here", envelope.sequence)));
+    }
+    Ok(CheckedRecord { payload: body[line + 1..].to_vec(), digest, envelope })
+}
+
+fn damaged(name: &object_store::path::Path, why: &str) -> Error {
+    Error::new(ErrorKind::Damaged, format!("{name} is damaged: {why}"))
+        .with_next_step("run `backup verify` for the whole extent; compare with another copy of the store")
+}
+
+fn untrusted(name: &object_store::path::Path, why: &str) -> Error {
+    Error::new(ErrorKind::Untrusted, format!("{name} is not to be trusted: {why}"))
+        .with_next_step("if the keys were changed on purpose, use the new trust.json; if not, somebody wrote to the store")
+}

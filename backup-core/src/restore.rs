@@ -1,0 +1,242 @@
+//! Bringing a snapshot back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+
+use crate::compare::{Compared, compare, fingerprints};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{EntryKind, EntryRecord, Manifest, Snapshot, SnapshotId};
+use crate::pipeline::EntryReader;
+use crate::progress::{Event, NoProgress, Progress};
+use crate::repository::Repository;
+use crate::target::{Filling, Intake, Only, Target};
+
+/// How to restore.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RestoreOptions {
+    /// Replace what the target holds.
+    pub clean: bool,
+    /// Only these tables or files.
+    pub only: Option<Only>,
+    /// Read the target again afterwards and compare fingerprints. On by default.
+    pub compare: bool,
+    /// Who watches.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        Self { clean: false, only: None, compare: true, progress: Arc::new(NoProgress) }
+    }
+}
+
+impl RestoreOptions {
+    /// The same, replacing what the target holds.
+    #[must_use]
+    pub fn clean(mut self, clean: bool) -> Self {
+        self.clean = clean;
+        self
+    }
+
+    /// The same for a selection.
+    #[must_use]
+    pub fn only(mut self, only: Option<Only>) -> Self {
+        self.only = only;
+        self
+    }
+
+    /// The same with or without reading the target again.
+    #[must_use]
+    pub fn compare(mut self, compare: bool) -> Self {
+        self.compare = compare;
+        self
+    }
+
+    /// The same, watched.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RestoreReport {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Where it went.
+    pub target: String,
+    /// Plaintext bytes of the entries that were restored; with a selection of files, of the whole entry they are in.
+    pub bytes: u64,
+    /// Rows and files of the data entries that were restored.
+    pub rows: u64,
+    /// Time until the target was complete, in milliseconds.
+    pub milliseconds: u64,
+    /// Time it took to read it again and compare, in milliseconds.
+    pub compare_milliseconds: u64,
+    /// Entry by entry, if it was compared; empty otherwise.
+    pub compared: Vec<Compared>,
+    /// What could not be kept as it was, for people.
+    pub notes: Vec<String>,
+}
+
+impl RestoreReport {
+    /// Whether everything that was compared is equal, and something was.
+    pub fn is_equal(&self) -> bool {
+        !self.compared.is_empty() && self.compared.iter().all(Compared::is_equal)
+    }
+
+    /// The entries that differ.
+    pub fn different(&self) -> impl Iterator<Item = &Compared> {
+        self.compared.iter().filter(|c| !c.is_equal())
+    }
+}
+
+impl Repository {
+    /// Restores `snapshot` to `target`. Needs the owner's identity where the repository is encrypted.
+    ///
+    /// Every byte is checked against the signed record before it reaches the target, and the target keeps all of it or
+    /// nothing. Dropping the future leaves the target as it was, except for debris that the next restore removes.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]. [`ErrorKind::Mismatch`] where the restored target does not hold what the snapshot does.
+    pub async fn restore(
+        &self,
+        snapshot: &Snapshot,
+        target: &dyn Target,
+        options: RestoreOptions,
+    ) -> Result<RestoreReport> {
+        let report = self.restore_and_compare(snapshot, target, &options).await?;
+        if let Some(first) = report.different().next() {
+            let found = first.found.map_or_else(|| "nothing".into(), |f| f.to_string());
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "{} was restored, but {} entries differ from snapshot {}: first {} (expected {}, found {found})",
+                    report.target,
+                    report.different().count(),
+                    report.snapshot,
+                    first.entry,
+                    first.expected
+                ),
+            )
+            .with_next_step("if the target is in use, something may have written to it already; if not, do not rely on it"));
+        }
+        Ok(report)
+    }
+
+    /// The same, with differences in the report instead of an error.
+    pub(crate) async fn restore_and_compare(
+        &self,
+        snapshot: &Snapshot,
+        target: &dyn Target,
+        options: &RestoreOptions,
+    ) -> Result<RestoreReport> {
+        let began = Instant::now();
+        let manifest = &snapshot.manifest;
+        let reader = EntryReader::new(self, manifest, Arc::clone(&options.progress))?;
+        let filling = Filling { clean: options.clean, only: options.only.clone() };
+        let intake = target.open(manifest, &filling).await?;
+        let wanted: Vec<&EntryRecord> = manifest.entries.iter().filter(|e| intake.wants(e)).collect();
+        self.check_selection(options, intake.as_ref(), manifest).await?;
+        for kind in PHASES {
+            let side_by_side = if kind == EntryKind::Data { intake.concurrency() } else { 1 };
+            futures::stream::iter(wanted.iter().copied().filter(|e| e.kind == kind))
+                .map(|entry| self.restore_entry(&reader, entry, intake.as_ref(), options))
+                .buffer_unordered(side_by_side)
+                .try_collect::<()>()
+                .await?;
+        }
+        let bytes = wanted.iter().map(|e| e.bytes).sum();
+        let is_data = |e: &&&EntryRecord| !matches!(e.kind, EntryKind::PreData | EntryKind::PostData);
+        let rows = wanted.iter().filter(is_data).map(|e| e.fingerprint.rows()).sum();
+        let mut notes = intake.finish().await?;
+        let milliseconds = millis(began);
+
+        let began = Instant::now();
+        let mut compared = Vec::new();
+        if options.compare
+            && let Some(source) = target.read_back()
+        {
+            let found = fingerprints(source.as_ref()).await?;
+            let comparable = wanted.iter().copied().filter(|e| match options.only {
+                // Of a selection only whole tables can be compared.
+                Some(_) => e.kind == EntryKind::Data,
+                None => true,
+            });
+            compared = compare(comparable, &found);
+            // A file that was there keeps its page size and the like.
+            compared.retain(|c| {
+                let kept = c.kind == EntryKind::PreData && c.entry.ends_with("/settings") && !c.is_equal();
+                if kept {
+                    notes.push("the file keeps its own page size, text encoding or journal mode".into());
+                }
+                !kept
+            });
+        }
+        Ok(RestoreReport {
+            snapshot: snapshot.id.clone(),
+            target: target.location(),
+            bytes,
+            rows,
+            milliseconds,
+            compare_milliseconds: millis(began),
+            compared,
+            notes,
+        })
+    }
+
+    async fn restore_entry(
+        &self,
+        reader: &EntryReader,
+        entry: &EntryRecord,
+        intake: &dyn Intake,
+        options: &RestoreOptions,
+    ) -> Result<()> {
+        options.progress.on(Event::Began { name: &entry.name });
+        let body = match (entry.kind, &options.only) {
+            #[cfg(feature = "files")]
+            (EntryKind::Files, Some(_)) => reader.read_units(entry, |unit| intake.wants_unit(unit)),
+            _ => reader.read(entry),
+        };
+        intake.take(entry, body).await?;
+        options.progress.on(Event::Ended { name: &entry.name, rows: entry.fingerprint.rows() });
+        Ok(())
+    }
+
+    /// A selection that selects nothing is a mistake, not a success.
+    async fn check_selection(&self, options: &RestoreOptions, intake: &dyn Intake, manifest: &Manifest) -> Result<()> {
+        let Some(only) = &options.only else { return Ok(()) };
+        for entry in manifest.entries.iter().filter(|e| intake.wants(e)) {
+            match entry.kind {
+                EntryKind::Data => return Ok(()),
+                EntryKind::Files => {
+                    let units = crate::pipeline::units_of(self, entry);
+                    futures::pin_mut!(units);
+                    while let Some((_, unit)) = units.try_next().await? {
+                        if intake.wants_unit(&unit) {
+                            return Ok(());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Err(Error::new(ErrorKind::NotFound, format!("nothing in the snapshot matches {only}"))
+            .with_next_step("`backup show ID` lists its tables"))
+    }
+}
+
+const PHASES: [EntryKind; 5] =
+    [EntryKind::PreData, EntryKind::Data, EntryKind::Files, EntryKind::Tree, EntryKind::PostData];
+
+/// Milliseconds since `began`.
+pub(crate) fn millis(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,420 @@
+//! Into a directory.
+//!
+//! Everything is unpacked into a folder inside the target and moved into place when it is complete: a restore that fails
+//! leaves what was there before.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, FileTimes};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use tar::EntryType;
+use tokio::sync::mpsc;
+
+use super::{Filling, Intake, Only, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{EntryKind, EntryRecord, Manifest, Unit};
+use crate::pipeline::blocking;
+use crate::source::Source;
+use crate::source::files::{FilesSource, KIND, REPLACED, STAGING, header_mtime};
+
+
+/// A directory, existing or not.
+#[derive(Debug, Clone)]
+pub struct FilesTarget {
+    root: PathBuf,
+}
+
+impl FilesTarget {
+    /// The directory at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+}
+
+#[async_trait]
+impl Target for FilesTarget {
+    fn location(&self) -> String {
+        format!("dir:{}", self.root.display())
+    }
+
+    async fn open(&self, manifest: &Manifest, filling: &Filling) -> Result<Box<dyn Intake>> {
+        if manifest.source.kind != KIND {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("a snapshot of {} cannot be restored to {}", manifest.source.kind, self.location()),
+            )
+            .with_next_step("name a target of the snapshot's own kind"));
+        }
+        let root = self.root.clone();
+        let replace = filling.clean || filling.only.is_some();
+        let made_root = !root.exists();
+        let staging = blocking(move || {
+            fs::create_dir_all(&root).map_err(|e| failed(&root, "cannot be made", e))?;
+            let staging = root.join(STAGING);
+            // What a killed restore left.
+            remove_tree(&staging)?;
+            if !replace && let Some(name) = names(&root)?.first() {
+                return Err(Error::new(
+                    ErrorKind::TargetNotEmpty,
+                    format!("{} is not empty: it holds {}", root.display(), Path::new(name).display()),
+                )
+                .with_next_step("restore to an empty directory, or say --clean to replace what is there"));
+            }
+            fs::create_dir(&staging).map_err(|e| failed(&staging, "cannot be made", e))?;
+            Ok(staging)
+        })
+        .await?;
+        Ok(Box::new(FilesIntake {
+            root: self.root.clone(),
+            staged: Arc::new(Staged { made_root: made_root.then(|| self.root.clone()), staging, late: Mutex::default() }),
+            clean: filling.clean,
+            only: filling.only.clone(),
+        }))
+    }
+
+    fn read_back(&self) -> Option<Box<dyn Source>> {
+        Some(Box::new(FilesSource::new(&self.root)))
+    }
+
+    async fn is_vacant(&self) -> Result<bool> {
+        let root = self.root.clone();
+        blocking(move || Ok(!root.exists() || names(&root)?.is_empty())).await
+    }
+
+    async fn remove(&self) -> Result<()> {
+        let root = self.root.clone();
+        blocking(move || {
+            for name in names(&root)? {
+                remove_tree(&root.join(name))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+struct FilesIntake {
+    root: PathBuf,
+    staged: Arc<Staged>,
+    clean: bool,
+    only: Option<Only>,
+}
+
+/// The folder that is being filled; removed with all it holds unless it was emptied into its place before.
+struct Staged {
+    staging: PathBuf,
+    /// The target, where the restore made it.
+    made_root: Option<PathBuf>,
+    late: Mutex<Late>,
+}
+
+/// What can be set only after everything is in place.
+#[derive(Default)]
+struct Late {
+    directories: Vec<(PathBuf, Facts)>,
+    links: Vec<(PathBuf, PathBuf, Facts)>,
+    foreign_owners: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: (i64, u32),
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Err(e) = remove_tree(&self.staging) {
+            tracing::warn!(error = %e, "an incomplete restore could not be removed");
+        }
+        if let Some(root) = &self.made_root {
+            // Only if it is empty: then this restore made it and left nothing in it.
+            let _ = fs::remove_dir(root);
+        }
+    }
+}
+
+#[async_trait]
+impl Intake for FilesIntake {
+    fn wants(&self, entry: &EntryRecord) -> bool {
+        // With a selection the directories on the way are made as they are needed.
+        entry.kind == EntryKind::Files || self.only.is_none()
+    }
+
+    fn wants_unit(&self, unit: &Unit) -> bool {
+        let Some(only) = &self.only else { return true };
+        // A path that cannot be read is fetched, so that its error shows.
+        unit.members.iter().any(|m| m.path.to_bytes().map_or(true, |p| only.matches(Path::new(OsStr::from_bytes(&p)))))
+    }
+
+    async fn take(&self, entry: &EntryRecord, mut body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
+        let (send, receive) = mpsc::channel::<Bytes>(4);
+        let (staged, only, kind) = (Arc::clone(&self.staged), self.only.clone(), entry.kind);
+        let unpack = blocking(move || unpack(ChannelReader { receive, open: Bytes::new() }, &staged, only.as_ref(), kind));
+        let feed = async move {
+            while let Some(bytes) = body.next().await {
+                // If nobody listens the unpacking failed, and says why itself.
+                if send.send(bytes?).await.is_err() {
+                    break;
+                }
+            }
+            Ok::<(), Error>(())
+        };
+        let (fed, unpacked) = futures::join!(feed, unpack);
+        // A failed feed looks like a short archive to the unpacking: its error comes first.
+        fed?;
+        unpacked
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Vec<String>> {
+        blocking(move || {
+            let Self { root, staged, clean, only } = *self;
+            let late = std::mem::take(&mut *staged.late.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            let notes = finish(&root, &staged.staging, clean, only.as_ref(), late)?;
+            Ok(notes)
+        })
+        .await
+    }
+}
+
+fn finish(root: &Path, staging: &Path, clean: bool, only: Option<&Only>, late: Late) -> Result<Vec<String>> {
+    for (relative, target, facts) in &late.links {
+        let path = staging.join(relative);
+        std::os::unix::fs::symlink(target, &path).map_err(|e| failed(&path, "cannot be made", e))?;
+        set_link(&path, facts).map_err(|e| failed(&path, "cannot be given its time", e))?;
+    }
+    if only.is_some() {
+        move_each(staging, root, Path::new(""), clean)?;
+    } else {
+        move_all(staging, root)?;
+    }
+    fs::remove_dir(staging).map_err(|e| failed(staging, "cannot be removed", e))?;
+    // The deepest first, since every change inside moves a directory's time.
+    for (relative, facts) in late.directories.iter().rev() {
+        let path = root.join(relative);
+        set_directory(&path, facts).map_err(|e| failed(&path, "cannot be given its mode and time", e))?;
+    }
+    let directory = File::open(root).map_err(|e| failed(root, "cannot be opened", e))?;
+    rustix::fs::syncfs(&directory).map_err(|e| failed(root, "cannot be synced to disk", e.into()))?;
+    let mut notes = Vec::new();
+    if late.foreign_owners > 0 {
+        notes.push(format!(
+            "{} files and directories belonged to other users; they now belong to the user who restored them (only root can keep owners)",
+            late.foreign_owners
+        ));
+    }
+    Ok(notes)
+}
+
+/// Swaps the content of `root` for that of `staging`.
+fn move_all(staging: &Path, root: &Path) -> Result<()> {
+    let old: Vec<_> = names(root)?.into_iter().filter(|n| n != STAGING).collect();
+    let replaced = root.join(REPLACED);
+    if !old.is_empty() {
+        remove_tree(&replaced)?;
+        fs::create_dir(&replaced).map_err(|e| failed(&replaced, "cannot be made", e))?;
+        for name in old.iter().filter(|n| *n != REPLACED) {
+            rename(&root.join(name), &replaced.join(name))?;
+        }
+    }
+    for name in names(staging)? {
+        rename(&staging.join(&name), &root.join(&name))?;
+    }
+    remove_tree(&replaced)
+}
+
+/// Moves single files into a tree that stays.
+fn move_each(staging: &Path, root: &Path, relative: &Path, clean: bool) -> Result<()> {
+    for name in names(&staging.join(relative))? {
+        let relative = relative.join(&name);
+        let (from, to) = (staging.join(&relative), root.join(&relative));
+        if from.is_dir() {
+            match to.symlink_metadata() {
+                Ok(there) if there.is_dir() => {}
+                Ok(_) => {
+                    return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} is there and is no directory", to.display()))
+                        .with_next_step("move it away and restore again"));
+                }
+                Err(_) => fs::create_dir(&to).map_err(|e| failed(&to, "cannot be made", e))?,
+            }
+            move_each(staging, root, &relative, clean)?;
+            fs::remove_dir(&from).map_err(|e| failed(&from, "cannot be removed", e))?;
+        } else if !clean && to.symlink_metadata().is_ok() {
+            return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} is already there", to.display()))
+                .with_next_step("restore elsewhere, or say --clean to replace it"));
+        } else {
+            rename(&from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+fn unpack(reader: ChannelReader, staged: &Staged, only: Option<&Only>, kind: EntryKind) -> Result<()> {
+    let damaged = |e: io::Error| {
+        Error::new(ErrorKind::Damaged, format!("the snapshot's files cannot be unpacked: {e}")).with_source(e)
+    };
+    let staging = &staged.staging;
+    let is_root = rustix::process::geteuid().is_root();
+    let mut archive = tar::Archive::new(reader);
+    for entry in archive.entries().map_err(damaged)? {
+        let mut entry = entry.map_err(damaged)?;
+        let relative = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
+        check_inside(&relative)?;
+        let header = entry.header();
+        let number = |n: io::Result<u64>| n.and_then(|n| u32::try_from(n).map_err(io::Error::other));
+        let facts = Facts {
+            mode: header.mode().map_err(damaged)?,
+            uid: number(header.uid()).map_err(damaged)?,
+            gid: number(header.gid()).map_err(damaged)?,
+            mtime: header_mtime(&mut entry).map_err(damaged)?,
+        };
+        let kind_here = entry.header().entry_type();
+        let mut late = staged.late.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !is_root && facts.uid != rustix::process::geteuid().as_raw() {
+            late.foreign_owners += 1;
+        }
+        match (kind, kind_here) {
+            (EntryKind::Files, EntryType::Regular) => {
+                drop(late);
+                if only.is_none_or(|only| only.matches(&relative)) {
+                    let path = staging.join(&relative);
+                    write_file(&path, &mut entry, facts, is_root).map_err(|e| failed(&path, "cannot be written", e))?;
+                }
+            }
+            (EntryKind::Tree, EntryType::Directory) => {
+                let path = staging.join(&relative);
+                fs::create_dir_all(&path).map_err(|e| failed(&path, "cannot be made", e))?;
+                late.directories.push((relative, facts));
+            }
+            (EntryKind::Tree, EntryType::Symlink) => {
+                let target = entry.link_name_bytes().ok_or_else(|| damaged(io::Error::other("a link has no target")))?;
+                let target = PathBuf::from(OsStr::from_bytes(&target));
+                if let Some(parent) = staging.join(&relative).parent() {
+                    fs::create_dir_all(parent).map_err(|e| failed(parent, "cannot be made", e))?;
+                }
+                late.links.push((relative, target, facts));
+            }
+            (_, other) => return Err(damaged(io::Error::other(format!("a member of type {other:?} has no place here")))),
+        }
+    }
+    Ok(())
+}
+
+fn write_file(path: &Path, content: &mut impl Read, facts: Facts, is_root: bool) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(path)?;
+    io::copy(content, &mut file)?;
+    if is_root {
+        std::os::unix::fs::fchown(&file, Some(facts.uid), Some(facts.gid))?;
+    }
+    file.set_permissions(fs::Permissions::from_mode(facts.mode))?;
+    file.set_times(FileTimes::new().set_modified(system_time(facts.mtime)?))
+}
+
+fn set_directory(path: &Path, facts: &Facts) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(path, Some(facts.uid), Some(facts.gid))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(facts.mode))?;
+    set_time(path, facts.mtime)
+}
+
+fn set_link(path: &Path, facts: &Facts) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(path, Some(facts.uid), Some(facts.gid))?;
+    }
+    set_time(path, facts.mtime)
+}
+
+fn set_time(path: &Path, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn system_time((seconds, nanoseconds): (i64, u32)) -> io::Result<SystemTime> {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let base = if seconds >= 0 { SystemTime::UNIX_EPOCH.checked_add(whole) } else { SystemTime::UNIX_EPOCH.checked_sub(whole) };
+    base.and_then(|t| t.checked_add(Duration::from_nanos(nanoseconds.into())))
+        .ok_or_else(|| io::Error::other("a file's time is out of range"))
+}
+
+/// A path that leads out of the target never came from a source of ours.
+fn check_inside(relative: &Path) -> Result<()> {
+    let inside = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    let ours = relative.components().next().is_some_and(|c| c.as_os_str() == STAGING || c.as_os_str() == REPLACED);
+    if inside && !ours && !relative.as_os_str().is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Damaged, format!("the snapshot names a file outside of its root: {}", relative.display())))
+}
+
+/// The names in a directory, in order.
+fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| failed(folder, "cannot be listed", e))? {
+        names.push(entry.map_err(|e| failed(folder, "cannot be listed", e))?.file_name());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|e| failed(to, "cannot be put in place", e))
+}
+
+fn remove_tree(path: &Path) -> Result<()> {
+    let metadata = match path.symlink_metadata() {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(path, "cannot be removed", e)),
+    };
+    let removed = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            let owner = metadata.uid();
+            Err(failed(path, &format!("(owner {owner}) cannot be removed"), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn failed(path: &Path, what: &str, e: io::Error) -> Error {
+    Error::new(ErrorKind::Target, format!("{} {what}: {e}", path.display()))
+        .with_next_step("check the disk and the rights; what was there before is still there")
+        .with_source(e)
+}
+
+/// Chunks from the asynchronous side, as a reader for the synchronous one.
+struct ChannelReader {
+    receive: mpsc::Receiver<Bytes>,
+    open: Bytes,
+}
+
+impl Read for ChannelReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.open.is_empty() {
+            match self.receive.blocking_recv() {
+                Some(bytes) => self.open = bytes,
+                None => return Ok(0),
+            }
+        }
+        let n = out.len().min(self.open.len());
+        self.open.copy_to_slice(&mut out[..n]);
+        Ok(n)
+    }
+}

@@ -1,0 +1,560 @@
+//! Is everything there, and is it what was signed?
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fingerprint::Fingerprint;
+use crate::keys::Signing;
+use crate::manifest::{ChunkRef, Digest, EntryKind, EntryRecord, IndexLine, Snapshot, SnapshotId};
+use crate::pipeline::seal::{self, Length};
+use crate::pipeline::{EntryReader, LineCounter, Workers, chunk_id, fingerprint_of_lines, index_lines};
+use crate::progress::{Event, NoProgress, Progress};
+use crate::repository::record::RecordKind;
+use crate::repository::{Catalog, Evidence, Repository, layout};
+use crate::restore::millis;
+
+/// How many objects are read side by side.
+const READERS: usize = 8;
+/// How many unreferenced objects are named; beyond that they are counted.
+const NAMED: usize = 1000;
+
+/// How deep to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerifyLevel {
+    /// Every stored byte is there and has its hash; every record is signed and in its place. Needs no data key.
+    Stored,
+    /// And it can be decrypted, decompressed, and holds what was read from the source. Needs the owner's identity.
+    Content,
+}
+
+/// How to verify.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct VerifyOptions {
+    /// How deep.
+    pub level: VerifyLevel,
+    /// Leave signed evidence in the log, if there is a key to sign it with. On by default.
+    pub record: bool,
+    /// Who watches.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl VerifyOptions {
+    /// At this level, leaving evidence.
+    pub fn new(level: VerifyLevel) -> Self {
+        Self { level, record: true, progress: Arc::new(NoProgress) }
+    }
+
+    /// The same, leaving evidence or not.
+    #[must_use]
+    pub fn record(mut self, record: bool) -> Self {
+        self.record = record;
+        self
+    }
+
+    /// The same, watched.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+/// What kind of thing is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// An object is not there.
+    Missing,
+    /// An object is there with other bytes.
+    Damaged,
+    /// A record is gone that nobody with the admin's key removed.
+    Deleted,
+    /// The log ends before what this client has already seen.
+    RolledBack,
+    /// A record is not the one this client has already seen, or not the one its successor names.
+    Replaced,
+    /// A record is not signed by whom trust.json names.
+    Untrusted,
+    /// An object that is no part of a repository.
+    Foreign,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What kind.
+    pub kind: FindingKind,
+    /// The object's name in the store.
+    pub object: String,
+    /// What is the matter with it.
+    pub reason: String,
+    /// The snapshots that cannot be restored whole because of it.
+    pub snapshots: Vec<SnapshotId>,
+}
+
+/// What a verify saw.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// How deep it looked.
+    pub level: VerifyLevel,
+    /// The snapshots it looked at.
+    pub snapshots: Vec<SnapshotId>,
+    /// What is wrong. Empty means: nothing.
+    pub findings: Vec<Finding>,
+    /// Objects that were read and checked.
+    pub objects: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// Objects that no snapshot refers to: left by interrupted runs, harmless, removed by a prune. The first of them.
+    pub unreferenced: Vec<String>,
+    /// How many there are.
+    pub unreferenced_count: u64,
+    /// Their length in bytes.
+    pub unreferenced_bytes: u64,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+    /// Where the evidence of this verify stands in the log.
+    pub evidence: Option<u64>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong with what was looked at, and something was.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty() && !self.snapshots.is_empty()
+    }
+
+    /// Whether this snapshot can be restored whole, as far as this verify looked.
+    pub fn is_intact(&self, id: &SnapshotId) -> bool {
+        self.snapshots.contains(id) && !self.findings.iter().any(|f| f.snapshots.contains(id))
+    }
+}
+
+impl Repository {
+    /// Verifies the whole repository, or the snapshots with these ids.
+    ///
+    /// # Errors
+    /// Only where it cannot look: a store that does not answer, a key that is missing. What it sees is in the report.
+    pub async fn verify(&self, only: Option<&[SnapshotId]>, options: VerifyOptions) -> Result<VerifyReport> {
+        let began = Instant::now();
+        if options.level == VerifyLevel::Content {
+            self.data_identities()?;
+        }
+        let catalog = self.catalog().await?;
+        let chosen: Vec<&Snapshot> =
+            catalog.snapshots.iter().filter(|s| only.is_none_or(|ids| ids.contains(&s.id))).collect();
+        let mut findings = Findings::default();
+        self.check_configuration(&mut findings).await?;
+        self.check_log(&catalog, &mut findings)?;
+        let listed = self.list_objects(&mut findings).await?;
+
+        let mut check = Check {
+            repository: self,
+            listed: &listed,
+            wanted: HashMap::new(),
+            rows: HashMap::new(),
+            findings,
+            options: &options,
+        };
+        for snapshot in &chosen {
+            check.index(snapshot).await?;
+        }
+        let (objects, bytes) = check.objects().await?;
+        if options.level == VerifyLevel::Content {
+            for snapshot in &chosen {
+                check.content(snapshot).await?;
+            }
+        }
+        let Check { wanted, findings, .. } = check;
+
+        let mut report = VerifyReport {
+            level: options.level,
+            snapshots: chosen.iter().map(|s| s.id.clone()).collect(),
+            findings: findings.into_sorted(),
+            objects,
+            bytes,
+            unreferenced: Vec::new(),
+            unreferenced_count: 0,
+            unreferenced_bytes: 0,
+            milliseconds: 0,
+            evidence: None,
+        };
+        // Of a selection nothing can be said about what the others need.
+        if only.is_none() {
+            for (digest, size) in listed.iter().filter(|(d, _)| !wanted.contains_key(*d)) {
+                report.unreferenced_count += 1;
+                report.unreferenced_bytes += size;
+                if report.unreferenced.len() < NAMED {
+                    report.unreferenced.push(layout::object(digest).to_string());
+                }
+            }
+            report.unreferenced.sort_unstable();
+        }
+        report.milliseconds = millis(began);
+        if report.findings.is_empty()
+            && let Some(digest) = catalog.digest(catalog.newest)
+        {
+            self.remember(catalog.newest, *digest);
+        }
+        if options.record {
+            let what = match options.level {
+                VerifyLevel::Stored => "verify-stored",
+                VerifyLevel::Content => "verify-content",
+            };
+            let intact = report.snapshots.iter().filter(|id| report.is_intact(id)).cloned().collect();
+            report.evidence =
+                self.leave_evidence(what, intact, report.is_sound(), report.milliseconds, &report).await?;
+        }
+        Ok(report)
+    }
+
+    /// Signs what was found and puts it into the log, if there is a key to sign it with; says where.
+    pub(crate) async fn leave_evidence(
+        &self,
+        what: &str,
+        snapshots: Vec<SnapshotId>,
+        passed: bool,
+        milliseconds: u64,
+        details: &impl Serialize,
+    ) -> Result<Option<u64>> {
+        let signing: Option<&Signing> = match (self.is_encrypted(), self.keys().writer(), self.keys().admin()) {
+            (false, ..) => None,
+            (true, Ok(writer), _) => Some(&writer.signing),
+            (true, _, Ok(admin)) => Some(&admin.signing),
+            (true, Err(_), Err(_)) => return Ok(None),
+        };
+        let details = serde_json::to_value(details)
+            .map_err(|e| Error::new(ErrorKind::Internal, "evidence could not be written as JSON").with_source(e))?;
+        let evidence = Evidence::new(what, snapshots, passed, self.now(), milliseconds, details);
+        let (sequence, _) = self.append(RecordKind::Evidence, &evidence, signing).await?;
+        Ok(Some(sequence))
+    }
+
+    async fn check_configuration(&self, findings: &mut Findings) -> Result<()> {
+        // Opened anew: it may have changed since this repository was.
+        if let Err(e) = Repository::open(self.store().clone(), self.keys().clone()).await {
+            let kind = match e.kind() {
+                ErrorKind::NotFound => FindingKind::Missing,
+                ErrorKind::Untrusted => FindingKind::Untrusted,
+                ErrorKind::Damaged | ErrorKind::Config => FindingKind::Damaged,
+                _ => return Err(e),
+            };
+            findings.add(kind, layout::CONFIGURATION, e.to_string(), None);
+        }
+        match self.store().read_optional(&Path::from(layout::INSTRUCTIONS)).await? {
+            None => findings.add(FindingKind::Missing, layout::INSTRUCTIONS, "it is not there", None),
+            Some(text) if Digest::sha256(&text) != *self.instructions() => {
+                findings.add(FindingKind::Damaged, layout::INSTRUCTIONS, "it is not the text that the configuration names", None);
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn check_log(&self, catalog: &Catalog, findings: &mut Findings) -> Result<()> {
+        for (sequence, e) in &catalog.damaged {
+            let kind = if e.kind() == ErrorKind::Untrusted { FindingKind::Untrusted } else { FindingKind::Damaged };
+            findings.add(kind, layout::record(*sequence).as_ref(), e.to_string(), None);
+        }
+        for sequence in &catalog.missing {
+            let reason = "the record is gone, and nobody with the admin's key removed it";
+            findings.add(FindingKind::Deleted, layout::record(*sequence).as_ref(), reason, None);
+        }
+        for sequence in &catalog.broken_chain {
+            let reason = "it names another record as the one before it than the one that is there";
+            findings.add(FindingKind::Replaced, layout::record(*sequence).as_ref(), reason, None);
+        }
+        let Some(seen) = self.keys().witness()?.filter(|w| w.repository == self.id()) else { return Ok(()) };
+        let name = layout::record(seen.sequence);
+        if catalog.newest < seen.sequence {
+            let reason = format!(
+                "the log ends at record {}, but this client has seen record {}: the store was rolled back, or lags",
+                catalog.newest, seen.sequence
+            );
+            findings.add(FindingKind::RolledBack, name.as_ref(), reason, None);
+        } else if catalog.digest(seen.sequence).is_some_and(|d| *d != seen.digest) {
+            findings.add(FindingKind::Replaced, name.as_ref(), "it is not the record that this client has seen there", None);
+        }
+        Ok(())
+    }
+
+    async fn list_objects(&self, findings: &mut Findings) -> Result<HashMap<Digest, u64>> {
+        let mut objects = HashMap::new();
+        let mut names = self.store().list("");
+        while let Some((name, size)) = names.try_next().await? {
+            match layout::parse(&name) {
+                layout::Name::Object(digest) => {
+                    objects.insert(digest, size);
+                }
+                layout::Name::Foreign => {
+                    findings.add(FindingKind::Foreign, &name, "no part of a repository has such a name", None);
+                }
+                _ => {}
+            }
+        }
+        Ok(objects)
+    }
+}
+
+/// What an object must hold, and who needs it.
+struct Wanted {
+    stored: u64,
+    content: Content,
+    snapshots: Vec<SnapshotId>,
+}
+
+#[derive(Clone, Copy)]
+enum Content {
+    Chunk { chunk: ChunkRef, id_key: Digest, lines: bool },
+    Part,
+}
+
+struct Check<'a> {
+    repository: &'a Repository,
+    listed: &'a HashMap<Digest, u64>,
+    wanted: HashMap<Digest, Wanted>,
+    /// The rows of each chunk of a table, where its content was checked.
+    rows: HashMap<Digest, ChunkRows>,
+    findings: Findings,
+    options: &'a VerifyOptions,
+}
+
+/// What one chunk of a table holds.
+#[derive(Debug, Clone, Copy)]
+struct ChunkRows {
+    fingerprint: Fingerprint,
+    /// Whether it ends with a row; if not, the row goes on in the next chunk.
+    whole: bool,
+}
+
+/// What became of one object.
+enum Outcome {
+    Good(Option<ChunkRows>),
+    Bad(FindingKind, String),
+}
+
+impl Check<'_> {
+    /// Notes every object that the snapshot refers to.
+    async fn index(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let name = snapshot.id.as_str();
+        self.options.progress.on(Event::Began { name });
+        for entry in &snapshot.manifest.entries {
+            for part in &entry.parts {
+                self.want(part.object, part.stored, Content::Part, &snapshot.id);
+            }
+            let lines = !matches!(entry.kind, EntryKind::Files | EntryKind::Tree);
+            let id_key = snapshot.manifest.id_key;
+            let mut plain = 0;
+            let mut rows = Fingerprint::EMPTY;
+            let index = index_lines(self.repository, entry);
+            futures::pin_mut!(index);
+            let mut broken = false;
+            while let Some(line) = index.next().await {
+                match line {
+                    Ok(IndexLine::Chunk(chunk)) => {
+                        plain += chunk.plain;
+                        self.want(chunk.object, chunk.stored, Content::Chunk { chunk, id_key, lines }, &snapshot.id);
+                    }
+                    Ok(IndexLine::Unit(unit)) => rows += unit.fingerprint,
+                    Err(e) if e.kind() == ErrorKind::Damaged => {
+                        // The part's own check names the object; here only who suffers.
+                        let object = entry.parts.first().map_or_else(|| entry.name.clone(), |p| layout::object(&p.object).to_string());
+                        let named = entry.parts.iter().map(|p| layout::object(&p.object).to_string()).find(|o| e.to_string().contains(o.as_str()));
+                        self.findings.add(FindingKind::Damaged, &named.unwrap_or(object), e.to_string(), Some(&snapshot.id));
+                        broken = true;
+                        break;
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            let adds_up = plain == entry.bytes && (lines || rows == entry.fingerprint);
+            if !broken && !adds_up {
+                let reason = format!("the index of {} does not add up to what the record says", entry.name);
+                self.findings.add(FindingKind::Damaged, layout::record(snapshot.sequence).as_ref(), reason, Some(&snapshot.id));
+            }
+        }
+        self.options.progress.on(Event::Ended { name, rows: snapshot.manifest.totals.rows });
+        Ok(())
+    }
+
+    fn want(&mut self, object: Digest, stored: u64, content: Content, snapshot: &SnapshotId) {
+        let wanted = self.wanted.entry(object).or_insert_with(|| Wanted { stored, content, snapshots: Vec::new() });
+        if wanted.snapshots.last() != Some(snapshot) {
+            wanted.snapshots.push(snapshot.clone());
+        }
+    }
+
+    /// Reads every wanted object once and checks its bytes. How many were good, and how long they were.
+    async fn objects(&mut self) -> Result<(u64, u64)> {
+        let identities = match self.options.level {
+            VerifyLevel::Stored => None,
+            VerifyLevel::Content => Some(Arc::new(self.repository.data_identities()?)),
+        };
+        let workers = Workers::for_this_machine();
+        let (mut objects, mut bytes) = (0, 0);
+        let mut bad = Vec::new();
+        {
+            let (repository, listed) = (self.repository, self.listed);
+            let (identities, workers) = (&identities, &workers);
+            let checks = futures::stream::iter(&self.wanted)
+                .map(|(digest, wanted)| async move {
+                    let outcome = check_object(repository, listed, digest, wanted, identities.clone(), workers).await;
+                    (digest, wanted, outcome)
+                })
+                .buffer_unordered(READERS);
+            futures::pin_mut!(checks);
+            while let Some((digest, wanted, outcome)) = checks.next().await {
+                match outcome? {
+                    Outcome::Good(rows) => {
+                        objects += 1;
+                        bytes += wanted.stored;
+                        self.options.progress.on(Event::Moved { plain: 0, stored: wanted.stored });
+                        if let Some(rows) = rows {
+                            self.rows.insert(*digest, rows);
+                        }
+                    }
+                    Outcome::Bad(kind, reason) => bad.push((*digest, kind, reason)),
+                }
+            }
+        }
+        for (digest, kind, reason) in bad {
+            let name = layout::object(&digest).to_string();
+            for snapshot in self.wanted.get(&digest).map(|w| w.snapshots.clone()).unwrap_or_else(Vec::new) {
+                self.findings.add(kind, &name, reason.clone(), Some(&snapshot));
+            }
+        }
+        Ok((objects, bytes))
+    }
+
+    /// Adds up the rows of each table. Chunks were checked one by one; this finds whether they are the right ones.
+    async fn content(&mut self, snapshot: &Snapshot) -> Result<()> {
+        for entry in &snapshot.manifest.entries {
+            let lines = !matches!(entry.kind, EntryKind::Files | EntryKind::Tree);
+            let suffers = self.findings.0.values().any(|f| f.snapshots.contains(&snapshot.id));
+            if !lines || suffers {
+                continue;
+            }
+            let found = match self.sum(entry).await? {
+                Some(sum) => sum,
+                // A row lies across two chunks: it has to be put together.
+                None => {
+                    let reader = EntryReader::new(self.repository, &snapshot.manifest, Arc::new(NoProgress))?;
+                    count(&reader, entry).await?
+                }
+            };
+            if found != entry.fingerprint {
+                let reason = format!("{} holds {found}, but {} was recorded when it was read", entry.name, entry.fingerprint);
+                self.findings.add(FindingKind::Damaged, layout::record(snapshot.sequence).as_ref(), reason, Some(&snapshot.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// The sum over an entry's chunks; `None` where a row does not end with its chunk.
+    async fn sum(&self, entry: &EntryRecord) -> Result<Option<Fingerprint>> {
+        let mut sum = Fingerprint::EMPTY;
+        let mut whole = true;
+        let index = index_lines(self.repository, entry);
+        futures::pin_mut!(index);
+        while let Some(line) = index.try_next().await? {
+            let IndexLine::Chunk(chunk) = line else { continue };
+            let Some(rows) = self.rows.get(&chunk.object).filter(|_| whole) else { return Ok(None) };
+            sum += rows.fingerprint;
+            whole = rows.whole;
+        }
+        Ok(Some(sum))
+    }
+}
+
+async fn count(reader: &EntryReader, entry: &EntryRecord) -> Result<Fingerprint> {
+    let mut counter = LineCounter::default();
+    let mut body = reader.read(entry);
+    while let Some(bytes) = body.try_next().await? {
+        counter.add(&bytes);
+    }
+    Ok(counter.finish())
+}
+
+/// Looks at one object, as deep as there are keys.
+async fn check_object(
+    repository: &Repository,
+    listed: &HashMap<Digest, u64>,
+    digest: &Digest,
+    wanted: &Wanted,
+    identities: Option<Arc<Vec<age::x25519::Identity>>>,
+    workers: &Workers,
+) -> Result<Outcome> {
+    let name = layout::object(digest);
+    let missing = || Outcome::Bad(FindingKind::Missing, "it is not in the store".into());
+    match listed.get(digest) {
+        None => return Ok(missing()),
+        Some(size) if *size != wanted.stored => {
+            return Ok(Outcome::Bad(
+                FindingKind::Damaged,
+                format!("it is {size} bytes long instead of {}", wanted.stored),
+            ));
+        }
+        Some(_) => {}
+    }
+    let Some(bytes) = repository.store().read_optional(&name).await? else { return Ok(missing()) };
+    let (digest, content, encrypted) = (*digest, wanted.content, repository.is_encrypted());
+    workers
+        .run(move || {
+            let damaged = |reason: String| Ok(Outcome::Bad(FindingKind::Damaged, reason));
+            if Digest::sha256(&bytes) != digest {
+                return damaged("its bytes do not have the SHA-256 that is its name".into());
+            }
+            let (Content::Chunk { chunk, id_key, lines }, Some(identities)) = (content, identities) else {
+                return Ok(Outcome::Good(None));
+            };
+            let identities: Vec<_> = identities.iter().collect();
+            let length = Length::Exactly(chunk.plain);
+            let plain = match seal::open(&bytes, &digest, length, &identities, encrypted, name.as_ref()) {
+                Ok(plain) => plain,
+                Err(e) if e.kind() == ErrorKind::Damaged => return damaged(e.to_string()),
+                Err(e) => return Err(e),
+            };
+            if chunk_id(&id_key, &plain) != chunk.id {
+                return damaged("it does not hold the content that its index names".into());
+            }
+            Ok(Outcome::Good(lines.then(|| ChunkRows {
+                fingerprint: fingerprint_of_lines(&plain),
+                whole: plain.last() == Some(&b'\n'),
+            })))
+        })
+        .await?
+}
+
+/// Findings, one for each object and kind.
+#[derive(Default)]
+struct Findings(BTreeMap<(FindingKind, String), Finding>);
+
+impl Findings {
+    fn add(&mut self, kind: FindingKind, object: &str, reason: impl Into<String>, snapshot: Option<&SnapshotId>) {
+        let finding = self.0.entry((kind, object.to_owned())).or_insert_with(|| Finding {
+            kind,
+            object: object.to_owned(),
+            reason: reason.into(),
+            snapshots: Vec::new(),
+        });
+        if let Some(snapshot) = snapshot
+            && !finding.snapshots.contains(snapshot)
+        {
+            finding.snapshots.push(snapshot.clone());
+        }
+    }
+
+    fn into_sorted(self) -> Vec<Finding> {
+        self.0.into_values().collect()
+    }
+}
