@@ -1,1 +1,11 @@
-//! x
+//! What the tools share: exit codes, the words for sources and targets, signals, progress, plain figures.
+//!
+//! ```text
+//! cli        running a command to its exit code; messages
+//! locate     sources and targets from URLs
+//! display    sizes, times and progress for people
+//! ```
+
+pub mod cli;
+pub mod display;
+pub mod locate;

@@ -12,6 +12,8 @@
 //! the record is written last.
 
 mod catalog;
+#[cfg(feature = "s3")]
+mod https;
 pub(crate) mod layout;
 mod lease;
 pub(crate) mod record;

@@ -222,6 +222,7 @@ fn s3(url: &str, rest: &str) -> Result<Store> {
     let inner = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_retry(retry)
+        .with_http_connector(super::https::Connector)
         .build()
         .map_err(|e| Error::new(ErrorKind::Config, format!("store {url}: {e}")).with_next_step(
             "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT for a store other than Amazon's",

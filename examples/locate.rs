@@ -1,0 +1,75 @@
+//! Sources and targets from the words of the command line.
+
+use std::path::Path;
+
+use backup_core::{Discard, Error, ErrorKind, FilesSource, FilesTarget, Result, Source, SqliteSource, SqliteTarget, Store, Target};
+
+/// The source that `[NAME=]URL` names. `exclude` goes for directories.
+pub fn source(text: &str, exclude: &[String]) -> Result<Box<dyn Source>> {
+    let (name, url) = match text.split_once('=') {
+        // A name has no colon; a path may have an equals sign.
+        Some((name, url)) if !name.contains(':') && !name.is_empty() => (Some(name), url),
+        _ => (None, text),
+    };
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        if !exclude.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "--exclude goes for dir: sources only")
+                .with_next_step("leave it out, or give the directory a command of its own"));
+        }
+        let source = SqliteSource::new(path);
+        return Ok(Box::new(match name {
+            Some(name) => source.named(name),
+            None => source,
+        }));
+    }
+    if let Some(path) = url.strip_prefix("dir:") {
+        let source = FilesSource::new(path).excluding(exclude)?;
+        return Ok(Box::new(match name {
+            Some(name) => source.named(name),
+            None => source,
+        }));
+    }
+    Err(unknown("source", url, "sqlite:PATH or dir:PATH"))
+}
+
+/// The target that a URL names.
+pub fn target(url: &str) -> Result<Box<dyn Target>> {
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        return Ok(Box::new(SqliteTarget::new(path)));
+    }
+    if let Some(path) = url.strip_prefix("dir:") {
+        return Ok(Box::new(FilesTarget::new(path)));
+    }
+    if url == "discard:" {
+        return Ok(Box::new(Discard));
+    }
+    Err(unknown("target", url, "sqlite:PATH, dir:PATH or discard:"))
+}
+
+/// The store for a new repository: a folder is made where there is none.
+pub fn new_store(url: &str) -> Result<Store> {
+    match url.strip_prefix("file://") {
+        Some(path) if Path::new(path).is_absolute() => Store::folder(path),
+        _ => Store::from_url(url),
+    }
+}
+
+fn unknown(what: &str, url: &str, known: &str) -> Error {
+    let scheme = url.split(':').next().unwrap_or(url);
+    Error::new(ErrorKind::Config, format!("{what} {scheme}:…: this kind of {what} is not known"))
+        .with_next_step(format!("a {what} is {known}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_paths_are_told_apart() {
+        assert_eq!(source("shop=sqlite:/a/b=c.db", &[]).unwrap().name(), "shop");
+        assert_eq!(source("sqlite:/a/x=y.db", &[]).unwrap().name(), "x=y");
+        assert_eq!(source("dir:/var/uploads", &[]).unwrap().name(), "uploads");
+        assert_eq!(source("ftp://u:secret@h", &[]).unwrap_err().to_string(), "source ftp:…: this kind of source is not known");
+        assert!(target("mongodb://x").is_err());
+    }
+}
