@@ -182,7 +182,10 @@ impl Schema {
                     if object.kind == ObjectKind::Statistics {
                         statistics.push(name.clone());
                     }
-                    if object.kind != ObjectKind::Virtual {
+                    if object.kind == ObjectKind::Sequence {
+                        // Filling the other tables moves it: its rows come after all data.
+                        schema.after.splice(0..0, sequences(db).await?);
+                    } else if object.kind != ObjectKind::Virtual {
                         schema.tables.push(read_table(db, &name).await?);
                     }
                     schema.before.push(object);
@@ -242,7 +245,7 @@ impl Schema {
     fn table_object(&mut self, name: &str, is_virtual: bool, definition: &str) -> Object {
         if name == "sqlite_sequence" {
             // Cannot be made by hand; a table that counts brings it along, even one that is dropped at once.
-            let make = "CREATE TABLE caretaker_sequence(n INTEGER PRIMARY KEY AUTOINCREMENT);\nDROP TABLE caretaker_sequence;\nDELETE FROM sqlite_sequence;\n";
+            let make = "CREATE TABLE caretaker_sequence(n INTEGER PRIMARY KEY AUTOINCREMENT);\nDROP TABLE caretaker_sequence;\n";
             return Object::new(ObjectKind::Sequence, name, name, make.to_owned());
         }
         if name.starts_with("sqlite_stat") {
@@ -271,6 +274,27 @@ where
     T: for<'r> sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Send + Unpin,
 {
     sqlx::query(sql).fetch_one(db).await?.try_get(0)
+}
+
+/// The last numbers that AUTOINCREMENT gave, each by its table.
+async fn sequences(db: &mut SqliteConnection) -> Result<Vec<Object>, sqlx::Error> {
+    let empty = "DELETE FROM sqlite_sequence;\n".to_owned();
+    let mut objects = vec![Object::new(ObjectKind::Sequence, "sqlite_sequence", "sqlite_sequence", empty)];
+    let rows = sqlx::query("SELECT rowid, CAST(name AS TEXT), quote(name), quote(seq) FROM sqlite_sequence ORDER BY rowid")
+        .fetch_all(db)
+        .await?;
+    for row in rows {
+        let rowid: i64 = row.try_get(0)?;
+        let table: Option<String> = row.try_get(1)?;
+        let (name, seq): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+        // In a database that lives on, the rowid may be another table's.
+        let set = format!(
+            "DELETE FROM sqlite_sequence WHERE name={name};\nINSERT INTO sqlite_sequence(rowid,name,seq) SELECT CASE WHEN EXISTS(SELECT 1 FROM sqlite_sequence WHERE rowid={rowid}) THEN NULL ELSE {rowid} END,{name},{seq};\n"
+        );
+        let table = table.as_deref().unwrap_or("sqlite_sequence");
+        objects.push(Object::new(ObjectKind::Sequence, table, table, set));
+    }
+    Ok(objects)
 }
 
 async fn read_table(db: &mut SqliteConnection, name: &str) -> Result<Table, sqlx::Error> {
