@@ -90,7 +90,11 @@ impl Repository {
     pub async fn backup(&self, source: &dyn Source, options: BackupOptions) -> Result<Snapshot> {
         // What is missing shows before anything is touched: no key, no encryption, no byte written.
         if self.is_encrypted() {
-            self.keys().writer()?;
+            let writer = self.keys().writer()?;
+            if !self.trust().is_some_and(|t| t.is_writer(&writer.verify_key())) {
+                return Err(Error::new(ErrorKind::KeyWrong, "this writer.key is not one that trust.json names: what it signs would not count")
+                    .with_next_step("use the writer.key that this repository was made with, or the trust.json that belongs to this one"));
+            }
         }
         self.data_cipher()?;
         self.metadata_cipher()?;

@@ -1,0 +1,107 @@
+//! Public tools alone, following the repository's own RESTORE.md to the letter.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use backup_core::{BackupOptions, FilesSource, Repository, Store, VerifyLevel, VerifyOptions};
+use storefront::Size;
+use support::{Shop, assert_same_dump, sqlite3, tree};
+
+/// The shell blocks of the text, one after the other.
+fn script(instructions: &str) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for line in instructions.lines() {
+        match (inside, line) {
+            (false, "```sh") => inside = true,
+            (true, "```") => inside = false,
+            (true, line) => {
+                out.push_str(line);
+                out.push('\n');
+            }
+            (false, _) => {}
+        }
+    }
+    out
+}
+
+fn follow(store: &Path, keys: &Path, out: &Path, snapshot: &str) -> Output {
+    let text = std::fs::read_to_string(store.join("RESTORE.md")).unwrap();
+    Command::new("bash")
+        .arg("-c")
+        .arg(script(&text))
+        .env("STORE", store)
+        .env("KEYS", keys)
+        .env("OUT", out)
+        .env("SNAPSHOT", snapshot)
+        .output()
+        .expect("these tests need bash")
+}
+
+fn check(output: &Output) {
+    assert!(
+        output.status.success(),
+        "{}\n{}\n(needs openssl, age, zstd, jq, tar, sqlite3)",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_and_its_uploads_come_back_by_hand() {
+    let shop = Shop::new().await;
+    let db = shop.path("shop.db");
+    storefront::sqlite::create(&db, &Size::orders(3_000), 5).await.unwrap();
+    sqlite3(&db, "DROP TABLE sqlite_stat4; CREATE TABLE odd(\"a 'b'\", r); INSERT INTO odd VALUES ('x' || char(10) || 'y' || char(0), -3.03942484715666e-260), (x'00ff', 9e999)");
+    let uploads = shop.path("uploads");
+    storefront::uploads::create(&uploads, 5, 120, 20_000).unwrap();
+    std::fs::write(uploads.join("name with 'quotes', spaces and\na line end"), "x").unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", uploads.join("absolute link")).unwrap();
+
+    shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    shop.repository.backup(&FilesSource::new(&uploads), BackupOptions::default()).await.unwrap();
+    shop.repository.verify(None, VerifyOptions::new(VerifyLevel::Stored)).await.unwrap();
+
+    // Only what the owner keeps: no writer's key.
+    let keys = shop.path("owner");
+    std::fs::create_dir(&keys).unwrap();
+    for file in ["owner-identity.txt", "trust.json"] {
+        std::fs::copy(shop.path("keys").join(file), keys.join(file)).unwrap();
+    }
+    check(&follow(&shop.store(), &keys, &shop.path("by-hand"), "0000000001"));
+    assert_same_dump(&db, &shop.path("by-hand/restored.db"));
+    check(&follow(&shop.store(), &keys, &shop.path("by-hand-files"), "0000000002"));
+    assert_eq!(tree(&uploads), tree(&shop.path("by-hand-files")));
+
+    // The first step notices what was changed: a record, a chunk, the configuration, another's keys.
+    for victim in ["log/0000000001", "repository.json"] {
+        let path = shop.store().join(victim);
+        let good = std::fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        let at = bad.len() / 2;
+        bad[at] ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        let output = follow(&shop.store(), &keys, &shop.path("no"), "0000000001");
+        assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("NOT SIGNED"), "{victim}");
+        std::fs::write(&path, good).unwrap();
+    }
+    let stranger = Shop::new().await;
+    let output = follow(&shop.store(), &stranger.path("keys"), &shop.path("no"), "0000000001");
+    assert!(!output.status.success());
+    assert!(!shop.path("no").exists());
+}
+
+#[tokio::test]
+async fn an_unencrypted_repository_comes_back_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("shop.db");
+    storefront::sqlite::create(&db, &Size::orders(200), 6).await.unwrap();
+    sqlite3(&db, "DROP TABLE sqlite_stat4");
+    let store = dir.path().join("store");
+    let repository = Repository::init_unencrypted(Store::folder(&store).unwrap()).await.unwrap();
+    repository.backup(&backup_core::SqliteSource::new(&db), BackupOptions::default()).await.unwrap();
+    check(&follow(&store, Path::new("/nonexistent"), &dir.path().join("out"), "0000000001"));
+    assert_same_dump(&db, &dir.path().join("out/restored.db"));
+}

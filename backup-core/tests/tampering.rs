@@ -1,0 +1,258 @@
+//! Whatever is changed in a store shows, and is named.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use backup_core::{
+    BackupOptions, ErrorKind, FilesSource, Finding, FindingKind, Keys, Repository, RestoreOptions, Selector, Store,
+    VerifyLevel, VerifyOptions, VerifyReport,
+};
+use proptest::prelude::*;
+use storefront::Size;
+use support::{Shop, files};
+
+fn write_all(root: &Path, objects: &BTreeMap<String, Vec<u8>>) {
+    std::fs::remove_dir_all(root).unwrap();
+    for (name, bytes) in objects {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
+/// Two snapshots of a small shop and its uploads, and a verify, so that there is one of everything.
+async fn shop() -> Shop {
+    let shop = Shop::new().await;
+    let db = shop.path("shop.db");
+    let size = Size::orders(300);
+    storefront::sqlite::create(&db, &size, 3).await.unwrap();
+    storefront::uploads::create(&shop.path("uploads"), 3, 30, 4_000).unwrap();
+    for _ in 0..2 {
+        shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+        shop.repository.backup(&FilesSource::new(shop.path("uploads")), BackupOptions::default()).await.unwrap();
+        storefront::sqlite::trade_a_day(&db, &size, 3).await.unwrap_or(());
+        std::fs::write(shop.path("uploads/new.jpg"), "new").unwrap();
+    }
+    let report = verify(&shop, VerifyLevel::Content, true).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+    shop
+}
+
+async fn verify(shop: &Shop, level: VerifyLevel, record: bool) -> backup_core::Result<VerifyReport> {
+    shop.open().await?.verify(None, VerifyOptions::new(level).record(record)).await
+}
+
+/// Verifies as somebody would who comes anew: either a report, or a refusal to open.
+async fn findings(shop: &Shop, level: VerifyLevel) -> Vec<(String, String)> {
+    match verify(shop, level, false).await {
+        Ok(report) => report.findings.iter().map(|f: &Finding| (f.object.clone(), format!("{:?}: {}", f.kind, f.reason))).collect(),
+        Err(e) => vec![(e.to_string(), format!("{:?}", e.kind()))],
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Tampering {
+    Flip { at: prop::sample::Index, bit: u8 },
+    Truncate(prop::sample::Index),
+    Extend(Vec<u8>),
+    Delete,
+    SwapWith(prop::sample::Index),
+    ReplayFrom(prop::sample::Index),
+    Foreign(String),
+}
+
+fn tampering() -> impl Strategy<Value = Tampering> {
+    prop_oneof![
+        4 => (any::<prop::sample::Index>(), 0u8..8).prop_map(|(at, bit)| Tampering::Flip { at, bit }),
+        2 => any::<prop::sample::Index>().prop_map(Tampering::Truncate),
+        1 => prop::collection::vec(any::<u8>(), 1..40).prop_map(Tampering::Extend),
+        2 => Just(Tampering::Delete),
+        1 => any::<prop::sample::Index>().prop_map(Tampering::SwapWith),
+        1 => any::<prop::sample::Index>().prop_map(Tampering::ReplayFrom),
+        1 => "[a-z]{1,8}".prop_map(Tampering::Foreign),
+    ]
+}
+
+#[test]
+fn any_change_anywhere_is_reported_and_named() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let shop = runtime.block_on(shop());
+    let good = files(&shop.store());
+    let names: Vec<&String> = good.keys().collect();
+    assert!(names.len() > 20 && names.iter().any(|n| n.starts_with("log/")));
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() });
+    let result = runner.run(&(any::<prop::sample::Index>(), tampering(), any::<bool>()), |(victim, tampering, deep)| {
+        let name = names[victim.index(names.len())].clone();
+        let mut bad = good.clone();
+        let mut named = vec![name.clone()];
+        match &tampering {
+            Tampering::Flip { at, bit } => {
+                let bytes = bad.get_mut(&name).unwrap();
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            Tampering::Truncate(at) => {
+                let bytes = bad.get_mut(&name).unwrap();
+                bytes.truncate(at.index(bytes.len()));
+            }
+            Tampering::Extend(more) => bad.get_mut(&name).unwrap().extend_from_slice(more),
+            Tampering::Delete => {
+                bad.remove(&name);
+            }
+            Tampering::SwapWith(other) => {
+                let other = names[other.index(names.len())].clone();
+                prop_assume!(good[&other] != good[&name]);
+                bad.insert(name.clone(), good[&other].clone());
+                bad.insert(other.clone(), good[&name].clone());
+                named.push(other);
+            }
+            Tampering::ReplayFrom(other) => {
+                let other = &names[other.index(names.len())];
+                prop_assume!(good[*other] != good[&name]);
+                bad.insert(name.clone(), good[*other].clone());
+            }
+            Tampering::Foreign(new) => {
+                named = vec![format!("objects/{new}.bin")];
+                bad.insert(named[0].clone(), b"not from here".to_vec());
+            }
+        }
+        write_all(&shop.store(), &bad);
+        let level = if deep { VerifyLevel::Content } else { VerifyLevel::Stored };
+        let found = runtime.block_on(findings(&shop, level));
+        prop_assert!(!found.is_empty(), "{tampering:?} of {name} was not noticed");
+        // The configuration is checked as one: whichever of its two objects was touched, its name or the refusal.
+        let configuration = name.starts_with("repository.");
+        let says = found.iter().any(|(object, reason)| named.iter().any(|n| object == n || reason.contains(n.as_str())));
+        prop_assert!(says || configuration, "{tampering:?} of {name} was not named: {found:?}");
+        Ok(())
+    });
+    write_all(&shop.store(), &good);
+    assert_eq!(runtime.block_on(findings(&shop, VerifyLevel::Content)), [], "the original is still good");
+    result.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_was_signed_anew_is_refused() {
+    let shop = shop().await;
+    // Somebody with full access to the store replaces it with one of his own, same data, own keys.
+    let forged = Shop::new().await;
+    forged.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    write_all(&shop.store(), &files(&forged.store()));
+    let e = shop.open().await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Untrusted, "{e}");
+    assert!(e.to_string().contains("another id"), "{e}");
+
+    // Also if he keeps the configuration's id by writing it himself.
+    let config = std::fs::read_to_string(shop.store().join("repository.json")).unwrap();
+    let id = forged.repository.id();
+    std::fs::write(shop.store().join("repository.json"), config.replace(id, shop.repository.id())).unwrap();
+    assert_eq!(shop.open().await.unwrap_err().kind(), ErrorKind::Untrusted);
+
+    // Or says that it is not encrypted.
+    std::fs::remove_file(shop.store().join("repository.sig")).unwrap();
+    std::fs::write(shop.store().join("repository.json"), config.replace(id, shop.repository.id()).replace("\"age\"", "\"none\"")).unwrap();
+    assert_eq!(shop.open().await.unwrap_err().kind(), ErrorKind::Untrusted);
+}
+
+#[tokio::test]
+async fn single_records_that_were_forged_or_moved_are_named() {
+    let shop = shop().await;
+    let good = files(&shop.store());
+    let log: Vec<&String> = good.keys().filter(|n| n.starts_with("log/")).collect();
+
+    // A record of another repository, signed by another writer.
+    let forged = Shop::new().await;
+    forged.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    let foreign = files(&forged.store())["log/0000000001"].clone();
+    let next = format!("log/{:010}", log.len() + 1);
+    std::fs::write(shop.store().join(&next), &foreign).unwrap();
+    let found = findings(&shop, VerifyLevel::Stored).await;
+    assert!(found.iter().any(|(o, r)| *o == next && r.starts_with("Untrusted")), "{found:?}");
+    // And "latest" is not simply the one before it.
+    let catalog = shop.open().await.unwrap().catalog().await.unwrap();
+    assert_eq!(catalog.select(&Selector::Latest, Some("shop")).unwrap_err().kind(), ErrorKind::Damaged);
+    std::fs::remove_file(shop.store().join(&next)).unwrap();
+
+    // The newest records gone: nothing in the store itself could tell, but this client has seen them.
+    for name in log.iter().rev().take(2) {
+        std::fs::remove_file(shop.store().join(name)).unwrap();
+    }
+    let report = verify(&shop, VerifyLevel::Stored, false).await.unwrap();
+    assert_eq!(report.findings.iter().map(|f| f.kind).collect::<Vec<_>>(), [FindingKind::RolledBack]);
+    write_all(&shop.store(), &good);
+
+    // One in the middle gone.
+    std::fs::remove_file(shop.store().join(log[1])).unwrap();
+    let report = verify(&shop, VerifyLevel::Stored, false).await.unwrap();
+    assert!(report.findings.iter().any(|f| f.kind == FindingKind::Deleted && f.object == *log[1]), "{:?}", report.findings);
+}
+
+#[tokio::test]
+async fn a_lost_chunk_is_stored_again_and_the_old_snapshot_is_named() {
+    let shop = Shop::new().await;
+    storefront::sqlite::create(&shop.path("shop.db"), &Size::orders(300), 3).await.unwrap();
+    let first = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    let victim = first.manifest.entry("data/orders").unwrap().inline.iter().find_map(|l| match l {
+        backup_core::IndexLine::Chunk(c) => Some(c.object.to_string()),
+        backup_core::IndexLine::Unit(_) => None,
+    });
+    let victim = victim.unwrap();
+    std::fs::remove_file(shop.store().join(format!("objects/{}/{victim}", &victim[..2]))).unwrap();
+    let e = shop.repository.restore(&first, &shop.target("r.db"), RestoreOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Damaged);
+    assert!(e.to_string().contains(&victim) && !shop.path("r.db").exists(), "{e}");
+
+    let second = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    assert!(second.manifest.totals.added > 0, "what was lost is stored again");
+    let report = verify(&shop, VerifyLevel::Content, true).await.unwrap();
+    assert!(!report.is_intact(&first.id) && report.is_intact(&second.id), "{:?}", report.findings);
+    shop.repository.restore(&second, &shop.target("r.db"), RestoreOptions::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn each_key_opens_what_it_should_and_nothing_else() {
+    let shop = Shop::new().await;
+    storefront::sqlite::create(&shop.path("shop.db"), &Size::orders(50), 3).await.unwrap();
+    shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    let open = |keys: Keys| {
+        let store = Store::folder(shop.store()).unwrap();
+        async move { Repository::open(store, keys).await }
+    };
+    let restore = |repository: Repository, name: &'static str| {
+        let target = shop.target(name);
+        async move {
+            let snapshot = repository.catalog().await?.select(&Selector::Latest, None)?.clone();
+            repository.restore(&snapshot, &target, RestoreOptions::default()).await
+        }
+    };
+    // The host: backs up, lists, verifies the stored bytes; reads no data.
+    let host = open(shop.keys().without_owner().without_admin()).await.unwrap();
+    host.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    assert!(host.verify(None, VerifyOptions::new(VerifyLevel::Stored)).await.unwrap().is_sound());
+    let e = restore(host.clone(), "no.db").await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::KeyMissing);
+    assert!(e.to_string().contains("owner-identity.txt"), "{e}");
+    assert_eq!(host.verify(None, VerifyOptions::new(VerifyLevel::Content)).await.unwrap_err().kind(), ErrorKind::KeyMissing);
+    // The owner: reads everything, signs nothing.
+    let owner = open(shop.keys().without_writer().without_admin()).await.unwrap();
+    restore(owner.clone(), "yes.db").await.unwrap();
+    let report = owner.verify(None, VerifyOptions::new(VerifyLevel::Content)).await.unwrap();
+    assert!(report.is_sound() && report.evidence.is_none());
+    let e = owner.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::KeyMissing && e.to_string().contains("writer.key"), "{e}");
+    // No trust.json: not opened at all.
+    assert_eq!(open(Keys::none()).await.unwrap_err().kind(), ErrorKind::KeyMissing);
+    // Another owner's identity beside the right trust.json.
+    let stranger = Shop::new().await;
+    std::fs::copy(shop.path("keys/trust.json"), stranger.path("keys/trust.json")).unwrap();
+    let e = open(stranger.keys()).await.unwrap().catalog().await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::KeyWrong, "{e}");
+    // A stranger's writer.key under this trust: what it signs would not count, so it must not be written.
+    let mixed = open(stranger.keys()).await.unwrap();
+    let before = files(&shop.store()).len();
+    let e = mixed.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::KeyWrong, "{e}");
+    assert_eq!(files(&shop.store()).len(), before);
+}
