@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::StreamExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +107,8 @@ impl Repository {
     pub async fn open(store: Store, keys: Keys) -> Result<Self> {
         let path = Path::from(layout::CONFIGURATION);
         let Some(json) = store.read_optional(&path).await? else {
+            // A bucket that does not exist answers a read as one without the object does; only a list tells.
+            store.list("").next().await.transpose()?;
             return Err(Error::new(ErrorKind::NotFound, format!("there is no repository in {store}"))
                 .with_next_step("check the URL; `backup init` makes a new repository"));
         };

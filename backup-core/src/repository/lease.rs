@@ -62,18 +62,26 @@ impl Repository {
         let store = self.store().clone();
         let holder = hex::encode(random::<6>()?);
         let claim = Claim { store, holder, mode, doing: doing.to_owned(), clock: self.clock().clone() };
-        let current = claim.put().await?;
-        match claim.conflict().await {
-            Ok(None) => {}
-            Ok(Some(error)) | Err(error) => {
-                claim.store.remove_lock(&current).await?;
-                return Err(error);
-            }
-        }
         let lost = Arc::new(AtomicBool::new(false));
         let (end, asked) = oneshot::channel();
         let (tell, ended) = oneshot::channel();
-        tokio::spawn(hold(claim, current, Arc::clone(&lost), asked, tell));
+        let (answer, acquired) = oneshot::channel();
+        // From the first write on it is the task's: whenever this future is dropped, the task gives the lease back.
+        let flag = Arc::clone(&lost);
+        tokio::spawn(async move {
+            match claim.acquire().await {
+                Ok(current) => {
+                    if answer.send(Ok(())).is_ok() {
+                        hold(claim, current, flag, asked, tell).await;
+                    } else {
+                        claim.give_back(&current).await;
+                    }
+                }
+                // If nobody listens any more, nobody wants the lease.
+                Err(e) => drop(answer.send(Err(e))),
+            }
+        });
+        acquired.await.map_err(|e| Error::new(ErrorKind::Internal, "the task of a lease ended").with_source(e))??;
         Ok(Lease { lost, end: Some(end), ended: Some(ended) })
     }
 
@@ -114,6 +122,23 @@ struct Claim {
 }
 
 impl Claim {
+    async fn acquire(&self) -> Result<object_store::path::Path> {
+        let current = self.put().await?;
+        match self.conflict().await {
+            Ok(None) => Ok(current),
+            Ok(Some(error)) | Err(error) => {
+                self.give_back(&current).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn give_back(&self, current: &object_store::path::Path) {
+        if let Err(e) = self.store.remove_lock(current).await {
+            tracing::warn!(lease = %current, error = %e, "the lease could not be given back; it runs out by itself");
+        }
+    }
+
     async fn put(&self) -> Result<object_store::path::Path> {
         let expires = (self.clock)() + DURATION;
         let path = layout::lock(expires, self.mode, &self.holder);
@@ -218,9 +243,7 @@ async fn hold(
             Err(e) => tracing::warn!(error = %e, "the lease could not be renewed yet"),
         }
     }
-    if let Err(e) = claim.store.remove_lock(&current).await {
-        tracing::warn!(lease = %current, error = %e, "the lease could not be given back; it runs out by itself");
-    }
+    claim.give_back(&current).await;
     // Nobody may be waiting any more.
     let _ = tell.send(());
 }

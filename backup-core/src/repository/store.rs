@@ -48,6 +48,34 @@ impl Store {
         Ok(Self { inner: Arc::new(inner), location: format!("file://{}", path.display()), folder: Some(path) })
     }
 
+    /// The part of an S3 bucket below `prefix` (all of it for ""); `location` is what messages call it.
+    ///
+    /// TLS is rustls with ring and the certificates that the system trusts, whatever the process has as its default.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where credentials or region are missing.
+    #[cfg(feature = "s3")]
+    pub fn s3(builder: object_store::aws::AmazonS3Builder, prefix: &str, location: &str) -> Result<Self> {
+        let retry = object_store::RetryConfig {
+            backoff: object_store::BackoffConfig { max_backoff: Duration::from_secs(5), ..Default::default() },
+            max_retries: 5,
+            retry_timeout: Duration::from_secs(60),
+        };
+        let inner = builder
+            .with_retry(retry)
+            .with_http_connector(super::https::Connector)
+            .build()
+            .map_err(|e| Error::new(ErrorKind::Config, format!("store {location}: {e}")).with_next_step(
+                "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT for a store other than Amazon's",
+            ))?;
+        let inner: Arc<dyn ObjectStore> = if prefix.is_empty() {
+            Arc::new(inner)
+        } else {
+            Arc::new(object_store::prefix::PrefixStore::new(inner, prefix))
+        };
+        Ok(Self::new(inner, location))
+    }
+
     /// The store that a URL names: `file:///PATH`, `memory:`, and with the feature `s3` also `s3://BUCKET/PREFIX`, whose
     /// endpoint and credentials come from the usual `AWS_…` variables.
     ///
@@ -209,27 +237,9 @@ fn is_torn_write(name: &str) -> bool {
 
 #[cfg(feature = "s3")]
 fn s3(url: &str, rest: &str) -> Result<Store> {
-    use object_store::aws::AmazonS3Builder;
-    use object_store::prefix::PrefixStore;
-    use object_store::{BackoffConfig, RetryConfig};
-
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let retry = RetryConfig {
-        backoff: BackoffConfig { max_backoff: Duration::from_secs(5), ..BackoffConfig::default() },
-        max_retries: 5,
-        retry_timeout: Duration::from_secs(60),
-    };
-    let inner = AmazonS3Builder::from_env()
-        .with_bucket_name(bucket)
-        .with_retry(retry)
-        .with_http_connector(super::https::Connector)
-        .build()
-        .map_err(|e| Error::new(ErrorKind::Config, format!("store {url}: {e}")).with_next_step(
-            "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT for a store other than Amazon's",
-        ))?;
-    let inner: Arc<dyn ObjectStore> =
-        if prefix.is_empty() { Arc::new(inner) } else { Arc::new(PrefixStore::new(inner, prefix)) };
-    Ok(Store::new(inner, url))
+    let builder = object_store::aws::AmazonS3Builder::from_env().with_bucket_name(bucket);
+    Store::s3(builder, prefix, url)
 }
 
 #[cfg(not(feature = "s3"))]
@@ -272,12 +282,12 @@ fn classify(error: &object_store::Error) -> (ErrorKind, Option<&'static str>) {
         cause = e.source();
     }
     let kind = match error {
+        e if e.to_string().contains("NoSuchBucket") => ErrorKind::StoreMissing,
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => ErrorKind::StoreDenied,
         E::NotFound { .. } => ErrorKind::StoreMissing,
         E::NotSupported { .. } | E::NotImplemented { .. } | E::InvalidPath { .. } | E::UnknownConfigurationKey { .. } => {
             ErrorKind::Config
         }
-        e if e.to_string().contains("NoSuchBucket") => ErrorKind::StoreMissing,
         _ => ErrorKind::StoreUnavailable,
     };
     (kind, advice(kind))

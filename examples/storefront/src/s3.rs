@@ -38,7 +38,7 @@ impl S3Server {
         let files = FileSystem::new(directory.path()).map_err(|e| Error::Server(format!("S3: {e:?}")))?;
         let mut service = S3ServiceBuilder::new(files);
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let service = Exclusive { service: service.build(), keys: Arc::default() };
+        let service = Exclusive { service: service.build(), root: directory.path().to_owned(), keys: Arc::default() };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let task = tokio::spawn(async move {
@@ -80,11 +80,20 @@ impl Drop for S3Server {
 #[derive(Clone)]
 struct Exclusive {
     service: S3Service,
+    root: std::path::PathBuf,
     keys: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 impl Exclusive {
     async fn answer(&self, request: http::Request<Incoming>) -> s3s::HttpResponse {
+        // As in a real one, a bucket has to be made before it is used.
+        let bucket = request.uri().path().split('/').nth(1).unwrap_or("");
+        if !bucket.is_empty() && !self.root.join(bucket).is_dir() {
+            let text = "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>";
+            let mut answer = s3s::HttpResponse::new(s3s::Body::from(text.to_owned()));
+            *answer.status_mut() = http::StatusCode::NOT_FOUND;
+            return answer;
+        }
         let create_only = request.headers().contains_key(http::header::IF_NONE_MATCH);
         let key = request.uri().path().to_owned();
         let lock = create_only.then(|| {
