@@ -4,8 +4,10 @@
 //! cli        running a command to its exit code; messages
 //! locate     sources and targets from URLs
 //! display    sizes, times and progress for people
+//! report     one HTML file
 //! ```
 
 pub mod cli;
 pub mod display;
 pub mod locate;
+pub mod report;

@@ -10,7 +10,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::random;
-use crate::manifest::{Digest, EntryKind, EntryRecord, Manifest, Snapshot, SnapshotId, Totals};
+use crate::manifest::{Digest, EntryKind, EntryRecord, Manifest, Problem, Snapshot, SnapshotId, Totals};
 use crate::pipeline::{Known, KnownPrevious, Writer};
 use crate::progress::{NoProgress, Progress};
 use crate::repository::record::RecordKind;
@@ -137,7 +137,19 @@ impl Repository {
         let end = capture.finish().await?;
         lease.check()?;
 
-        let manifest = self.manifest(info, entries, end, &writer, epoch, started_at, &options)?;
+        let mut manifest = self.manifest(info, entries, end, &writer, epoch, started_at, &options)?;
+        // A directory without anything in it still is one entry.
+        let empty = u64::from(manifest.entries.iter().any(|e| e.kind == EntryKind::Tree));
+        if let Some(before) = previous.as_ref().map(|p| p.manifest.totals.rows).filter(|rows| *rows > empty)
+            && manifest.totals.rows <= empty
+        {
+            // An unmounted disk, a truncated file: kept, but never taken for a good night.
+            manifest.problem_count += 1;
+            manifest.problems.push(Problem::new(
+                manifest.source.location.clone(),
+                format!("it is empty, though the snapshot before held {before} rows and files: is it the right one, and mounted?"),
+            ));
+        }
         let signing = if self.is_encrypted() { Some(&self.keys().writer()?.signing) } else { None };
         let (sequence, digest) = self.append(RecordKind::Snapshot, &manifest, signing).await?;
         Ok(Snapshot { id: SnapshotId::new(sequence, &digest), sequence, digest, manifest })
@@ -147,8 +159,8 @@ impl Repository {
     async fn previous(&self, name: &str, epoch: &str) -> Result<Option<Arc<KnownPrevious>>> {
         let id_key = self.id_key()?;
         let shares = |m: &Manifest| m.source.name == name && m.epoch == epoch && m.id_key == id_key && m.is_full();
-        let Some(snapshot) = self.newest_snapshot(shares).await? else { return Ok(None) };
-        match Known::load(self, &snapshot.manifest).await {
+        let Some((snapshot, bad)) = self.newest_snapshot(shares).await? else { return Ok(None) };
+        match Known::load(self, &snapshot.manifest, &bad).await {
             Ok(known) => Ok(Some(Arc::new(KnownPrevious {
                 repository: self.clone(),
                 manifest: snapshot.manifest,

@@ -81,7 +81,12 @@ fn write_file(path: &Path, pieces: mpsc::Receiver<Bytes>) -> Result<u64> {
     let partial = PathBuf::from(name);
     let write = || -> std::io::Result<Option<u64>> {
         let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        // What a killed export left goes; a link is never followed.
+        match std::fs::remove_file(&partial) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        options.write(true).create_new(true);
         // A shop's data in the clear: for its owner's eyes.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

@@ -98,13 +98,15 @@ pub use self::drill::{DrillOptions, DrillReport};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::export::ExportReport;
 pub use self::fingerprint::Fingerprint;
-pub use self::keys::{AdminKey, Keys, OwnerIdentity, Recipient, Trust, TrustedAdmin, TrustedWriter, VerifyKey, WriterKey};
+pub use self::keys::{
+    AdminKey, Keys, OwnerIdentity, Recipient, Trust, TrustedAdmin, TrustedWriter, VerifyKey, Witness, WriterKey,
+};
 pub use self::manifest::{
     ChunkRef, Digest, EntryKind, EntryRecord, FORMAT, IndexLine, Manifest, Member, MemberPath, PartRef, Problem, Snapshot,
     SnapshotId, SourceInfo, Totals, Unit,
 };
 pub use self::progress::{Event, NoProgress, Progress};
-pub use self::repository::{Catalog, Clock, Evidence, Lease, LeaseMode, Repository, Store};
+pub use self::repository::{Catalog, Clock, Contradiction, Evidence, Lease, LeaseMode, Repository, Store};
 pub use self::restore::{RestoreOptions, RestoreReport};
 pub use self::select::Selector;
 #[cfg(feature = "files")]

@@ -28,7 +28,7 @@ use futures::StreamExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-pub use self::catalog::{Catalog, Evidence};
+pub use self::catalog::{Catalog, Contradiction, Evidence};
 pub(crate) use self::catalog::RECORD_LEVEL;
 pub use self::layout::LeaseMode;
 pub use self::lease::Lease;
@@ -78,14 +78,25 @@ impl Repository {
     /// [`ErrorKind::KeyMissing`] without the recipient, the writer's or the admin's key; [`ErrorKind::Config`] where
     /// the store already holds a repository.
     pub async fn init(store: Store, keys: &mut Keys, extra: &[Recipient]) -> Result<Self> {
+        if let Some(trust) = keys.trust() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("these keys already belong to repository {}: their trust.json pins it", trust.repository),
+            )
+            .with_next_step("make other keys for another repository: backup keygen --out OTHER-KEYS"));
+        }
         let trust = Trust::new(hex::encode(random::<16>()?), keys, extra)?;
         let admin = keys.admin()?.clone();
         let instructions = crate::instructions::text(&trust);
         let configuration = Configuration::new(&trust, &instructions);
         let json = configuration.to_json()?;
         let signature = admin.signing.sign(&json);
-        Self::write_configuration(&store, json, Some(&signature), instructions).await?;
+        // Pinned first: an encrypted repository that nobody can open is worse than a pin without a repository.
         keys.pin(trust)?;
+        if let Err(e) = Self::write_configuration(&store, json, Some(&signature), instructions).await {
+            keys.unpin()?;
+            return Err(e);
+        }
         Self::open(store, keys.clone()).await
     }
 
@@ -113,7 +124,7 @@ impl Repository {
                 .with_next_step("check the URL; `backup init` makes a new repository"));
         };
         let signature = store.read_optional(&Path::from(layout::CONFIGURATION_SIGNATURE)).await?;
-        let configuration = Configuration::check(&json, signature.as_deref(), keys.trust(), &store)?;
+        let configuration = Configuration::check(&json, signature.as_deref(), &keys, &store)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 store,
@@ -234,7 +245,11 @@ impl Repository {
         }
         // The configuration last: a repository exists when it does.
         if !store.create(&Path::from(layout::INSTRUCTIONS), Bytes::from(instructions)).await? {
-            return Err(taken());
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("{store} holds a {} but no repository: an `init` was interrupted there", layout::INSTRUCTIONS),
+            )
+            .with_next_step("remove RESTORE.md and repository.sig there, or choose another place"));
         }
         if let Some(signature) = signature {
             let path = Path::from(layout::CONFIGURATION_SIGNATURE);
@@ -279,7 +294,8 @@ impl Configuration {
             .map_err(|e| Error::new(ErrorKind::Internal, "repository.json could not be written").with_source(e))
     }
 
-    fn check(json: &[u8], signature: Option<&[u8]>, trust: Option<&Trust>, store: &Store) -> Result<Self> {
+    fn check(json: &[u8], signature: Option<&[u8]>, keys: &Keys, store: &Store) -> Result<Self> {
+        let trust = keys.trust();
         let untrusted = |why: String| {
             Error::new(ErrorKind::Untrusted, format!("the repository in {store} is not the one that trust.json pins: {why}"))
                 .with_next_step("do not write to it or restore from it before you know who replaced it; another copy may be intact")
@@ -320,7 +336,16 @@ impl Configuration {
         match trust {
             Some(trust) if trust.encrypted && !encrypted => return Err(untrusted("it is not encrypted".into())),
             Some(trust) if trust.repository != configuration.id => return Err(untrusted("it has another id".into())),
+            Some(trust) if !trust.encrypted && encrypted => return Err(untrusted("it is encrypted".into())),
             None if encrypted => return Err(no_trust(store)),
+            // Whoever brings keys expects encryption: the store's word that there is none is not enough.
+            None if keys.is_some() => {
+                return Err(Error::new(
+                    ErrorKind::KeyMissing,
+                    format!("the repository in {store} says that it is not encrypted, and there is no trust.json to check that against"),
+                )
+                .with_next_step("put trust.json beside the keys; a repository that was made without encryption takes no --keys"));
+            }
             _ => {}
         }
         Ok(configuration)

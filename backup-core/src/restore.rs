@@ -156,6 +156,8 @@ impl Repository {
         let bytes = wanted.iter().map(|e| e.bytes).sum();
         let is_data = |e: &&&EntryRecord| !matches!(e.kind, EntryKind::PreData | EntryKind::PostData);
         let rows = wanted.iter().filter(is_data).map(|e| e.fingerprint.rows()).sum();
+        let kept: Vec<&str> =
+            wanted.iter().filter(|e| intake.keeps_what_is_there(e)).map(|e| e.name.as_str()).collect();
         let mut notes = intake.finish().await?;
         let milliseconds = millis(began);
 
@@ -171,13 +173,12 @@ impl Repository {
                 None => true,
             });
             compared = compare(comparable, &found);
-            // A file that was there keeps its page size and the like.
             compared.retain(|c| {
-                let kept = c.kind == EntryKind::PreData && c.entry.ends_with("/settings") && !c.is_equal();
-                if kept {
-                    notes.push("the file keeps its own page size, text encoding or journal mode".into());
+                let keeps = kept.contains(&c.entry.as_str()) && !c.is_equal();
+                if keeps {
+                    notes.push(format!("{}: what was there is kept (page size, journal mode and the like)", c.entry));
                 }
-                !kept
+                !keeps
             });
         }
         Ok(RestoreReport {

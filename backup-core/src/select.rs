@@ -55,10 +55,12 @@ impl Catalog {
                 });
             }
             Selector::Latest => {
+                self.check_continuation()?;
                 self.unambiguous(of)?;
                 self.snapshots.iter().filter(of_source).rfind(|s| s.manifest.is_full())
             }
             Selector::Before(instant) => {
+                self.check_continuation()?;
                 self.unambiguous(of)?;
                 self.snapshots
                     .iter()

@@ -140,6 +140,12 @@ pub trait Intake: Send + Sync {
         true
     }
 
+    /// Whether something that is there already stays in place of this entry, so that the two need not be equal.
+    fn keeps_what_is_there(&self, entry: &EntryRecord) -> bool {
+        let _ = entry;
+        false
+    }
+
     /// How many entries of data it takes side by side.
     fn concurrency(&self) -> usize {
         1

@@ -16,7 +16,7 @@ use crate::pipeline::seal::{self, Length};
 use crate::pipeline::{EntryReader, LineCounter, Workers, chunk_id, fingerprint_of_lines, index_lines};
 use crate::progress::{Event, NoProgress, Progress};
 use crate::repository::record::RecordKind;
-use crate::repository::{Catalog, Evidence, Repository, layout};
+use crate::repository::{Catalog, Contradiction, Evidence, Repository, layout};
 use crate::restore::millis;
 
 /// How many objects are read side by side.
@@ -155,7 +155,7 @@ impl Repository {
             catalog.snapshots.iter().filter(|s| only.is_none_or(|ids| ids.contains(&s.id))).collect();
         let mut findings = Findings::default();
         self.check_configuration(&mut findings).await?;
-        self.check_log(&catalog, &mut findings)?;
+        self.check_log(&catalog, &mut findings);
         let listed = self.list_objects(&mut findings).await?;
 
         let mut check = Check {
@@ -227,17 +227,23 @@ impl Repository {
         milliseconds: u64,
         details: &impl Serialize,
     ) -> Result<Option<u64>> {
-        let signing: Option<&Signing> = match (self.is_encrypted(), self.keys().writer(), self.keys().admin()) {
-            (false, ..) => None,
-            (true, Ok(writer), _) => Some(&writer.signing),
-            (true, _, Ok(admin)) => Some(&admin.signing),
-            (true, Err(_), Err(_)) => return Ok(None),
+        let trusted = |signing: &&Signing| {
+            self.trust().is_some_and(|t| RecordKind::Evidence.may_be_signed_by(&signing.verify_key(), t))
         };
+        let writer = self.keys().writer().ok().map(|w| &w.signing).filter(trusted);
+        let signing = writer.or(self.keys().admin().ok().map(|a| &a.signing).filter(trusted));
+        if self.is_encrypted() && signing.is_none() {
+            return Ok(None);
+        }
         let details = serde_json::to_value(details)
             .map_err(|e| Error::new(ErrorKind::Internal, "evidence could not be written as JSON").with_source(e))?;
         let evidence = Evidence::new(what, snapshots, passed, self.now(), milliseconds, details);
-        let (sequence, _) = self.append(RecordKind::Evidence, &evidence, signing).await?;
-        Ok(Some(sequence))
+        match self.append(RecordKind::Evidence, &evidence, signing).await {
+            Ok((sequence, _)) => Ok(Some(sequence)),
+            // On a log that was rolled back nothing is built; the report says what is wrong with it.
+            Err(e) if e.kind() == ErrorKind::Untrusted => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     async fn check_configuration(&self, findings: &mut Findings) -> Result<()> {
@@ -261,7 +267,7 @@ impl Repository {
         Ok(())
     }
 
-    fn check_log(&self, catalog: &Catalog, findings: &mut Findings) -> Result<()> {
+    fn check_log(&self, catalog: &Catalog, findings: &mut Findings) {
         for (sequence, e) in &catalog.damaged {
             let kind = if e.kind() == ErrorKind::Untrusted { FindingKind::Untrusted } else { FindingKind::Damaged };
             findings.add(kind, layout::record(*sequence).as_ref(), e.to_string(), None);
@@ -274,18 +280,13 @@ impl Repository {
             let reason = "it names another record as the one before it than the one that is there";
             findings.add(FindingKind::Replaced, layout::record(*sequence).as_ref(), reason, None);
         }
-        let Some(seen) = self.keys().witness()?.filter(|w| w.repository == self.id()) else { return Ok(()) };
-        let name = layout::record(seen.sequence);
-        if catalog.newest < seen.sequence {
-            let reason = format!(
-                "the log ends at record {}, but this client has seen record {}: the store was rolled back, or lags",
-                catalog.newest, seen.sequence
-            );
-            findings.add(FindingKind::RolledBack, name.as_ref(), reason, None);
-        } else if catalog.digest(seen.sequence).is_some_and(|d| *d != seen.digest) {
-            findings.add(FindingKind::Replaced, name.as_ref(), "it is not the record that this client has seen there", None);
+        if let Some(contradiction) = &catalog.contradicts {
+            let (kind, seen) = match contradiction {
+                Contradiction::RolledBack(seen) => (FindingKind::RolledBack, seen),
+                Contradiction::Replaced(seen) => (FindingKind::Replaced, seen),
+            };
+            findings.add(kind, layout::record(seen.sequence).as_ref(), contradiction.reason(catalog.newest), None);
         }
-        Ok(())
     }
 
     async fn list_objects(&self, findings: &mut Findings) -> Result<HashMap<Digest, u64>> {

@@ -283,3 +283,93 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn an_empty_directory_comes_back_and_a_vanished_one_is_no_good_night() {
+    let shop = Shop::new().await;
+    fs::create_dir(shop.path("uploads")).unwrap();
+    let empty = backup(&shop).await;
+    assert!(empty.manifest.is_complete());
+    restore(&shop, &empty, "restored").await;
+    let drill = shop.repository.drill(&empty, &FilesTarget::new(shop.path("scratch")), backup_core::DrillOptions::default()).await.unwrap();
+    assert!(drill.passed() && !shop.path("scratch").exists() || fs::read_dir(shop.path("scratch")).unwrap().next().is_none());
+    assert!(backup(&shop).await.manifest.is_complete(), "it was empty before");
+    fs::write(shop.path("uploads/a"), "a").unwrap();
+    assert!(backup(&shop).await.manifest.is_complete());
+    fs::remove_file(shop.path("uploads/a")).unwrap();
+    assert_eq!(backup(&shop).await.manifest.problem_count, 1, "all files are gone: is the disk mounted?");
+}
+
+#[tokio::test]
+async fn names_and_links_keep_every_byte() {
+    let shop = Shop::new().await;
+    let uploads = shop.path("uploads");
+    fs::create_dir(&uploads).unwrap();
+    for (n, target) in ["a//b", "./x", "sub/", "../..//", ".", "/", "x y\nz"].into_iter().enumerate() {
+        symlink(target, uploads.join(format!("link{n}"))).unwrap();
+    }
+    symlink(OsStr::from_bytes(&[0xe4; 150]), uploads.join("latin link")).unwrap();
+    for length in [1, 98, 99, 100, 101, 200, 255] {
+        fs::write(uploads.join(OsStr::from_bytes(&vec![0xe4; length])), "latin").unwrap();
+        fs::write(uploads.join("n".repeat(length)), "ascii").unwrap();
+    }
+    let snapshot = backup(&shop).await;
+    assert!(snapshot.manifest.is_complete(), "{:?}", snapshot.manifest.problems);
+    restore(&shop, &snapshot, "restored").await;
+    assert_eq!(tree(&uploads), tree(&shop.path("restored")));
+}
+
+#[tokio::test]
+async fn photos_and_thumbnails_alike_are_read_once() {
+    let shop = Shop::new().await;
+    let uploads = shop.path("uploads");
+    fs::create_dir(&uploads).unwrap();
+    for n in 0..20 {
+        fs::write(uploads.join(format!("photo{n}")), vec![n; 700_000]).unwrap();
+    }
+    for n in 0..9_000u32 {
+        fs::write(uploads.join(format!("thumb{n}")), n.to_le_bytes()).unwrap();
+    }
+    age(&uploads);
+    backup(&shop).await;
+    let again = backup(&shop).await;
+    assert!(again.manifest.totals.read < 20_000, "{} bytes were read again", again.manifest.totals.read);
+}
+
+#[tokio::test]
+async fn an_interrupted_swap_is_put_back() {
+    let shop = Shop::new().await;
+    storefront::uploads::create(&shop.path("uploads"), 9, 20, 2_000).unwrap();
+    let snapshot = backup(&shop).await;
+    // As a kill leaves it: some of the live files are moved away, some of the new are half unpacked.
+    let live = shop.path("live");
+    fs::create_dir_all(live.join(".caretaker-replaced/a")).unwrap();
+    fs::create_dir_all(live.join(".caretaker-partial/b")).unwrap();
+    fs::write(live.join(".caretaker-replaced/a/precious"), "mine").unwrap();
+    fs::write(live.join("z"), "also mine").unwrap();
+    let target = FilesTarget::new(&live);
+    let e = shop.repository.restore(&snapshot, &target, RestoreOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::TargetNotEmpty);
+    assert_eq!(fs::read(live.join("a/precious")).unwrap(), b"mine");
+    assert_eq!(fs::read(live.join("z")).unwrap(), b"also mine");
+    // And it is not part of a backup.
+    fs::create_dir_all(shop.path("uploads/.caretaker-partial")).unwrap();
+    fs::write(shop.path("uploads/.caretaker-partial/x"), "x").unwrap();
+    assert_eq!(backup(&shop).await.manifest.totals.rows, snapshot.manifest.totals.rows);
+}
+
+#[tokio::test]
+async fn only_takes_links_and_empty_directories_along() {
+    let shop = Shop::new().await;
+    let uploads = shop.path("uploads");
+    fs::create_dir_all(uploads.join("p/empty")).unwrap();
+    fs::create_dir_all(uploads.join("q")).unwrap();
+    fs::write(uploads.join("p/file"), "p").unwrap();
+    fs::write(uploads.join("q/file"), "q").unwrap();
+    symlink("file", uploads.join("p/link")).unwrap();
+    let snapshot = backup(&shop).await;
+    let only = RestoreOptions::default().only(Some(Only::new("p/**").unwrap()));
+    shop.repository.restore(&snapshot, &FilesTarget::new(shop.path("r")), only).await.unwrap();
+    let names: Vec<_> = tree(&shop.path("r")).into_keys().map(|k| String::from_utf8(k).unwrap()).collect();
+    assert_eq!(names, ["", "p", "p/empty", "p/file", "p/link"]);
+}

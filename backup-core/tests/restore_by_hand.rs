@@ -54,10 +54,15 @@ async fn a_database_and_its_uploads_come_back_by_hand() {
     let shop = Shop::new().await;
     let db = shop.path("shop.db");
     storefront::sqlite::create(&db, &Size::orders(3_000), 5).await.unwrap();
-    sqlite3(&db, "DROP TABLE sqlite_stat4; CREATE TABLE odd(\"a 'b'\", r); INSERT INTO odd VALUES ('x' || char(10) || 'y' || char(0), -3.03942484715666e-260), (x'00ff', 9e999)");
+    sqlite3(&db, "DROP TABLE sqlite_stat4; CREATE TABLE odd(\"a 'b'\", r); INSERT INTO odd VALUES ('x' || char(10) || 'y' || char(0), -3.03942484715666e-260), (x'00ff', 9e999); CREATE VIEW remarked AS SELECT 1 -- a remark
+; INSERT INTO odd SELECT 'price', value / 100.0 + value * 1e-9 FROM generate_series(1, 20000)");
     let uploads = shop.path("uploads");
     storefront::uploads::create(&uploads, 5, 120, 20_000).unwrap();
     std::fs::write(uploads.join("name with 'quotes', spaces and\na line end"), "x").unwrap();
+    for length in [99, 100, 101, 255] {
+        std::fs::write(uploads.join("n".repeat(length)), "long").unwrap();
+    }
+    std::os::unix::fs::symlink("x//y/".repeat(40), uploads.join("l".repeat(150))).unwrap();
     std::os::unix::fs::symlink("/etc/hostname", uploads.join("absolute link")).unwrap();
 
     shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();

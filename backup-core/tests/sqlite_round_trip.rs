@@ -175,3 +175,70 @@ async fn a_custom_name_and_the_file_name_both_serve() {
     assert_eq!(catalog.select(&Selector::Latest, Some("shop")).unwrap().manifest.label.as_deref(), Some("before the sale"));
     assert_eq!(catalog.select(&Selector::Latest, Some("none")).unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn only_takes_a_search_index_whole() {
+    let shop = Shop::new().await;
+    sqlite3(&shop.path("shop.db"), "CREATE TABLE products(id INTEGER PRIMARY KEY, t); CREATE VIRTUAL TABLE products_fts USING fts5(t, content='products', content_rowid='id'); CREATE TRIGGER i AFTER INSERT ON products BEGIN INSERT INTO products_fts(rowid, t) VALUES (new.id, new.t); END; INSERT INTO products VALUES (1, 'golden ring'); CREATE TABLE other(x);");
+    let snapshot = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    let only = |glob: &str| RestoreOptions::default().clean(true).only(Some(Only::new(glob).unwrap()));
+    sqlite3(&shop.path("live.db"), "CREATE TABLE other(x); INSERT INTO other VALUES ('mine'); CREATE TABLE products(id INTEGER PRIMARY KEY, t); CREATE VIRTUAL TABLE products_fts USING fts5(t);");
+    shop.repository.restore(&snapshot, &shop.target("live.db"), only("{products,products_fts}")).await.unwrap();
+    let found = sqlite3(&shop.path("live.db"), "INSERT INTO products VALUES (2, 'silver ring'); SELECT group_concat(rowid) FROM products_fts('ring'); SELECT x FROM other; PRAGMA integrity_check");
+    assert_eq!(found, "1,2\nmine\nok\n");
+    // Its inner tables are nothing by themselves.
+    assert_eq!(shop.repository.restore(&snapshot, &shop.target("live.db"), only("products_fts_data")).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_target_that_stores_text_otherwise_is_refused_unchanged() {
+    let shop = Shop::new().await;
+    sqlite3(&shop.path("shop.db"), "PRAGMA encoding='UTF-16le'; CREATE TABLE t(a TEXT); INSERT INTO t VALUES ('line1' || char(10) || 'line2')");
+    let snapshot = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    sqlite3(&shop.path("live.db"), "CREATE TABLE mine(x); INSERT INTO mine VALUES (1)");
+    let before = dump(&shop.path("live.db"));
+    let e = shop.repository.restore(&snapshot, &shop.target("live.db"), RestoreOptions::default().clean(true)).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::Target && e.to_string().contains("UTF-8"), "{e}");
+    assert_eq!(dump(&shop.path("live.db")), before);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_as_a_line_is_refused_when_it_is_backed_up() {
+    let shop = Shop::new().await;
+    sqlite3(&shop.path("shop.db"), "CREATE TABLE t(\"Unit\nprice\", b); INSERT INTO t VALUES (1, 2)");
+    let e = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::Source && e.to_string().contains("Unit"), "{e}");
+    // Where no name stands in the rows, it does not matter.
+    sqlite3(&shop.path("shop.db"), "DROP TABLE t; CREATE TABLE t(id INTEGER PRIMARY KEY, \"Unit\nprice\"); INSERT INTO t VALUES (1, 2)");
+    round_trip(&shop).await;
+}
+
+#[tokio::test]
+async fn rows_that_break_a_check_come_back_as_they_are() {
+    let shop = Shop::new().await;
+    sqlite3(&shop.path("shop.db"), "PRAGMA ignore_check_constraints=ON; CREATE TABLE t(a CHECK (a > 0)); INSERT INTO t VALUES (-1), (1);");
+    round_trip(&shop).await;
+}
+
+#[tokio::test]
+async fn an_empty_file_is_no_good_night() {
+    let shop = Shop::new().await;
+    std::fs::write(shop.path("shop.db"), "").unwrap();
+    let snapshot = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    assert_eq!(snapshot.manifest.problem_count, 1);
+    sqlite3(&shop.path("shop.db"), "CREATE TABLE t(a); INSERT INTO t VALUES (1), (2)");
+    assert!(shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap().manifest.is_complete());
+    sqlite3(&shop.path("shop.db"), "DELETE FROM t");
+    let emptied = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    assert!(emptied.manifest.problems[0].reason.contains("2 rows"), "{:?}", emptied.manifest.problems);
+}
+
+#[tokio::test]
+async fn a_damaged_target_says_what_to_do() {
+    let shop = Shop::new().await;
+    sqlite3(&shop.path("shop.db"), "CREATE TABLE t(a)");
+    let snapshot = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    std::fs::write(shop.path("broken.db"), "garbage ".repeat(1000)).unwrap();
+    let e = shop.repository.restore(&snapshot, &shop.target("broken.db"), RestoreOptions::default().clean(true)).await.unwrap_err();
+    assert!(e.next_step().is_some_and(|n| n.contains("new file")), "{e:?}");
+}

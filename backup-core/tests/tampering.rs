@@ -256,3 +256,124 @@ async fn each_key_opens_what_it_should_and_nothing_else() {
     assert_eq!(e.kind(), ErrorKind::KeyWrong, "{e}");
     assert_eq!(files(&shop.store()).len(), before);
 }
+
+/// An object that holds a chunk of this table.
+fn chunk_of(snapshot: &backup_core::Snapshot, entry: &str) -> String {
+    let lines = &snapshot.manifest.entry(entry).unwrap().inline;
+    let object = lines.iter().find_map(|l| match l {
+        backup_core::IndexLine::Chunk(c) => Some(c.object.to_string()),
+        backup_core::IndexLine::Unit(_) => None,
+    });
+    let object = object.unwrap();
+    format!("objects/{}/{object}", &object[..2])
+}
+
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn what_a_verify_found_damaged_is_stored_again() {
+    let shop = Shop::new().await;
+    storefront::sqlite::create(&shop.path("shop.db"), &Size::orders(300), 3).await.unwrap();
+    let first = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    flip(&shop.store().join(chunk_of(&first, "data/orders")));
+    assert!(!verify(&shop, VerifyLevel::Stored, true).await.unwrap().is_sound());
+    let second = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    assert!(second.manifest.totals.added > 0);
+    shop.repository.restore(&second, &shop.target("r.db"), RestoreOptions::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_object_does_not_stop_an_unencrypted_repository() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("shop.db");
+    storefront::sqlite::create(&db, &Size::orders(300), 3).await.unwrap();
+    let store = dir.path().join("store");
+    let repository = Repository::init_unencrypted(Store::folder(&store).unwrap()).await.unwrap();
+    let source = backup_core::SqliteSource::new(&db);
+    let first = repository.backup(&source, BackupOptions::default()).await.unwrap();
+    let victim = store.join(chunk_of(&first, "data/orders"));
+    let bytes = std::fs::read(&victim).unwrap();
+    std::fs::write(&victim, &bytes[..bytes.len() / 2]).unwrap();
+    let second = repository.backup(&source, BackupOptions::default()).await.unwrap();
+    repository.restore(&second, &backup_core::SqliteTarget::new(dir.path().join("r.db")), RestoreOptions::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rollback_is_not_built_upon_and_latest_is_not_what_it_seems() {
+    let shop = shop().await;
+    let log: Vec<String> = files(&shop.store()).into_keys().filter(|n| n.starts_with("log/")).collect();
+    for name in log.iter().rev().take(3) {
+        std::fs::remove_file(shop.store().join(name)).unwrap();
+    }
+    let repository = shop.open().await.unwrap();
+    let catalog = repository.catalog().await.unwrap();
+    assert!(!catalog.is_sound());
+    assert_eq!(catalog.select(&Selector::Latest, Some("shop")).unwrap_err().kind(), ErrorKind::Untrusted);
+    // By its id it can be restored: the owner has decided.
+    let id = catalog.snapshots[0].id.to_string();
+    assert!(catalog.select(&Selector::Id(id), None).is_ok());
+    let e = repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Untrusted, "{e}");
+    let report = verify(&shop, VerifyLevel::Stored, true).await.unwrap();
+    assert_eq!(report.findings.iter().map(|f| f.kind).collect::<Vec<_>>(), [FindingKind::RolledBack]);
+    assert_eq!(files(&shop.store()).into_keys().filter(|n| n.starts_with("log/")).count(), log.len() - 3);
+}
+
+#[tokio::test]
+async fn strays_in_the_log_and_the_locks_harm_nobody() {
+    let shop = Shop::new().await;
+    storefront::sqlite::create(&shop.path("shop.db"), &Size::orders(50), 3).await.unwrap();
+    shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    let first = std::fs::read(shop.store().join("log/0000000001")).unwrap();
+    for (name, bytes) in [
+        ("log/20260131120000", b"?".as_slice()),
+        ("log/00000000001", &first),
+        ("log/9999999999", b"?"),
+        ("locks/99999999999-exclusive-x", b"?"),
+    ] {
+        std::fs::create_dir_all(shop.store().join("locks")).unwrap();
+        std::fs::write(shop.store().join(name), bytes).unwrap();
+    }
+    let found = findings(&shop, VerifyLevel::Stored).await;
+    for name in ["log/20260131120000", "log/00000000001", "log/9999999999"] {
+        assert!(found.iter().any(|(o, _)| o == name), "{name}: {found:?}");
+    }
+    let second = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    assert_eq!(second.sequence, 2);
+    assert_eq!(shop.repository.catalog().await.unwrap().snapshots.len(), 2);
+}
+
+#[tokio::test]
+async fn keys_without_trust_and_trust_without_its_keys_change_nothing() {
+    let shop = Shop::new().await;
+    storefront::sqlite::create(&shop.path("shop.db"), &Size::orders(50), 3).await.unwrap();
+    shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    let before = files(&shop.store());
+    // A writer.key of another shop beside the right trust.json: its evidence would poison the log.
+    let stranger = Shop::new().await;
+    std::fs::create_dir(shop.path("mixed")).unwrap();
+    for (from, file) in [(&shop, "owner-identity.txt"), (&shop, "trust.json"), (&stranger, "writer.key")] {
+        std::fs::copy(from.path("keys").join(file), shop.path("mixed").join(file)).unwrap();
+    }
+    let open = |keys: &str| Repository::open(Store::folder(shop.store()).unwrap(), Keys::load(shop.path(keys)).unwrap());
+    let mixed = open("mixed").await.unwrap();
+    let report = mixed.verify(None, VerifyOptions::new(VerifyLevel::Content)).await.unwrap();
+    assert!(report.is_sound() && report.evidence.is_none());
+    assert_eq!(files(&shop.store()), before);
+    // Keys, no trust.json, and a store that says it is not encrypted: not believed.
+    let plain = tempfile::tempdir().unwrap();
+    Repository::init_unencrypted(Store::folder(plain.path()).unwrap()).await.unwrap();
+    std::fs::remove_file(shop.path("mixed/trust.json")).unwrap();
+    let e = Repository::open(Store::folder(plain.path()).unwrap(), Keys::load(shop.path("mixed")).unwrap()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::KeyMissing, "{e}");
+    // A second repository with the same keys would take away the first one's pin.
+    let trust = std::fs::read(shop.path("keys/trust.json")).unwrap();
+    let e = Repository::init(Store::from_url("memory:").unwrap(), &mut shop.keys(), &[]).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Config);
+    assert_eq!(std::fs::read(shop.path("keys/trust.json")).unwrap(), trust);
+}

@@ -76,7 +76,7 @@ async fn two_writers_in_a_bucket_keep_the_chain() {
 
     let e = Repository::open(store("no-such-bucket", SECRET_KEY), keys.clone()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::StoreMissing, "{e}");
-    let e = Repository::init(store("no-such-bucket", SECRET_KEY), &mut keys.clone(), &[]).await.unwrap_err();
+    let e = Repository::init(store("no-such-bucket", SECRET_KEY), &mut Keys::generate().unwrap(), &[]).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::StoreMissing, "{e}");
     let e = Repository::open(store(BUCKET, "wrong-secret"), keys).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::StoreDenied, "{e}");
@@ -137,7 +137,7 @@ async fn an_exclusive_lease_keeps_backups_out_and_says_who_and_until_when() {
     std::fs::write(shop.store().join("locks/1700000000-exclusive-abc"), r#"{"host":"elsewhere","pid":1,"doing":"a prune","expires":"2023-11-14T22:13:20Z"}"#).unwrap();
     shop.repository.lease(LeaseMode::Exclusive, "a prune").await.unwrap().release().await;
     // One that has not does, even with a body that makes no sense.
-    std::fs::write(shop.store().join("locks/9999999999-exclusive-abc"), "?").unwrap();
+    std::fs::write(shop.store().join(format!("locks/{}-exclusive-abc", chrono::Utc::now().timestamp() + 200)), "?").unwrap();
     assert_eq!(shop.repository.lease(LeaseMode::Shared, "a backup").await.unwrap_err().kind(), ErrorKind::Locked);
 }
 

@@ -140,13 +140,27 @@ impl Keys {
         Ok(())
     }
 
-    /// Writes `trust.json` beside the keys, where they were loaded from a directory, and holds it from now on.
-    pub fn pin(&mut self, trust: Trust) -> Result<()> {
+    /// Writes `trust.json` beside the keys, where they were loaded from a directory, and holds it from now on. Never
+    /// over another one.
+    pub(crate) fn pin(&mut self, trust: Trust) -> Result<()> {
         if let Some(directory) = &self.directory {
-            write_private(&directory.join(TRUST_FILE), &json(&trust)?, false)?;
+            write_private(&directory.join(TRUST_FILE), &json(&trust)?, true)?;
         }
         self.trust = Some(trust);
         Ok(())
+    }
+
+    /// Takes back what [`pin`](Self::pin) did just now.
+    pub(crate) fn unpin(&mut self) -> Result<()> {
+        self.trust = None;
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let path = directory.join(TRUST_FILE);
+        fs::remove_file(&path).map_err(|e| file_error(&path, "cannot be removed", e))
+    }
+
+    /// Whether any key is held.
+    pub(crate) fn is_some(&self) -> bool {
+        self.owner.is_some() || self.recipient.is_some() || self.writer.is_some() || self.admin.is_some()
     }
 
     /// The owner's identity, or an error that says that it is missing.
@@ -195,21 +209,32 @@ impl Keys {
         self
     }
 
-    /// What this client has seen of the repository, from `seen.json` beside the keys.
-    pub(crate) fn witness(&self) -> Result<Option<Witness>> {
-        let Some(directory) = &self.directory else { return Ok(None) };
+    /// What this client has seen of `repository`, from `seen.json` beside the keys.
+    pub(crate) fn witness(&self, repository: &str) -> Result<Option<Witness>> {
+        Ok(self.witnesses()?.into_iter().find(|w| w.repository == repository))
+    }
+
+    /// Remembers `witness` beside the keys, unless something newer is remembered; where that is not possible (a
+    /// read-only directory), says why.
+    pub(crate) fn remember(&self, witness: &Witness) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let mut all = self.witnesses()?;
+        match all.iter_mut().find(|w| w.repository == witness.repository) {
+            Some(known) if known.sequence >= witness.sequence => return Ok(()),
+            Some(known) => *known = witness.clone(),
+            None => all.push(witness.clone()),
+        }
+        write_private(&directory.join(SEEN_FILE), &json(&all)?, false)
+    }
+
+    fn witnesses(&self) -> Result<Vec<Witness>> {
+        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
         let path = directory.join(SEEN_FILE);
-        let Some(text) = read_optional(&path)? else { return Ok(None) };
-        serde_json::from_str(&text).map(Some).map_err(|e| {
+        let Some(text) = read_optional(&path)? else { return Ok(Vec::new()) };
+        serde_json::from_str(&text).map_err(|e| {
             Error::new(ErrorKind::KeyWrong, format!("{}: {e}", path.display()))
                 .with_next_step("remove this file if you know why it is broken; it remembers how far the repository had come")
         })
-    }
-
-    /// Remembers `witness` beside the keys; where that is not possible (a read-only directory), says why.
-    pub(crate) fn remember(&self, witness: &Witness) -> Result<()> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        write_private(&directory.join(SEEN_FILE), &json(witness)?, false)
     }
 
     fn missing(&self, file: &str, role: &str) -> Error {

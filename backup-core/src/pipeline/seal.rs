@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 
+use bytes::Bytes;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::Recipient;
+use crate::keys::{Recipient, random};
 use crate::manifest::Digest;
 
 /// For whom an object is encrypted. There is no "if possible": either all of them, or nothing is written.
@@ -18,8 +20,20 @@ pub(crate) enum Cipher {
 /// The bytes to store, and their name.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Bytes,
     pub(crate) digest: Digest,
+}
+
+impl Sealed {
+    /// The same content under another name: with a skippable frame of random bytes, which every zstd passes over
+    /// (RFC 8878, 3.1.2). Only for what is not encrypted; encryption gives another name each time.
+    pub(crate) fn under_another_name(self) -> Result<Self> {
+        let mut bytes = self.bytes.to_vec();
+        bytes.extend_from_slice(&0x184D_2A50u32.to_le_bytes());
+        bytes.extend_from_slice(&16u32.to_le_bytes());
+        bytes.extend_from_slice(&random::<16>()?);
+        Ok(Self { digest: Digest::sha256(&bytes), bytes: bytes.into() })
+    }
 }
 
 /// Compresses and encrypts. CPU work: for the workers.
@@ -30,7 +44,7 @@ pub(crate) fn seal(plain: &[u8], level: i32, cipher: &Cipher) -> Result<Sealed> 
         Cipher::Plain => compressed,
         Cipher::Age(recipients) => encrypt(&compressed, recipients)?,
     };
-    Ok(Sealed { digest: Digest::sha256(&bytes), bytes })
+    Ok(Sealed { digest: Digest::sha256(&bytes), bytes: bytes.into() })
 }
 
 /// Checks the name, decrypts and decompresses. `plain` is the exact length to expect, or a bound.
@@ -149,7 +163,7 @@ mod tests {
                 open(&sealed.bytes, &sealed.digest, length, &[stranger.age()], true, "x").unwrap_err().kind(),
                 ErrorKind::KeyWrong
             );
-            let mut flipped = sealed.bytes.clone();
+            let mut flipped = sealed.bytes.to_vec();
             let at = at.index(flipped.len());
             flipped[at] ^= 1 << bit;
             prop_assert_eq!(open(&flipped, &sealed.digest, length, &[owner.age()], true, "x").unwrap_err().kind(), ErrorKind::Damaged);

@@ -1,6 +1,6 @@
 //! From an entry's pieces to stored chunks and index lines.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,7 +44,8 @@ impl Known {
     ///
     /// The list alone proves nothing and is never trusted to name content. But without it a lost chunk would be lost to
     /// every later snapshot too; so it is stored again.
-    pub(crate) async fn load(repository: &Repository, manifest: &Manifest) -> Result<Self> {
+    /// What a verify has found `bad` since is stored again as well.
+    pub(crate) async fn load(repository: &Repository, manifest: &Manifest, bad: &HashSet<String>) -> Result<Self> {
         let mut known = Self::default();
         for entry in &manifest.entries {
             for part in &entry.parts {
@@ -59,7 +60,7 @@ impl Known {
             }
         }
         let mut listed: HashMap<Digest, u64> = HashMap::new();
-        let wanted: std::collections::HashSet<Digest> = known
+        let wanted: HashSet<Digest> = known
             .chunks
             .values()
             .map(|(object, _)| *object)
@@ -69,6 +70,7 @@ impl Known {
         while let Some((name, size)) = names.try_next().await? {
             if let layout::Name::Object(digest) = layout::parse(&name)
                 && wanted.contains(&digest)
+                && !bad.contains(&name)
             {
                 listed.insert(digest, size);
             }
@@ -78,7 +80,7 @@ impl Known {
         known.parts.retain(|_, part| listed.get(&part.object) == Some(&part.stored));
         let lost = before - known.chunks.len() - known.parts.len();
         if lost > 0 {
-            tracing::warn!(objects = lost, store = %repository.store(), "objects of the previous snapshot are gone or cut short; what they held is stored again");
+            tracing::warn!(objects = lost, store = %repository.store(), "objects of the previous snapshot are gone or damaged; what they held is stored again");
         }
         Ok(known)
     }
@@ -237,17 +239,25 @@ impl Writer {
         known.or_else(|| lock(&self.fresh).get(id).copied())
     }
 
-    async fn put(&self, sealed: Sealed) -> Result<(Digest, u64)> {
-        let stored = sealed.bytes.len() as u64;
-        let path = layout::object(&sealed.digest);
-        if !self.repository.store().create(&path, Bytes::from(sealed.bytes)).await? {
-            return Err(Error::new(ErrorKind::Damaged, format!("{path} is already in the store with other bytes than its name says"))
-                .with_next_step("run `backup verify`; somebody or something changed the store"));
+    async fn put(&self, mut sealed: Sealed) -> Result<(Digest, u64)> {
+        // Without encryption equal content has equal names. If what has the name is damaged, it is stored under another.
+        if !self.create(&sealed).await? {
+            sealed = sealed.under_another_name()?;
+            if !self.create(&sealed).await? {
+                let path = layout::object(&sealed.digest);
+                return Err(Error::new(ErrorKind::Damaged, format!("{path} is already in the store with other bytes than its name says"))
+                    .with_next_step("run `backup verify`; somebody or something changed the store"));
+            }
         }
+        let stored = sealed.bytes.len() as u64;
         self.added.fetch_add(stored, Ordering::Relaxed);
         self.objects.fetch_add(1, Ordering::Relaxed);
         self.progress.on(Event::Moved { plain: 0, stored });
         Ok((sealed.digest, stored))
+    }
+
+    async fn create(&self, sealed: &Sealed) -> Result<bool> {
+        self.repository.store().create(&layout::object(&sealed.digest), sealed.bytes.clone()).await
     }
 
     async fn store_part(self: &Arc<Self>, text: Vec<u8>) -> Result<PartRef> {

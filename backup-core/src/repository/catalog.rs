@@ -1,6 +1,6 @@
 //! What the log holds: snapshots, evidence and removals, each checked; and how the chain hangs together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -19,6 +19,8 @@ use crate::pipeline::seal::{self, Length};
 const MAX_RECORD: u64 = 512 << 20;
 /// How many records are read side by side.
 const READERS: usize = 16;
+/// How many gaps are named.
+const MAX_MISSING: usize = 10_000;
 /// How often a writer that lost the race for a sequence number tries the next.
 const APPEND_ATTEMPTS: u32 = 200;
 
@@ -51,6 +53,12 @@ impl Evidence {
     ) -> Self {
         Self { what: what.to_owned(), snapshots, passed, finished_at, milliseconds, details }
     }
+
+    /// The objects that a verify named.
+    fn bad_objects(&self) -> impl Iterator<Item = String> + '_ {
+        let findings = self.details.get("findings").and_then(|f| f.as_array()).into_iter().flatten();
+        findings.filter_map(|f| f.get("object")?.as_str().map(str::to_owned))
+    }
 }
 
 /// Records that an admin removed on purpose.
@@ -79,20 +87,67 @@ pub struct Catalog {
     pub missing: Vec<u64>,
     /// Records whose predecessor is another than the one in the log.
     pub broken_chain: Vec<u64>,
-    /// The last record's number, or 0.
+    /// The number of the last record that is signed and whole, or 0.
     pub newest: u64,
+    /// What this client has seen of the log before, if the log is not a continuation of it.
+    pub contradicts: Option<Contradiction>,
     digests: BTreeMap<u64, Digest>,
 }
 
+/// How a log differs from what this client remembers of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Contradiction {
+    /// It ends before a record that this client has seen: it was rolled back, or it lags.
+    RolledBack(Witness),
+    /// Another record stands where this client has seen one.
+    Replaced(Witness),
+}
+
 impl Catalog {
-    /// Whether nothing is damaged, missing or out of order.
+    /// Whether nothing is damaged, missing or out of order, and nothing contradicts what was seen before.
     pub fn is_sound(&self) -> bool {
-        self.damaged.is_empty() && self.missing.is_empty() && self.broken_chain.is_empty()
+        self.damaged.is_empty() && self.missing.is_empty() && self.broken_chain.is_empty() && self.contradicts.is_none()
+    }
+
+    /// An error where the log contradicts what this client remembers of it.
+    pub(crate) fn check_continuation(&self) -> Result<()> {
+        match &self.contradicts {
+            None => Ok(()),
+            Some(contradiction) => Err(contradiction.error(self.newest)),
+        }
     }
 
     /// SHA-256 of the record in this place, where it is there.
     pub(crate) fn digest(&self, sequence: u64) -> Option<&Digest> {
         self.digests.get(&sequence)
+    }
+}
+
+impl Contradiction {
+    fn of(seen: Option<Witness>, newest: u64, digests: &BTreeMap<u64, Digest>) -> Option<Self> {
+        let seen = seen?;
+        if newest < seen.sequence {
+            return Some(Self::RolledBack(seen));
+        }
+        // A record that is gone is told apart elsewhere; here only one that is another.
+        digests.get(&seen.sequence).is_some_and(|d| *d != seen.digest).then_some(Self::Replaced(seen))
+    }
+
+    pub(crate) fn reason(&self, newest: u64) -> String {
+        match self {
+            Self::RolledBack(seen) => format!(
+                "the log ends at record {newest}, but this client has seen record {}: the store was rolled back, or lags",
+                seen.sequence
+            ),
+            Self::Replaced(seen) => format!("record {} is not the one that this client has seen there", seen.sequence),
+        }
+    }
+
+    fn error(&self, newest: u64) -> Error {
+        Error::new(ErrorKind::Untrusted, self.reason(newest)).with_next_step(
+            "find out who changed the store, and compare with another copy; if you restored the store from a copy yourself, remove seen.json beside the keys; a snapshot named by its id can be restored all the same",
+        )
     }
 }
 
@@ -111,7 +166,6 @@ impl Repository {
         let mut previous = HashMap::new();
         let mut removed: BTreeMap<u64, Digest> = BTreeMap::new();
         for (sequence, record) in records {
-            catalog.newest = catalog.newest.max(sequence);
             let (record, content) = match record {
                 Ok(found) => found,
                 Err(e) if is_about_the_record(&e) => {
@@ -120,6 +174,7 @@ impl Repository {
                 }
                 Err(e) => return Err(e),
             };
+            catalog.newest = catalog.newest.max(sequence);
             catalog.digests.insert(sequence, record.digest);
             previous.insert(sequence, record.envelope.previous);
             match content {
@@ -140,6 +195,10 @@ impl Repository {
             let damaged = catalog.damaged.iter().any(|(n, _)| *n == sequence);
             if !known && !damaged && !removed.contains_key(&sequence) {
                 catalog.missing.push(sequence);
+                // In an unsigned repository anybody can claim any number.
+                if catalog.missing.len() == MAX_MISSING {
+                    break;
+                }
             }
         }
         for (sequence, previous) in previous {
@@ -151,24 +210,32 @@ impl Repository {
             }
         }
         catalog.broken_chain.sort_unstable();
+        catalog.contradicts = Contradiction::of(self.keys().witness(self.id())?, catalog.newest, &catalog.digests);
         Ok(catalog)
     }
 
-    /// The newest snapshot of a source that fits, looking from the newest record backwards; damaged ones are passed
-    /// over, since it serves only to know what need not be stored again.
-    pub(crate) async fn newest_snapshot(&self, fits: impl Fn(&Manifest) -> bool) -> Result<Option<Snapshot>> {
+    /// The newest snapshot of a source that fits, looking from the newest record backwards, with the names of the objects
+    /// that were found damaged or missing since. Damaged records are passed over: this serves only to know what need not
+    /// be stored again.
+    pub(crate) async fn newest_snapshot(
+        &self,
+        fits: impl Fn(&Manifest) -> bool,
+    ) -> Result<Option<(Snapshot, HashSet<String>)>> {
+        let mut bad = HashSet::new();
         let mut sequences = self.sequences().await?;
         sequences.sort_unstable_by(|a, b| b.cmp(a));
         for sequence in sequences {
             match self.record(sequence).await {
                 Ok((record, Content::Snapshot(manifest))) if fits(&manifest) => {
-                    return Ok(Some(Snapshot {
+                    let snapshot = Snapshot {
                         id: SnapshotId::new(sequence, &record.digest),
                         sequence,
                         digest: record.digest,
                         manifest: *manifest,
-                    }));
+                    };
+                    return Ok(Some((snapshot, bad)));
                 }
+                Ok((_, Content::Evidence(evidence))) => bad.extend(evidence.bad_objects()),
                 Ok(_) => {}
                 Err(e) if is_about_the_record(&e) => {
                     tracing::warn!(sequence, error = %e, "a damaged record is not used to find unchanged data");
@@ -186,14 +253,26 @@ impl Repository {
         content: &impl Serialize,
         signing: Option<&Signing>,
     ) -> Result<(u64, Digest)> {
-        if self.is_encrypted() && signing.is_none() {
-            return Err(Error::new(ErrorKind::KeyMissing, "a record of this repository needs a signature"));
+        if let Some(trust) = self.trust().filter(|t| t.encrypted) {
+            let signer = signing.map(Signing::verify_key);
+            if !signer.is_some_and(|s| kind.may_be_signed_by(&s, trust)) {
+                return Err(Error::new(ErrorKind::KeyWrong, "this key is not one that trust.json names: what it signs would not count")
+                    .with_next_step("use the key that this repository was made with, or the trust.json that belongs to this one"));
+            }
         }
         let json = serde_json::to_vec(content)
             .map_err(|e| Error::new(ErrorKind::Internal, "a record could not be written as JSON").with_source(e))?;
         let cipher = self.metadata_cipher()?;
         let payload = seal::seal(&json, RECORD_LEVEL, &cipher)?.bytes;
-        let mut last = self.sequences().await?.into_iter().max().unwrap_or(0);
+        let mut last = self.last_good().await?;
+        if let Some(seen) = self.keys().witness(self.id())? {
+            let found = self.store().read_optional(&layout::record(seen.sequence)).await?;
+            let digests = found.iter().map(|bytes| (seen.sequence, Digest::sha256(bytes))).collect();
+            if let Some(contradiction) = Contradiction::of(Some(seen), last, &digests) {
+                // A new record on top would make the old story look whole again.
+                return Err(contradiction.error(last));
+            }
+        }
         for _ in 0..APPEND_ATTEMPTS {
             // The list may lag: what it missed is found by looking.
             while last > 0 && self.store().read_optional(&layout::record(last + 1)).await?.is_some() {
@@ -234,6 +313,20 @@ impl Repository {
         if let Err(e) = self.keys().remember(&witness) {
             tracing::warn!(error = %e, "the newest record could not be noted beside the keys; a rollback of the store will not show here");
         }
+    }
+
+    /// The number of the last record that can be read: a stray or damaged object at the end does not count.
+    async fn last_good(&self) -> Result<u64> {
+        let mut sequences = self.sequences().await?;
+        sequences.sort_unstable_by(|a, b| b.cmp(a));
+        for sequence in sequences {
+            match self.record(sequence).await {
+                Ok(_) => return Ok(sequence),
+                Err(e) if is_about_the_record(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(0)
     }
 
     async fn sequences(&self) -> Result<Vec<u64>> {

@@ -64,9 +64,11 @@ pub(crate) fn parse(path: &str) -> Name {
             Ok(digest) if digest.to_string() == *name => Name::Object(digest),
             _ => Name::Foreign,
         },
-        [LOG, name] if name.len() >= 10 && name.bytes().all(|b| b.is_ascii_digit()) => {
-            name.parse().map_or(Name::Foreign, Name::Record)
-        }
+        [LOG, name] => match name.parse() {
+            // Exactly as it is written: another spelling of the same number would be a second record.
+            Ok(sequence) if sequence > 0 && record(sequence).as_ref() == path => Name::Record(sequence),
+            _ => Name::Foreign,
+        },
         [LOCKS, name] => parse_lock(name).unwrap_or(Name::Foreign),
         _ => Name::Foreign,
     }
@@ -98,7 +100,7 @@ mod tests {
             parse(lock(expires, LeaseMode::Exclusive, "ab-cd").as_ref()),
             Name::Lock { expires, mode: LeaseMode::Exclusive, holder: "ab-cd".into() }
         );
-        for foreign in ["", "x", "objects/ab/xx", "objects/cd/abab", "log/7", "log/000000000x", "locks/1-both-x"] {
+        for foreign in ["", "x", "objects/ab/xx", "objects/cd/abab", "log/7", "log/000000000x", "log/0000000000", "log/00000000001", "locks/1-both-x"] {
             assert_eq!(parse(foreign), Name::Foreign, "{foreign}");
         }
     }

@@ -5,7 +5,7 @@
 //! Whoever adds takes a shared one, whoever removes an exclusive one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,14 +23,28 @@ use crate::keys::random;
 /// How long a lease lasts unless it is renewed: what a crashed holder on another machine can cost.
 pub(crate) const DURATION: Duration = Duration::from_secs(300);
 
+/// How far the clocks of two machines may be apart.
+pub(crate) const SKEW: Duration = Duration::from_secs(60);
+
 /// Permission to use the repository. Ends when it is [released](Lease::release) or dropped, or when it runs out because
 /// its holder was stopped for longer than it lasts.
 #[derive(Debug)]
 pub struct Lease {
-    lost: Arc<AtomicBool>,
+    /// Seconds since 1970 at which it ends unless it is renewed.
+    expires: Arc<AtomicI64>,
+    clock: ClockOf,
     /// Dropping it tells the renewing task to give the lease back.
     end: Option<oneshot::Sender<()>>,
     ended: Option<oneshot::Receiver<()>>,
+}
+
+/// A clock, for structures that are shown.
+struct ClockOf(super::Clock);
+
+impl std::fmt::Debug for ClockOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
 }
 
 /// Who holds a lease, as its body says.
@@ -62,17 +76,18 @@ impl Repository {
         let store = self.store().clone();
         let holder = hex::encode(random::<6>()?);
         let claim = Claim { store, holder, mode, doing: doing.to_owned(), clock: self.clock().clone() };
-        let lost = Arc::new(AtomicBool::new(false));
+        let expires = Arc::new(AtomicI64::new(((self.clock())() + DURATION).timestamp()));
+        let clock = ClockOf(self.clock().clone());
         let (end, asked) = oneshot::channel();
         let (tell, ended) = oneshot::channel();
         let (answer, acquired) = oneshot::channel();
         // From the first write on it is the task's: whenever this future is dropped, the task gives the lease back.
-        let flag = Arc::clone(&lost);
+        let until = Arc::clone(&expires);
         tokio::spawn(async move {
             match claim.acquire().await {
                 Ok(current) => {
                     if answer.send(Ok(())).is_ok() {
-                        hold(claim, current, flag, asked, tell).await;
+                        hold(claim, current, until, asked, tell).await;
                     } else {
                         claim.give_back(&current).await;
                     }
@@ -82,7 +97,7 @@ impl Repository {
             }
         });
         acquired.await.map_err(|e| Error::new(ErrorKind::Internal, "the task of a lease ended").with_source(e))??;
-        Ok(Lease { lost, end: Some(end), ended: Some(ended) })
+        Ok(Lease { expires, clock, end: Some(end), ended: Some(ended) })
     }
 
     /// Removes the torn writes of killed runs from a folder, if nobody else is using the repository.
@@ -96,7 +111,8 @@ impl Repository {
 impl Lease {
     /// An error if the lease ran out before it could be renewed: what was relied on may have been removed since.
     pub fn check(&self) -> Result<()> {
-        if self.lost.load(Ordering::SeqCst) {
+        // Not what the renewing task says: after the machine slept, it may not have woken yet.
+        if (self.clock.0)().timestamp() >= self.expires.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Locked, "the lease on the repository ran out while this run was stopped")
                 .with_next_step("run it again; nothing was committed"));
         }
@@ -192,6 +208,11 @@ async fn live_leases(store: &Store, now: DateTime<Utc>) -> Result<Vec<Live>> {
     let mut live = Vec::new();
     for (name, _) in names {
         let Name::Lock { expires, mode, holder } = layout::parse(&name) else { continue };
+        // No holder asks for more: this one is not from here, and may not lock the shop out for years.
+        if expires > now + DURATION + SKEW {
+            tracing::warn!(lease = name, "a lease that ends too far in the future is ignored");
+            continue;
+        }
         let path = object_store::path::Path::from(name);
         let body: Option<Holder> = match store.read_optional(&path).await? {
             // Gone since it was listed.
@@ -200,7 +221,8 @@ async fn live_leases(store: &Store, now: DateTime<Utc>) -> Result<Vec<Live>> {
             Some(bytes) => serde_json::from_slice(&bytes).ok(),
         };
         let dead = body.as_ref().is_some_and(|b| is_dead(b.pid, b.process.as_ref()));
-        if expires <= now || dead {
+        // Other machines' clocks are not quite ours.
+        if expires + SKEW <= now || dead {
             // In a store that forbids removal it stays, and counts for nothing.
             if let Err(e) = store.remove_lock(&path).await {
                 tracing::debug!(lease = %path, error = %e, "an ended lease could not be removed");
@@ -217,24 +239,23 @@ async fn live_leases(store: &Store, now: DateTime<Utc>) -> Result<Vec<Live>> {
 async fn hold(
     claim: Claim,
     mut current: object_store::path::Path,
-    lost: Arc<AtomicBool>,
+    until: Arc<AtomicI64>,
     mut asked: oneshot::Receiver<()>,
     tell: oneshot::Sender<()>,
 ) {
-    let mut expires = (claim.clock)() + DURATION;
     loop {
         let renew = tokio::time::sleep(DURATION / 3);
         tokio::select! {
             _ = &mut asked => break,
             () = renew => {}
         }
-        if (claim.clock)() >= expires {
-            lost.store(true, Ordering::SeqCst);
+        let renewed = (claim.clock)() + DURATION;
+        if (claim.clock)().timestamp() >= until.load(Ordering::SeqCst) {
             break;
         }
         match claim.put().await {
             Ok(next) => {
-                expires = (claim.clock)() + DURATION;
+                until.store(renewed.timestamp(), Ordering::SeqCst);
                 let previous = std::mem::replace(&mut current, next);
                 if let Err(e) = claim.store.remove_lock(&previous).await {
                     tracing::debug!(lease = %previous, error = %e, "a renewed lease could not be removed; it runs out");

@@ -28,6 +28,17 @@ pub(crate) enum RecordKind {
     Tombstone,
 }
 
+impl RecordKind {
+    /// Whether a record of this kind counts if `key` signed it.
+    pub(crate) fn may_be_signed_by(self, key: &VerifyKey, trust: &Trust) -> bool {
+        match self {
+            Self::Snapshot => trust.is_writer(key),
+            Self::Evidence => trust.is_writer(key) || trust.is_admin(key),
+            Self::Tombstone => trust.is_admin(key),
+        }
+    }
+}
+
 /// The first line of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Envelope {
@@ -87,12 +98,7 @@ pub(crate) fn decode(bytes: &[u8], sequence: u64, repository: &str, trust: Optio
         let signer = envelope
             .signer
             .ok_or_else(|| untrusted(&name, "it carries no signature, in a repository whose records are signed"))?;
-        let allowed = match envelope.caretaker {
-            RecordKind::Snapshot => trust.is_writer(&signer),
-            RecordKind::Evidence => trust.is_writer(&signer) || trust.is_admin(&signer),
-            RecordKind::Tombstone => trust.is_admin(&signer),
-        };
-        if !allowed {
+        if !envelope.caretaker.may_be_signed_by(&signer, trust) {
             return Err(untrusted(&name, &format!("it is signed by {signer}, whom trust.json does not name for that")));
         }
         if !signer.verifies(body, &bytes[body.len()..]) {

@@ -14,6 +14,7 @@ mod catalogue;
 mod member;
 mod walk;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use futures::TryStreamExt;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::mpsc;
 
-use self::catalogue::Catalogue;
+use self::catalogue::{Catalogue, Unchanged, key};
 pub(crate) use self::member::header_mtime;
 use self::member::{Small, append_directory, append_link, read_big, read_small};
 use self::walk::{Found, Walk};
@@ -231,14 +232,17 @@ fn read_all(
 ) -> Result<Problems> {
     let mut problems = Problems::default();
     let body = Body::open(root, entries, FILES, EntryKind::Files)?;
-    if let Err(e) = read_files(root, exclude, catalogue, &body, &mut problems) {
-        // So that the entry is not taken for complete; its reader may be gone already.
-        let _ = body.send.blocking_send(Err(unheard(root)));
-        return Err(e);
-    }
+    let files = match read_files(root, exclude, catalogue, &body, &mut problems) {
+        Ok(files) => files,
+        Err(e) => {
+            // So that the entry is not taken for complete; its reader may be gone already.
+            let _ = body.send.blocking_send(Err(unheard(root)));
+            return Err(e);
+        }
+    };
     drop(body);
     let body = Body::open(root, entries, TREE, EntryKind::Tree)?;
-    if let Err(e) = read_tree(root, exclude, &body, &mut problems) {
+    if let Err(e) = read_tree(root, exclude, &files, &body, &mut problems) {
         let _ = body.send.blocking_send(Err(unheard(root)));
         return Err(e);
     }
@@ -251,7 +255,7 @@ fn read_files(
     catalogue: Option<Catalogue>,
     body: &Body<'_>,
     problems: &mut Problems,
-) -> Result<()> {
+) -> Result<FileKeys> {
     let unchanged = match catalogue {
         None => None,
         Some(mut catalogue) => {
@@ -270,6 +274,7 @@ fn read_files(
             Some(unchanged)
         }
     };
+    let mut files = FileKeys(unchanged.iter().flat_map(Unchanged::keys).collect());
     let mut bundle = Bundle::default();
     for found in Walk::new(root, exclude)? {
         let (path, relative) = match found {
@@ -302,6 +307,7 @@ fn read_files(
             match read_big(&path, &relative, PIECE, &mut emit)? {
                 Some(read) => {
                     read.problem.into_iter().for_each(|p| problems.add(&path, p));
+                    files.0.push(key(relative.as_os_str().as_bytes()));
                     let Small { member, fingerprint, .. } = read.small;
                     body.piece(Piece::EndUnit { members: vec![member], fingerprint })?;
                 }
@@ -312,6 +318,7 @@ fn read_files(
         match read_small(&path, &relative) {
             Ok(Some((small, problem))) => {
                 problem.into_iter().for_each(|p| problems.add(&path, p));
+                files.0.push(key(relative.as_os_str().as_bytes()));
                 bundle.add(small);
                 if bundle.bytes.len() >= UNIT {
                     bundle.send(body)?;
@@ -321,7 +328,19 @@ fn read_files(
             Err(e) => problems.add(&path, format!("it cannot be read: {e}")),
         }
     }
-    bundle.send(body)
+    bundle.send(body)?;
+    files.0.sort_unstable();
+    Ok(files)
+}
+
+/// The paths of all files in the snapshot, 16 bytes each.
+struct FileKeys(Vec<u128>);
+
+impl FileKeys {
+    /// Whether this path, or one above it, is that of a file.
+    fn covers(&self, relative: &Path) -> bool {
+        relative.ancestors().any(|p| self.0.binary_search(&key(p.as_os_str().as_bytes())).is_ok())
+    }
 }
 
 /// Small files on their way into one unit.
@@ -349,10 +368,22 @@ impl Bundle {
     }
 }
 
-fn read_tree(root: &Path, exclude: &GlobSet, body: &Body<'_>, problems: &mut Problems) -> Result<()> {
+fn read_tree(
+    root: &Path,
+    exclude: &GlobSet,
+    files: &FileKeys,
+    body: &Body<'_>,
+    problems: &mut Problems,
+) -> Result<()> {
     let mut tar = Vec::new();
     let mut fingerprint = Fingerprint::EMPTY;
     for found in Walk::new(root, exclude)? {
+        if let Found::Directory { path, relative } | Found::Link { path, relative } = &found
+            && files.covers(relative)
+        {
+            problems.add(path, "it was a file, or below one, a moment before: it changed while it was read");
+            continue;
+        }
         let added = match &found {
             Found::Directory { path, relative } => append_directory(&mut tar, path, relative),
             Found::Link { path, relative } => append_link(&mut tar, path, relative),

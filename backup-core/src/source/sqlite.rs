@@ -21,11 +21,11 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::mpsc;
 
 use self::row::Encoding;
-pub(crate) use self::schema::{JOURNAL_MODE, Object, ObjectKind, objects_of};
+pub(crate) use self::schema::{ENCODING, JOURNAL_MODE, Object, ObjectKind, objects_of};
 use self::schema::{Schema, Table};
 use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{EntryKind, SourceInfo};
+use crate::manifest::{EntryKind, Problem, SourceInfo};
 use crate::sql;
 
 /// What a source and a target of this kind call themselves.
@@ -85,6 +85,13 @@ impl Source for SqliteSource {
         // The transaction takes its snapshot with the first read, which is the schema's.
         sqlx::query("BEGIN").execute(&mut connection).await.map_err(failed)?;
         let schema = Schema::read(&mut connection).await.map_err(failed)?;
+        if let Some(name) = schema.unwritable() {
+            return Err(Error::new(
+                ErrorKind::Source,
+                format!("{}: the name {name:?} holds a line break, and a row under it cannot be written as one line", self.path.display()),
+            )
+            .with_next_step("rename the table or column: ALTER TABLE … RENAME …"));
+        }
         let taken_at = Utc::now();
         if schema.journal_mode != "wal" {
             tracing::warn!(database = %self.path.display(), journal_mode = schema.journal_mode,
@@ -92,10 +99,11 @@ impl Source for SqliteSource {
         }
         let info = SourceInfo::new(&self.name, KIND, format!("sqlite:{}", self.path.display()), schema.version.clone());
         let position = format!("journal mode {}, schema version {}", schema.journal_mode, schema.schema_version);
+        let is_empty = schema.is_empty();
         // Room for one: the pump goes on to the next entry only when this one is drained.
         let (send, entries) = mpsc::channel(1);
         let pump = tokio::spawn(pump(connection, schema, self.path.clone(), send));
-        Ok(Box::new(SqliteCapture { info, taken_at, position, entries, pump: Pump(pump) }))
+        Ok(Box::new(SqliteCapture { info, taken_at, position, is_empty, entries, pump: Pump(pump) }))
     }
 }
 
@@ -116,6 +124,7 @@ struct SqliteCapture {
     info: SourceInfo,
     taken_at: DateTime<Utc>,
     position: String,
+    is_empty: bool,
     entries: mpsc::Receiver<Result<Entry>>,
     pump: Pump,
 }
@@ -148,7 +157,13 @@ impl Capture for SqliteCapture {
                     .with_source(e));
             }
         }
-        Ok(CaptureEnd::at(self.taken_at).with_position(self.position))
+        let end = CaptureEnd::at(self.taken_at).with_position(self.position);
+        if self.is_empty {
+            // As SQLite sees it, a file of no bytes is a good database.
+            let problem = Problem::new(self.info.location, "it holds no table at all: is it the right file?");
+            return Ok(end.with_problems(vec![problem], 1));
+        }
+        Ok(end)
     }
 }
 
@@ -172,7 +187,7 @@ async fn pump(
     }
     for table in &schema.tables {
         let name = format!("data/{}", table.name);
-        let body = open(&entries, &name, EntryKind::Data, &table.name).await.ok_or_else(unheard)?;
+        let body = open(&entries, &name, EntryKind::Data, &table.owner).await.ok_or_else(unheard)?;
         if let Err(e) = read_table(&mut connection, table, schema.encoding, &body).await {
             // Both ends hear of it: the entry, so that it is not taken for a short table, and `finish`.
             let error = match e {

@@ -2,12 +2,15 @@
 //!
 //! Everything is unpacked into a folder inside the target and moved into place when it is complete: a restore that fails
 //! leaves what was there before.
+//!
+//! Whoever may write to the target while root restores into it can put a link in the way. Restore as the user who owns
+//! the directory, or into one that only root can write to.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -61,8 +64,9 @@ impl Target for FilesTarget {
         let staging = blocking(move || {
             fs::create_dir_all(&root).map_err(|e| failed(&root, "cannot be made", e))?;
             let staging = root.join(STAGING);
-            // What a killed restore left.
+            // What a killed restore left: its own half-made files go, what it had moved away comes back.
             remove_tree(&staging)?;
+            put_back(&root)?;
             if !replace && let Some(name) = names(&root)?.first() {
                 return Err(Error::new(
                     ErrorKind::TargetNotEmpty,
@@ -71,12 +75,19 @@ impl Target for FilesTarget {
                 .with_next_step("restore to an empty directory, or say --clean to replace what is there"));
             }
             fs::create_dir(&staging).map_err(|e| failed(&staging, "cannot be made", e))?;
+            // Nobody else looks into it before every file has its own mode.
+            fs::set_permissions(&staging, fs::Permissions::from_mode(0o700))
+                .map_err(|e| failed(&staging, "cannot be made private", e))?;
             Ok(staging)
         })
         .await?;
         Ok(Box::new(FilesIntake {
             root: self.root.clone(),
-            staged: Arc::new(Staged { made_root: made_root.then(|| self.root.clone()), staging, late: Mutex::default() }),
+            staged: Arc::new(Staged {
+                made_root: Mutex::new(made_root.then(|| self.root.clone())),
+                staging,
+                late: Mutex::default(),
+            }),
             clean: filling.clean,
             only: filling.only.clone(),
         }))
@@ -114,7 +125,7 @@ struct FilesIntake {
 struct Staged {
     staging: PathBuf,
     /// The target, where the restore made it.
-    made_root: Option<PathBuf>,
+    made_root: Mutex<Option<PathBuf>>,
     late: Mutex<Late>,
 }
 
@@ -139,7 +150,7 @@ impl Drop for Staged {
         if let Err(e) = remove_tree(&self.staging) {
             tracing::warn!(error = %e, "an incomplete restore could not be removed");
         }
-        if let Some(root) = &self.made_root {
+        if let Some(root) = lock(&self.made_root).take() {
             // Only if it is empty: then this restore made it and left nothing in it.
             let _ = fs::remove_dir(root);
         }
@@ -149,8 +160,7 @@ impl Drop for Staged {
 #[async_trait]
 impl Intake for FilesIntake {
     fn wants(&self, entry: &EntryRecord) -> bool {
-        // With a selection the directories on the way are made as they are needed.
-        entry.kind == EntryKind::Files || self.only.is_none()
+        matches!(entry.kind, EntryKind::Files | EntryKind::Tree)
     }
 
     fn wants_unit(&self, unit: &Unit) -> bool {
@@ -181,8 +191,9 @@ impl Intake for FilesIntake {
     async fn finish(self: Box<Self>) -> Result<Vec<String>> {
         blocking(move || {
             let Self { root, staged, clean, only } = *self;
-            let late = std::mem::take(&mut *staged.late.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            let late = std::mem::take(&mut *lock(&staged.late));
             let notes = finish(&root, &staged.staging, clean, only.as_ref(), late)?;
+            *lock(&staged.made_root) = None;
             Ok(notes)
         })
         .await
@@ -196,7 +207,8 @@ fn finish(root: &Path, staging: &Path, clean: bool, only: Option<&Only>, late: L
         set_link(&path, facts).map_err(|e| failed(&path, "cannot be given its time", e))?;
     }
     if only.is_some() {
-        move_each(staging, root, Path::new(""), clean)?;
+        check_each(staging, root, Path::new(""), clean)?;
+        move_each(staging, root, Path::new(""))?;
     } else {
         move_all(staging, root)?;
     }
@@ -218,42 +230,90 @@ fn finish(root: &Path, staging: &Path, clean: bool, only: Option<&Only>, late: L
     Ok(notes)
 }
 
-/// Swaps the content of `root` for that of `staging`.
+/// Swaps the content of `root` for that of `staging`; on any error everything is back where it was.
 fn move_all(staging: &Path, root: &Path) -> Result<()> {
-    let old: Vec<_> = names(root)?.into_iter().filter(|n| n != STAGING).collect();
     let replaced = root.join(REPLACED);
-    if !old.is_empty() {
-        remove_tree(&replaced)?;
-        fs::create_dir(&replaced).map_err(|e| failed(&replaced, "cannot be made", e))?;
-        for name in old.iter().filter(|n| *n != REPLACED) {
-            rename(&root.join(name), &replaced.join(name))?;
+    let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let swap = |moved: &mut Vec<(PathBuf, PathBuf)>| -> Result<()> {
+        let old: Vec<_> = names(root)?.into_iter().filter(|n| n != STAGING && n != REPLACED).collect();
+        if !old.is_empty() {
+            fs::create_dir(&replaced).map_err(|e| failed(&replaced, "cannot be made", e))?;
         }
-    }
-    for name in names(staging)? {
-        rename(&staging.join(&name), &root.join(&name))?;
+        let out = old.iter().map(|name| (root.join(name), replaced.join(name)));
+        let new = names(staging)?;
+        let into = new.iter().map(|name| (staging.join(name), root.join(name)));
+        for (from, to) in out.chain(into) {
+            rename(&from, &to)?;
+            moved.push((from, to));
+        }
+        Ok(())
+    };
+    if let Err(e) = swap(&mut moved) {
+        for (from, to) in moved.iter().rev() {
+            // If this fails too, the files stay in the folder that the next restore puts back.
+            if let Err(e) = rename(to, from) {
+                tracing::error!(error = %e, "what was moved away could not be put back");
+            }
+        }
+        put_back(root)?;
+        return Err(e);
     }
     remove_tree(&replaced)
 }
 
-/// Moves single files into a tree that stays.
-fn move_each(staging: &Path, root: &Path, relative: &Path, clean: bool) -> Result<()> {
+/// Moves what an interrupted swap had taken out of `root` back to its place.
+fn put_back(root: &Path) -> Result<()> {
+    let replaced = root.join(REPLACED);
+    if replaced.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    for name in names(&replaced)? {
+        let place = root.join(&name);
+        if place.symlink_metadata().is_ok() {
+            return Err(Error::new(
+                ErrorKind::TargetNotEmpty,
+                format!("{} holds what an interrupted restore took out of its place, and {} is there as well", replaced.display(), place.display()),
+            )
+            .with_next_step("look at both, and move away the one you do not want"));
+        }
+        rename(&replaced.join(&name), &place)?;
+    }
+    fs::remove_dir(&replaced).map_err(|e| failed(&replaced, "cannot be removed", e))
+}
+
+/// Whether every single file can be moved into a tree that stays: before the first one is.
+fn check_each(staging: &Path, root: &Path, relative: &Path, clean: bool) -> Result<()> {
     for name in names(&staging.join(relative))? {
         let relative = relative.join(&name);
         let (from, to) = (staging.join(&relative), root.join(&relative));
-        if from.is_dir() {
-            match to.symlink_metadata() {
-                Ok(there) if there.is_dir() => {}
-                Ok(_) => {
-                    return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} is there and is no directory", to.display()))
-                        .with_next_step("move it away and restore again"));
-                }
-                Err(_) => fs::create_dir(&to).map_err(|e| failed(&to, "cannot be made", e))?,
+        let is_directory = from.symlink_metadata().is_ok_and(|m| m.is_dir());
+        let refused = match to.symlink_metadata() {
+            Err(_) => None,
+            Ok(there) if is_directory && there.is_dir() => {
+                check_each(staging, root, &relative, clean)?;
+                None
             }
-            move_each(staging, root, &relative, clean)?;
+            Ok(there) if is_directory || there.is_dir() => Some("is there and is something else"),
+            Ok(_) if clean => None,
+            Ok(_) => Some("is already there"),
+        };
+        if let Some(why) = refused {
+            return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} {why}", to.display()))
+                .with_next_step("restore elsewhere, move it away, or say --clean to replace files"));
+        }
+    }
+    Ok(())
+}
+
+/// Moves single files into a tree that stays.
+fn move_each(staging: &Path, root: &Path, relative: &Path) -> Result<()> {
+    for name in names(&staging.join(relative))? {
+        let relative = relative.join(&name);
+        let (from, to) = (staging.join(&relative), root.join(&relative));
+        let both = from.symlink_metadata().is_ok_and(|m| m.is_dir()) && to.symlink_metadata().is_ok();
+        if both {
+            move_each(staging, root, &relative)?;
             fs::remove_dir(&from).map_err(|e| failed(&from, "cannot be removed", e))?;
-        } else if !clean && to.symlink_metadata().is_ok() {
-            return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} is already there", to.display()))
-                .with_next_step("restore elsewhere, or say --clean to replace it"));
         } else {
             rename(&from, &to)?;
         }
@@ -281,7 +341,10 @@ fn unpack(reader: ChannelReader, staged: &Staged, only: Option<&Only>, kind: Ent
             mtime: header_mtime(&mut entry).map_err(damaged)?,
         };
         let kind_here = entry.header().entry_type();
-        let mut late = staged.late.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kind == EntryKind::Tree && !only.is_none_or(|only| only.matches(&relative)) {
+            continue;
+        }
+        let mut late = lock(&staged.late);
         if !is_root && facts.uid != rustix::process::geteuid().as_raw() {
             late.foreign_owners += 1;
         }
@@ -326,11 +389,15 @@ fn write_file(path: &Path, content: &mut impl Read, facts: Facts, is_root: bool)
 }
 
 fn set_directory(path: &Path, facts: &Facts) -> io::Result<()> {
+    // Through the directory itself, not through a link that took its place.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::DIRECTORY;
+    let directory = fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
     if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::lchown(path, Some(facts.uid), Some(facts.gid))?;
+        std::os::unix::fs::fchown(&directory, Some(facts.uid), Some(facts.gid))?;
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(facts.mode))?;
-    set_time(path, facts.mtime)
+    // The time first: without rights to the directory it could not be set any more.
+    set_time(path, facts.mtime)?;
+    directory.set_permissions(fs::Permissions::from_mode(facts.mode))
 }
 
 fn set_link(path: &Path, facts: &Facts) -> io::Result<()> {
@@ -361,6 +428,10 @@ fn check_inside(relative: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Damaged, format!("the snapshot names a file outside of its root: {}", relative.display())))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// The names in a directory, in order.

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::{Filling, Intake, Invariant, InvariantOutcome, Only, Target, named_statements};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
-use crate::source::sqlite::{JOURNAL_MODE, KIND, Object, ObjectKind, SETTINGS, SqliteSource, objects_of};
+use crate::source::sqlite::{ENCODING, JOURNAL_MODE, KIND, Object, ObjectKind, SETTINGS, SqliteSource, objects_of};
 use crate::source::Source;
 use crate::sql;
 
@@ -70,9 +70,16 @@ impl Target for SqliteTarget {
             // Nobody else sees the file before it is complete, and a failed one is thrown away.
             run(&mut db, "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE", &path).await?;
         }
-        run(&mut db, "PRAGMA foreign_keys=OFF; PRAGMA cache_size=-16384", &path).await?;
+        // What breaks a CHECK in the source is restored as it was: a backup is no judge.
+        run(&mut db, "PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA cache_size=-16384", &path).await?;
+        let mut there = None;
         if !fresh {
             run(&mut db, "BEGIN IMMEDIATE", &path).await?;
+            let mut encoding = String::new();
+            if let Some(name) = sqlx::query_scalar::<_, String>("PRAGMA encoding").fetch_optional(&mut db).await.map_err(|e| failed(&path, e))? {
+                encoding = name;
+            }
+            there = Some(encoding);
             make_room(&mut db, filling, &path).await?;
         }
         Ok(Box::new(SqliteIntake {
@@ -81,6 +88,7 @@ impl Target for SqliteTarget {
             fresh,
             only: filling.only.clone(),
             wal: AtomicBool::new(false),
+            encoding: there,
             db: Mutex::new(db),
             guard,
         }))
@@ -125,6 +133,8 @@ struct SqliteIntake {
     path: PathBuf,
     fresh: bool,
     only: Option<Only>,
+    /// The text encoding of the file that was there.
+    encoding: Option<String>,
     /// Whether a new file shall be in WAL mode.
     wal: AtomicBool,
     db: Mutex<SqliteConnection>,
@@ -153,6 +163,10 @@ impl Intake for SqliteIntake {
             (Some(only), EntryKind::Data) => only.matches(&entry.subject),
             _ => true,
         }
+    }
+
+    fn keeps_what_is_there(&self, entry: &EntryRecord) -> bool {
+        !self.fresh && entry.name == SETTINGS
     }
 
     async fn take(&self, entry: &EntryRecord, body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
@@ -252,6 +266,16 @@ impl SqliteIntake {
             if object.kind == ObjectKind::Session && object.sql == format!("{JOURNAL_MODE}wal;\n") {
                 self.wal.store(true, Ordering::Relaxed);
             }
+            if let (Some(wanted), Some(there)) = (object.sql.strip_prefix(ENCODING), &self.encoding)
+                && wanted.trim_end_matches(";\n") != sql::literal(there)
+            {
+                // Rows that are written byte by byte would be read as other characters.
+                return Err(Error::new(
+                    ErrorKind::Target,
+                    format!("{} stores text as {there}, the snapshot as {}", self.path.display(), wanted.trim_end_matches(";\n")),
+                )
+                .with_next_step("restore to a new file, and put that in its place"));
+            }
             if !self.needs(entry, &object) {
                 continue;
             }
@@ -280,7 +304,6 @@ impl SqliteIntake {
         let Some(only) = &self.only else { return true };
         match object.kind {
             ObjectKind::View => only.matches(&object.name),
-            ObjectKind::Virtual => only.matches(&object.name),
             _ => only.matches(&object.table),
         }
     }
@@ -373,6 +396,10 @@ async fn make_room(db: &mut SqliteConnection, filling: &Filling, path: &Path) ->
 fn settle(partial: &Path, target: &Path) -> Result<()> {
     let settle = || -> std::io::Result<()> {
         std::fs::File::open(partial)?.sync_all()?;
+        if target.symlink_metadata().is_ok() {
+            // Its log is not ours to remove.
+            return Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists));
+        }
         // A log of a database that was here before would be taken for this one's.
         for suffix in ["-wal", "-shm", "-journal"] {
             remove_if_there(&beside(target, suffix))?;
@@ -414,6 +441,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn failed(path: &Path, e: sqlx::Error) -> Error {
+    let damaged = matches!(&e, sqlx::Error::Database(d) if d.code().is_some_and(|c| c == "11" || c == "26"));
+    if damaged {
+        return Error::new(ErrorKind::Target, format!("{} is damaged, so that nothing can be restored into it: {e}", path.display()))
+            .with_next_step("move the file and its -wal and -shm away, and restore to a new file of that name")
+            .with_source(e);
+    }
     Error::new(ErrorKind::Target, format!("the SQLite database {} could not be written: {e}", path.display()))
         .with_next_step("check the disk, the rights, and that no other program holds it locked; nothing of this restore was kept")
         .with_source(e)

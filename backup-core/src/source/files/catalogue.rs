@@ -7,7 +7,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
-use super::UNIT;
+use super::{BIG, UNIT};
 use super::member::{mtime, nanoseconds};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Member, Unit};
@@ -55,7 +55,8 @@ impl Catalogue {
             .map_err(|e| Error::new(ErrorKind::Source, "the previous snapshot has too many units").with_source(e))?;
         let mut bytes = 0;
         for member in &unit.members {
-            bytes += member.size;
+            // As a tar member: header, record of the exact time, padding. A big file is not for merging, however small.
+            bytes += if member.size < BIG { member.size.next_multiple_of(512) + 1536 } else { UNIT as u64 };
             let path = member.path.to_bytes().map_err(|e| {
                 Error::new(ErrorKind::Damaged, "a path in the previous snapshot's index is damaged").with_source(e)
             })?;
@@ -111,6 +112,11 @@ impl Unchanged {
         self.keep.iter().enumerate().filter(|(_, keep)| **keep).map(|(n, _)| n as u64)
     }
 
+    /// The keys of the files that come along with them.
+    pub(super) fn keys(&self) -> impl Iterator<Item = u128> {
+        self.files.iter().filter(|(.., unit)| self.keep[*unit as usize]).map(|(key, ..)| *key)
+    }
+
     /// Whether the file comes along with one of them.
     pub(super) fn holds(&self, relative: &Path) -> bool {
         find(&self.files, relative).is_some_and(|(_, unit)| self.keep[unit as usize])
@@ -126,7 +132,8 @@ fn find(files: &[(u128, u64, u32)], relative: &Path) -> Option<(u64, u32)> {
     Some((files[at].1, files[at].2))
 }
 
-fn key(path: &[u8]) -> u128 {
+/// 128 bits that stand for a path.
+pub(super) fn key(path: &[u8]) -> u128 {
     let mut low = [0; 16];
     low.copy_from_slice(&blake3::hash(path).as_bytes()[..16]);
     u128::from_le_bytes(low)

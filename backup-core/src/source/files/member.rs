@@ -214,17 +214,40 @@ fn header_of(kind: EntryType, relative: &Path, metadata: &Metadata, link: Option
     header.set_uid(metadata.uid().into());
     header.set_gid(metadata.gid().into());
     header.set_mtime(u64::try_from(seconds).unwrap_or(0));
-    match link {
-        Some(target) => {
-            header.set_size(0);
-            builder.append_link(&mut header, relative, target)?;
-        }
-        None => {
-            header.set_size(if kind == EntryType::Regular { metadata.len() } else { 0 });
-            builder.append_data(&mut header, relative, io::empty())?;
+    // Raw bytes throughout: the library would tidy link targets up, and cannot shorten a name that is no text.
+    if let Some(target) = link {
+        let target = target.as_os_str().as_bytes();
+        if header.set_link_name_literal(target).is_err() {
+            append_long_name(&mut builder, EntryType::GNULongLink, target)?;
         }
     }
+    header.set_size(if kind == EntryType::Regular { metadata.len() } else { 0 });
+    let path = relative.as_os_str().as_bytes();
+    let short = header.as_gnu_mut().map(|h| &mut h.name).filter(|name| path.len() < name.len());
+    match short {
+        Some(name) => name[..path.len()].copy_from_slice(path),
+        None => {
+            append_long_name(&mut builder, EntryType::GNULongName, path)?;
+            header.set_path("long-name")?;
+        }
+    }
+    header.set_cksum();
+    builder.append(&header, io::empty())?;
     Ok(std::mem::take(builder.get_mut()))
+}
+
+/// A member that holds the name of the next one, as GNU tar has it.
+fn append_long_name(builder: &mut Builder<Vec<u8>>, kind: EntryType, name: &[u8]) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_path("././@LongLink")?;
+    header.set_entry_type(kind);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(name.len() as u64 + 1);
+    header.set_cksum();
+    builder.append(&header, name.chain(&[0][..]))
 }
 
 fn padding(size: u64) -> usize {

@@ -76,6 +76,8 @@ impl<'a> Walk<'a> {
             names.push((name, kind));
         }
         names.sort_unstable_by(|(a, _), (b, _)| b.as_bytes().cmp(a.as_bytes()));
+        // While a directory changes, the system may name an entry twice.
+        names.dedup_by(|(a, _), (b, _)| a == b);
         Ok(names)
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Object {
 
 /// The beginning of the setting that a restore into a new file makes last.
 pub(crate) const JOURNAL_MODE: &str = "PRAGMA journal_mode=";
+/// The beginning of the setting that a file which is there has to share.
+pub(crate) const ENCODING: &str = "PRAGMA encoding=";
 const MARK: &str = "-- caretaker: ";
 
 impl Object {
@@ -85,6 +87,8 @@ pub(crate) fn objects_of(mut text: &str) -> Result<Vec<Object>> {
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: String,
+    /// The virtual table that keeps its data in it, or itself.
+    pub(super) owner: String,
     /// The name under which its rowid can be had; `None` where it has none, or none that is not the name of a column.
     rowid: Option<&'static str>,
     columns: Vec<String>,
@@ -101,6 +105,12 @@ impl Table {
             // Through its primary key, or in storage order: never by whichever index happens to cover the columns.
             None => format!("SELECT {columns} FROM main.{table} NOT INDEXED"),
         }
+    }
+
+    /// A name with a line break that stands in the table's rows.
+    fn unwritable(&self) -> Option<&str> {
+        let columns = self.columns.iter().filter(|_| !self.plain);
+        std::iter::once(&self.name).chain(columns).find(|n| n.contains(['\n', '\r'])).map(String::as_str)
     }
 
     pub(super) fn insert_prefix(&self) -> String {
@@ -169,6 +179,18 @@ impl Schema {
             unwanted_statistics: None,
         };
         let mut statistics = Vec::new();
+        // Virtual tables keep their data in tables of their own, which are nothing without them.
+        let mut virtual_tables = Vec::new();
+        for row in &rows {
+            let kind: String = row.try_get(0)?;
+            if kind == "table" && row.try_get::<Option<i64>, _>(3)?.unwrap_or(0) == 0 {
+                virtual_tables.push(row.try_get::<String, _>(1)?);
+            }
+        }
+        let owner = |name: &str| {
+            let owns = |v: &&String| name.strip_prefix(v.as_str()).is_some_and(|rest| rest.starts_with('_'));
+            virtual_tables.iter().filter(owns).max_by_key(|v| v.len()).cloned().unwrap_or_else(|| name.to_owned())
+        };
         for row in rows {
             let kind: String = row.try_get(0)?;
             let name: String = row.try_get(1)?;
@@ -178,7 +200,10 @@ impl Schema {
             let Some(definition) = row.try_get::<Option<String>, _>(4)? else { continue };
             match kind.as_str() {
                 "table" => {
-                    let object = schema.table_object(&name, rootpage.unwrap_or(0) == 0, &definition);
+                    let mut object = schema.table_object(&name, rootpage.unwrap_or(0) == 0, &definition);
+                    if object.kind == ObjectKind::Table {
+                        object.table = owner(&name);
+                    }
                     if object.kind == ObjectKind::Statistics {
                         statistics.push(name.clone());
                     }
@@ -186,7 +211,7 @@ impl Schema {
                         // Filling the other tables moves it: its rows come after all data.
                         schema.after.splice(0..0, sequences(db).await?);
                     } else if object.kind != ObjectKind::Virtual {
-                        schema.tables.push(read_table(db, &name).await?);
+                        schema.tables.push(read_table(db, &name, object.table.clone()).await?);
                     }
                     schema.before.push(object);
                 }
@@ -201,12 +226,22 @@ impl Schema {
         Ok(schema)
     }
 
+    /// A name that keeps a row from being one line.
+    pub(super) fn unwritable(&self) -> Option<&str> {
+        self.tables.iter().find_map(Table::unwritable)
+    }
+
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty()
+    }
+
     /// What a new file must be told before its first table.
     pub(super) fn settings(&self) -> String {
         let mut out = String::new();
         for statement in [
             format!("PRAGMA page_size={};\n", self.page_size),
-            format!("PRAGMA encoding={};\n", sql::literal(&self.encoding_name)),
+            format!("{ENCODING}{};\n", sql::literal(&self.encoding_name)),
             format!("PRAGMA auto_vacuum={};\n", self.auto_vacuum),
             format!("{JOURNAL_MODE}{};\n", if self.journal_mode == "wal" { "wal" } else { "delete" }),
         ] {
@@ -217,7 +252,7 @@ impl Schema {
 
     pub(super) fn pre_data(&self) -> String {
         let mut out = String::new();
-        Object::session("PRAGMA foreign_keys=OFF;\nBEGIN;\n").write(&mut out);
+        Object::session("PRAGMA foreign_keys=OFF;\nPRAGMA ignore_check_constraints=ON;\nBEGIN;\n").write(&mut out);
         if self.has_virtual {
             Object::session("PRAGMA writable_schema=ON;\n").write(&mut out);
         }
@@ -265,8 +300,11 @@ impl Schema {
     }
 }
 
+/// With its semicolon, which a comment at the end must not swallow. (Elsewhere without a line break before it: SQLite
+/// would keep that as part of an index's definition.)
 fn terminated(definition: &str) -> String {
-    format!("{definition};\n")
+    let comment = definition.rsplit('\n').next().is_some_and(|line| line.contains("--"));
+    if comment { format!("{definition}\n;\n") } else { format!("{definition};\n") }
 }
 
 async fn pragma<T>(db: &mut SqliteConnection, sql: &'static str) -> Result<T, sqlx::Error>
@@ -297,7 +335,7 @@ async fn sequences(db: &mut SqliteConnection) -> Result<Vec<Object>, sqlx::Error
     Ok(objects)
 }
 
-async fn read_table(db: &mut SqliteConnection, name: &str) -> Result<Table, sqlx::Error> {
+async fn read_table(db: &mut SqliteConnection, name: &str, owner: String) -> Result<Table, sqlx::Error> {
     let rows = sqlx::query("SELECT name, hidden, pk, upper(type) FROM pragma_table_xinfo(?1, 'main') ORDER BY cid")
         .bind(name)
         .fetch_all(&mut *db)
@@ -334,6 +372,7 @@ async fn read_table(db: &mut SqliteConnection, name: &str) -> Result<Table, sqlx
     let generated = columns.len() < all.len();
     Ok(Table {
         name: name.to_owned(),
+        owner,
         plain: !generated && (is_alias || rowid.is_none()),
         // With an alias the order is still the rowid's.
         rowid: if is_alias && generated { None } else { rowid },
