@@ -1,1 +1,129 @@
-//! x
+//! What the measurements share: running a command and watching it, medians, a table.
+
+use std::error::Error;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Any error: a measurement that fails has no figure.
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// A command's time and its largest resident memory in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// From start to end.
+    pub time: Duration,
+    /// The high-water mark of its resident set (`VmHWM`), children excluded.
+    pub memory: u64,
+}
+
+/// Runs `command` to its end, watching its memory; an error where it fails.
+pub fn measure(command: &mut Command) -> Result<Measured> {
+    let began = Instant::now();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut memory = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        // The mark only rises; the last look before the end has it all but for the last moments.
+        memory = memory.max(high_water(&status_file).unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let time = began.elapsed();
+    if !status.success() {
+        return Err(format!("{command:?} ended with {status}").into());
+    }
+    Ok(Measured { time, memory })
+}
+
+/// The release build of the `backup` tool, beside this program.
+pub fn backup_tool() -> Result<PathBuf> {
+    let mut path = std::env::current_exe()?;
+    path.set_file_name("examples");
+    path.push("backup");
+    if !path.exists() {
+        return Err(format!("{} is not built: cargo build --release --examples", path.display()).into());
+    }
+    Ok(path)
+}
+
+/// Whether a program is installed.
+pub fn is_installed(program: &str) -> bool {
+    let found = |path: std::ffi::OsString| std::env::split_paths(&path).any(|p| p.join(program).is_file());
+    std::env::var_os("PATH").is_some_and(found)
+}
+
+/// Empties the page cache, so that the next read comes from the disk; an error without the right to do so.
+pub fn drop_caches() -> Result<()> {
+    if !Command::new("sync").status()?.success() {
+        return Err("sync failed".into());
+    }
+    Ok(std::fs::write("/proc/sys/vm/drop_caches", "3")?)
+}
+
+/// The middle one; of an even number the mean of the two in the middle. `None` of none.
+pub fn median(mut times: Vec<f64>) -> Option<f64> {
+    times.sort_by(f64::total_cmp);
+    let middle = times.len() / 2;
+    match times.len() {
+        0 => None,
+        n if n % 2 == 1 => Some(times[middle]),
+        _ => Some((times[middle - 1] + times[middle]) / 2.0),
+    }
+}
+
+/// The length of all files below `root`, in bytes, and how many there are.
+pub fn size_of(root: &Path) -> Result<(u64, u64)> {
+    let (mut bytes, mut files) = (0, 0);
+    let mut open = vec![root.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let metadata = entry.path().symlink_metadata()?;
+            if metadata.is_dir() {
+                open.push(entry.path());
+            } else {
+                bytes += metadata.len();
+                files += 1;
+            }
+        }
+    }
+    Ok((bytes, files))
+}
+
+/// Prints one line.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// MiB, as text.
+pub fn mib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+fn high_water(status_file: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(status_file).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
+        assert_eq!(median(vec![]), None);
+    }
+
+    #[test]
+    fn a_failing_command_has_no_figure() {
+        assert!(measure(&mut Command::new("false")).is_err());
+        assert!(measure(Command::new("sleep").arg("0.05")).is_ok_and(|m| m.memory > 0));
+    }
+}

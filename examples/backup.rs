@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use backup_core::chrono::Utc;
 use backup_core::{
-    BackupOptions, Catalog, DrillOptions, DrillReport, EntryKind, Error, ErrorKind, ExportReport, Keys, Only, Recipient,
-    Repository, RestoreOptions, RestoreReport, Result, Selector, Snapshot, Status, Store, VerifyLevel, VerifyOptions,
-    VerifyReport, new_run,
+    BackupOptions, Catalog, DrillOptions, DrillReport, EntryKind, Error, ErrorKind, ExportReport, Keys, Only,
+    Recipient, Repository, RestoreOptions, RestoreReport, Result, Selector, Snapshot, Status, Store, VerifyLevel,
+    VerifyOptions, VerifyReport, new_run,
 };
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say, say_json};
 use caretaker_examples::display::{count, duration, progress, rate, size};
@@ -212,22 +212,31 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
             let only = only.as_deref().map(Only::new).transpose()?;
             let options = RestoreOptions::default().clean(clean).only(only).with_progress(progress("restoring"));
             let report = repository.restore(&snapshot, locate::target(&target)?.as_ref(), options).await?;
-            if json { say_json(&report)? } else { say_restored(&report) }
+            if json {
+                say_json(&report)?
+            } else {
+                say_restored(&report)
+            }
             Ok(Ended::Well)
         }
         Command::Export { at, which, out } => {
             let (repository, snapshot) = find(&at, &which).await?;
             let report = repository.export(&snapshot, &out, progress("exporting")).await?;
-            if json { say_json(&report)? } else { say_exported(&report) }
+            if json {
+                say_json(&report)?
+            } else {
+                say_exported(&report)
+            }
             Ok(Ended::Well)
         }
         Command::Drill { at, which, scratch, invariants, rto } => {
             let (repository, snapshot) = find(&at, &which).await?;
             let mut options = DrillOptions::default().with_progress(progress("drilling"));
             if let Some(file) = invariants {
-                options = options.with_invariants(std::fs::read_to_string(&file).map_err(|e| {
-                    Error::new(ErrorKind::Config, format!("{}: {e}", file.display())).with_source(e)
-                })?);
+                options =
+                    options.with_invariants(std::fs::read_to_string(&file).map_err(|e| {
+                        Error::new(ErrorKind::Config, format!("{}: {e}", file.display())).with_source(e)
+                    })?);
             }
             if let Some(rto) = rto {
                 options = options.with_rto(rto);
@@ -235,7 +244,11 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
             let scratch = locate::target(&scratch)?;
             scratch_is_ours.store(scratch.is_vacant().await?, std::sync::atomic::Ordering::SeqCst);
             let report = repository.drill(&snapshot, scratch.as_ref(), options).await?;
-            if json { say_json(&report)? } else { say_drilled(&report) }
+            if json {
+                say_json(&report)?
+            } else {
+                say_drilled(&report)
+            }
             Ok(if report.passed() { Ended::Well } else { Ended::WithFindings })
         }
     }
@@ -250,11 +263,15 @@ fn keygen(json: bool, out: &std::path::Path) -> Result<Ended> {
         return Ok(Ended::Well);
     }
     let out = out.display();
-    say(&format!("{out}/owner-identity.txt  reads every backup: keep it offline, in two places, never on the shop's host"));
+    say(&format!(
+        "{out}/owner-identity.txt  reads every backup: keep it offline, in two places, never on the shop's host"
+    ));
     say(&format!("{out}/recipient.txt       what backups are encrypted to: {recipient}"));
     say(&format!("{out}/writer.key          goes on the shop's host: signs snapshots, cannot read their data"));
     say(&format!("{out}/admin.key           signs the repository and removals: keep it off the shop's host"));
-    say("Next: backup init --store URL --keys KEYS. It writes trust.json, which belongs beside every copy of the keys.");
+    say(
+        "Next: backup init --store URL --keys KEYS. It writes trust.json, which belongs beside every copy of the keys.",
+    );
     Ok(Ended::Well)
 }
 
@@ -269,7 +286,9 @@ async fn init(json: bool, url: &str, keys: Option<PathBuf>, recipients: &[String
         None => Repository::init_unencrypted(store).await?,
     };
     if json {
-        say_json(&serde_json::json!({ "repository": repository.id(), "store": repository.store().to_string(), "encrypted": repository.is_encrypted() }))?;
+        say_json(
+            &serde_json::json!({ "repository": repository.id(), "store": repository.store().to_string(), "encrypted": repository.is_encrypted() }),
+        )?;
         return Ok(Ended::Well);
     }
     say(&format!("repository {} made in {}", repository.id(), repository.store()));
@@ -332,7 +351,8 @@ async fn list(json: bool, at: &At, of: Option<&str>) -> Result<Ended> {
     let shown: Vec<&Snapshot> =
         catalog.snapshots.iter().filter(|s| of.is_none_or(|of| s.manifest.source.name == of)).collect();
     if json {
-        let unreadable: Vec<_> = catalog.damaged.iter().map(|(n, e)| serde_json::json!({ "record": n, "reason": e.to_string() })).collect();
+        let unreadable: Vec<_> =
+            catalog.damaged.iter().map(|(n, e)| serde_json::json!({ "record": n, "reason": e.to_string() })).collect();
         say_json(&serde_json::json!({
             "snapshots": shown.iter().map(|s| Listed::of(s)).collect::<Vec<_>>(),
             "unreadable_records": unreadable,
@@ -341,7 +361,10 @@ async fn list(json: bool, at: &At, of: Option<&str>) -> Result<Ended> {
     } else if shown.is_empty() {
         say("no snapshots");
     } else {
-        say(&format!("{:<14} {:<20} {:<16} {:>10} {:>10} {:>12}  NOTES", "ID", "TAKEN (UTC)", "SOURCE", "SIZE", "ADDED", "ROWS/FILES"));
+        say(&format!(
+            "{:<14} {:<20} {:<16} {:>10} {:>10} {:>12}  NOTES",
+            "ID", "TAKEN (UTC)", "SOURCE", "SIZE", "ADDED", "ROWS/FILES"
+        ));
         for s in shown {
             let m = &s.manifest;
             let mut notes = Vec::new();
@@ -410,9 +433,8 @@ async fn show(json: bool, at: &At, id: &str, of: Option<&str>) -> Result<Ended> 
     let snapshot = catalog.select(&id.parse()?, of)?;
     if json {
         // The key of the chunk ids is no one's business but the repository's.
-        let mut value = serde_json::to_value(snapshot).map_err(|e| {
-            Error::new(ErrorKind::Internal, "the snapshot could not be written as JSON").with_source(e)
-        })?;
+        let mut value = serde_json::to_value(snapshot)
+            .map_err(|e| Error::new(ErrorKind::Internal, "the snapshot could not be written as JSON").with_source(e))?;
         if let Some(manifest) = value.get_mut("manifest").and_then(|m| m.as_object_mut()) {
             manifest.remove("id_key");
         }
@@ -421,19 +443,36 @@ async fn show(json: bool, at: &At, id: &str, of: Option<&str>) -> Result<Ended> 
     }
     let m = &snapshot.manifest;
     say(&format!("snapshot  {}", snapshot.id));
-    say(&format!("source    {} ({}, {}, version {})", m.source.name, m.source.kind, m.source.location, m.source.version));
-    say(&format!("taken     {} on {}, in {}", m.taken_at.format("%Y-%m-%d %H:%M:%S UTC"), m.host, duration((m.finished_at - m.started_at).to_std().unwrap_or(Duration::ZERO))));
+    say(&format!(
+        "source    {} ({}, {}, version {})",
+        m.source.name, m.source.kind, m.source.location, m.source.version
+    ));
+    say(&format!(
+        "taken     {} on {}, in {}",
+        m.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
+        m.host,
+        duration((m.finished_at - m.started_at).to_std().unwrap_or(Duration::ZERO))
+    ));
     if let Some(position) = &m.position {
         say(&format!("position  {position}"));
     }
     if let Some(label) = &m.label {
         say(&format!("label     {label}"));
     }
-    say(&format!("holds     {} in {} rows and files; this run added {}", size(m.totals.bytes), count(m.totals.rows), size(m.totals.added)));
+    say(&format!(
+        "holds     {} in {} rows and files; this run added {}",
+        size(m.totals.bytes),
+        count(m.totals.rows),
+        size(m.totals.added)
+    ));
     say("");
     say(&format!("{:<28} {:>12} {:>10}  FINGERPRINT", "ENTRY", "ROWS/FILES", "SIZE"));
     for e in &m.entries {
-        let rows = if matches!(e.kind, EntryKind::PreData | EntryKind::PostData) { "—".into() } else { count(e.fingerprint.rows()) };
+        let rows = if matches!(e.kind, EntryKind::PreData | EntryKind::PostData) {
+            "—".into()
+        } else {
+            count(e.fingerprint.rows())
+        };
         say(&format!("{:<28} {rows:>12} {:>10}  {}", e.name, size(e.bytes), e.fingerprint));
     }
     for p in &m.problems {
@@ -453,17 +492,22 @@ async fn status(json: bool, at: &At, of: Option<&str>) -> Result<Ended> {
             say("nothing is backed up here");
         }
         for s in &status.sources {
-            let age = s.age_seconds.map_or_else(|| "no full snapshot".into(), |age| match u64::try_from(age) {
-                Ok(age) => format!("newest is {} old", duration(Duration::from_secs(age))),
-                Err(_) => "newest is from the future: a clock is wrong".into(),
-            });
+            let age = s.age_seconds.map_or_else(
+                || "no full snapshot".into(),
+                |age| match u64::try_from(age) {
+                    Ok(age) => format!("newest is {} old", duration(Duration::from_secs(age))),
+                    Err(_) => "newest is from the future: a clock is wrong".into(),
+                },
+            );
             let verified = match (s.content_verified_at, s.stored_verified_at) {
                 (Some(at), _) => format!("content verified {}", at.format("%Y-%m-%d %H:%M UTC")),
                 (None, Some(at)) => format!("stored bytes verified {}", at.format("%Y-%m-%d %H:%M UTC")),
                 (None, None) => "NOT VERIFIED".into(),
             };
             let drilled = match (s.drilled_at, s.drill_milliseconds) {
-                (Some(at), Some(ms)) => format!("last drill {} in {}", at.format("%Y-%m-%d"), duration(Duration::from_millis(ms))),
+                (Some(at), Some(ms)) => {
+                    format!("last drill {} in {}", at.format("%Y-%m-%d"), duration(Duration::from_millis(ms)))
+                }
                 _ => "never drilled".into(),
             };
             let problems = if s.problems > 0 { format!("; {} PROBLEMS", s.problems) } else { String::new() };
@@ -490,7 +534,11 @@ async fn verify(json: bool, at: &At, snapshot: Option<&str>, of: Option<&str>, l
     };
     let options = VerifyOptions::new(level).with_progress(progress("verifying"));
     let report = repository.verify(chosen.as_deref(), options).await?;
-    if json { say_json(&report)? } else { say_verified(&report) }
+    if json {
+        say_json(&report)?
+    } else {
+        say_verified(&report)
+    }
     Ok(if report.is_sound() { Ended::Well } else { Ended::WithFindings })
 }
 
@@ -534,12 +582,17 @@ fn say_verified(r: &VerifyReport) {
     };
     say(&format!(
         "{verdict}: {} objects, {} checked in {} ({})",
-        count(r.objects), size(r.bytes), duration(took), rate(r.bytes, took)
+        count(r.objects),
+        size(r.bytes),
+        duration(took),
+        rate(r.bytes, took)
     ));
     if r.unreferenced_count > 0 {
         say(&format!(
             "{} objects ({}) belong to no snapshot: left by interrupted runs, harmless; the first is {}",
-            count(r.unreferenced_count), size(r.unreferenced_bytes), r.unreferenced.first().map_or("?", String::as_str)
+            count(r.unreferenced_count),
+            size(r.unreferenced_bytes),
+            r.unreferenced.first().map_or("?", String::as_str)
         ));
     }
     if r.evidence.is_none() {
@@ -551,12 +604,21 @@ fn say_restored(r: &RestoreReport) {
     let took = Duration::from_millis(r.milliseconds);
     say(&format!(
         "{} restored to {}: {} rows and files, {} in {} ({})",
-        r.snapshot, r.target, count(r.rows), size(r.bytes), duration(took), rate(r.bytes, took)
+        r.snapshot,
+        r.target,
+        count(r.rows),
+        size(r.bytes),
+        duration(took),
+        rate(r.bytes, took)
     ));
     if r.compared.is_empty() {
         say("not compared with the snapshot: every byte was checked against its signature on the way");
     } else {
-        say(&format!("read again and equal to the snapshot: {} entries in {}", r.compared.len(), duration(Duration::from_millis(r.compare_milliseconds))));
+        say(&format!(
+            "read again and equal to the snapshot: {} entries in {}",
+            r.compared.len(),
+            duration(Duration::from_millis(r.compare_milliseconds))
+        ));
     }
     for note in &r.notes {
         say(&format!("note: {note}"));

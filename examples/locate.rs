@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use backup_core::{Discard, Error, ErrorKind, FilesSource, FilesTarget, Result, Source, SqliteSource, SqliteTarget, Store, Target};
+use backup_core::{
+    Discard, Error, ErrorKind, FilesSource, FilesTarget, Result, Source, SqliteSource, SqliteTarget, Store, Target,
+};
 
 /// The source that `[NAME=]URL` names. `exclude` goes for directories.
 pub fn source(text: &str, exclude: &[String]) -> Result<Box<dyn Source>> {
@@ -69,7 +71,10 @@ mod tests {
         assert_eq!(source("shop=sqlite:/a/b=c.db", &[]).unwrap().name(), "shop");
         assert_eq!(source("sqlite:/a/x=y.db", &[]).unwrap().name(), "x=y");
         assert_eq!(source("dir:/var/uploads", &[]).unwrap().name(), "uploads");
-        assert_eq!(source("ftp://u:secret@h", &[]).unwrap_err().to_string(), "source ftp:…: this kind of source is not known");
+        assert_eq!(
+            source("ftp://u:secret@h", &[]).unwrap_err().to_string(),
+            "source ftp:…: this kind of source is not known"
+        );
         assert!(target("mongodb://x").is_err());
     }
 }

@@ -43,6 +43,13 @@ SELECT id FROM variants WHERE stock < 0;
 SELECT 1 WHERE (SELECT max(id) FROM orders) > (SELECT seq FROM sqlite_sequence WHERE name = 'orders');
 ";
 
+/// What is to be done with one source.
+struct Plan {
+    source: Box<dyn Source>,
+    scratch: Box<dyn Target>,
+    invariants: Option<&'static str>,
+}
+
 /// What became of one source.
 struct Night {
     first: Snapshot,
@@ -67,16 +74,24 @@ async fn run(cli: Cli) -> Result<Ended> {
     let store = Store::folder(out.join("backups"))?;
     let repository = Repository::init(store, &mut keys, &[]).await?;
 
-    let sources: [(Box<dyn Source>, Box<dyn Target>, Option<&str>); 2] = [
-        (Box::new(SqliteSource::new(&db)), Box::new(SqliteTarget::new(out.join("scratch.db"))), Some(INVARIANTS)),
-        (Box::new(FilesSource::new(&uploads)), Box::new(FilesTarget::new(out.join("scratch-uploads"))), None),
+    let sources = [
+        Plan {
+            source: Box::new(SqliteSource::new(&db)),
+            scratch: Box::new(SqliteTarget::new(out.join("scratch.db"))),
+            invariants: Some(INVARIANTS),
+        },
+        Plan {
+            source: Box::new(FilesSource::new(&uploads)),
+            scratch: Box::new(FilesTarget::new(out.join("scratch-uploads"))),
+            invariants: None,
+        },
     ];
     let mut nights = Vec::new();
     let mut firsts = Vec::new();
     // The second run, of a shop that has not changed, shows what a night costs.
     for round in 0..2 {
         let run = new_run()?;
-        for (n, (source, ..)) in sources.iter().enumerate() {
+        for (n, Plan { source, .. }) in sources.iter().enumerate() {
             let options = BackupOptions::default().with_run(&run).with_progress(progress("backing up"));
             let snapshot = repository.backup(source.as_ref(), options).await?;
             if round == 0 { firsts.push(snapshot) } else { nights.push((n, snapshot)) }
@@ -86,8 +101,9 @@ async fn run(cli: Cli) -> Result<Ended> {
     let verified = repository.verify(None, options).await?;
     let mut done = Vec::new();
     for ((n, second), first) in nights.into_iter().zip(firsts) {
-        let (_, scratch, invariants) = &sources[n];
-        let mut options = DrillOptions::default().with_rto(Duration::from_secs(4 * 3600)).with_progress(progress("drilling"));
+        let Plan { scratch, invariants, .. } = &sources[n];
+        let mut options =
+            DrillOptions::default().with_rto(Duration::from_secs(4 * 3600)).with_progress(progress("drilling"));
         if let Some(text) = invariants {
             options = options.with_invariants(*text);
         }
@@ -108,10 +124,25 @@ fn print(out: &Path, nights: &[Night], verified: &VerifyReport, verdict: Verdict
     for n in nights {
         let m = &n.first.manifest;
         say(&format!("{} ({})", m.source.name, m.source.location));
-        say(&format!("  backed up   {} in {} rows and files, stored in {}, in {} ({})", size(m.totals.bytes), count(m.totals.rows), size(m.totals.added), duration(took(&n.first)), rate(m.totals.read, took(&n.first))));
-        say(&format!("  again       unchanged: {} added, in {}", size(n.second.manifest.totals.added), duration(took(&n.second))));
+        say(&format!(
+            "  backed up   {} in {} rows and files, stored in {}, in {} ({})",
+            size(m.totals.bytes),
+            count(m.totals.rows),
+            size(m.totals.added),
+            duration(took(&n.first)),
+            rate(m.totals.read, took(&n.first))
+        ));
+        say(&format!(
+            "  again       unchanged: {} added, in {}",
+            size(n.second.manifest.totals.added),
+            duration(took(&n.second))
+        ));
         let r = &n.drill.restore;
-        let equal = if r.is_equal() { format!("equal in all {} parts", r.compared.len()) } else { format!("DIFFERENT in {} parts", r.different().count()) };
+        let equal = if r.is_equal() {
+            format!("equal in all {} parts", r.compared.len())
+        } else {
+            format!("DIFFERENT in {} parts", r.different().count())
+        };
         say(&format!("  restored    in {}, {equal}", duration(Duration::from_millis(r.milliseconds))));
         for i in &n.drill.invariants {
             say(&format!("  rule        {}: {}", i.name, if i.holds() { "holds" } else { "DOES NOT HOLD" }));
@@ -119,7 +150,9 @@ fn print(out: &Path, nights: &[Night], verified: &VerifyReport, verdict: Verdict
     }
     say(&format!(
         "verified      {} snapshots, {} objects, {} findings",
-        verified.snapshots.len(), count(verified.objects), verified.findings.len()
+        verified.snapshots.len(),
+        count(verified.objects),
+        verified.findings.len()
     ));
     say("");
     say(&format!("The backups are in     {}", out.join("backups").display()));
@@ -147,10 +180,22 @@ fn report(out: &Path, repository: &Repository, nights: &[Night], verified: &Veri
         .flat_map(|n| [("first", &n.first), ("unchanged", &n.second)])
         .map(|(which, s)| {
             let t = &s.manifest.totals;
-            vec![s.manifest.source.name.clone(), which.into(), s.id.to_string(), size(t.bytes), count(t.rows), size(t.added), duration(took(s)), rate(t.read, took(s))]
+            vec![
+                s.manifest.source.name.clone(),
+                which.into(),
+                s.id.to_string(),
+                size(t.bytes),
+                count(t.rows),
+                size(t.added),
+                duration(took(s)),
+                rate(t.read, took(s)),
+            ]
         })
         .collect();
-    report.table(&["source", "run", "snapshot", "holds", "rows and files", "added to the store", "time", "read at"], &rows);
+    report.table(
+        &["source", "run", "snapshot", "holds", "rows and files", "added to the store", "time", "read at"],
+        &rows,
+    );
 
     report.section("Verified", Verdict::of(verified.is_sound()));
     let time = Duration::from_millis(verified.milliseconds);
@@ -175,11 +220,23 @@ fn report(out: &Path, repository: &Repository, nights: &[Night], verified: &Veri
         let rows: Vec<Vec<String>> = r
             .compared
             .iter()
-            .map(|c| vec![c.entry.clone(), count(c.expected.rows()), c.expected.to_string(), if c.is_equal() { "equal".into() } else { "DIFFERENT".into() }])
+            .map(|c| {
+                vec![
+                    c.entry.clone(),
+                    count(c.expected.rows()),
+                    c.expected.to_string(),
+                    if c.is_equal() { "equal".into() } else { "DIFFERENT".into() },
+                ]
+            })
             .collect();
         report.table(&["part", "rows", "fingerprint", "restored"], &rows);
         if !n.drill.invariants.is_empty() {
-            let rows: Vec<Vec<String>> = n.drill.invariants.iter().map(|i| vec![i.name.clone(), if i.holds() { "holds".into() } else { format!("{:?}", i.outcome) }]).collect();
+            let rows: Vec<Vec<String>> = n
+                .drill
+                .invariants
+                .iter()
+                .map(|i| vec![i.name.clone(), if i.holds() { "holds".into() } else { format!("{:?}", i.outcome) }])
+                .collect();
             report.table(&["rule of the shop", "in the restored database"], &rows);
         }
     }
@@ -189,10 +246,19 @@ fn report(out: &Path, repository: &Repository, nights: &[Night], verified: &Veri
         &["what", "where"],
         &[
             vec!["the backups".into(), repository.store().to_string()],
-            vec!["reads them; keep it offline, in two places".into(), out.join("keys/owner-identity.txt").display().to_string()],
-            vec!["writes them; stays on the shop's host, cannot read them".into(), out.join("keys/writer.key").display().to_string()],
+            vec![
+                "reads them; keep it offline, in two places".into(),
+                out.join("keys/owner-identity.txt").display().to_string(),
+            ],
+            vec![
+                "writes them; stays on the shop's host, cannot read them".into(),
+                out.join("keys/writer.key").display().to_string(),
+            ],
             vec!["signs removals; keep it off the host".into(), out.join("keys/admin.key").display().to_string()],
-            vec!["tells this repository from any other; beside every copy of the keys".into(), out.join("keys/trust.json").display().to_string()],
+            vec![
+                "tells this repository from any other; beside every copy of the keys".into(),
+                out.join("keys/trust.json").display().to_string(),
+            ],
             vec!["how to restore without this program".into(), out.join("backups/RESTORE.md").display().to_string()],
         ],
     );

@@ -92,8 +92,13 @@ impl Repository {
         if self.is_encrypted() {
             let writer = self.keys().writer()?;
             if !self.trust().is_some_and(|t| t.is_writer(&writer.verify_key())) {
-                return Err(Error::new(ErrorKind::KeyWrong, "this writer.key is not one that trust.json names: what it signs would not count")
-                    .with_next_step("use the writer.key that this repository was made with, or the trust.json that belongs to this one"));
+                return Err(Error::new(
+                    ErrorKind::KeyWrong,
+                    "this writer.key is not one that trust.json names: what it signs would not count",
+                )
+                .with_next_step(
+                    "use the writer.key that this repository was made with, or the trust.json that belongs to this one",
+                ));
             }
         }
         self.data_cipher()?;
@@ -129,7 +134,10 @@ impl Repository {
         {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!("the name {:?} already belongs to a source of kind {}", info.name, previous.manifest.source.kind),
+                format!(
+                    "the name {:?} already belongs to a source of kind {}",
+                    info.name, previous.manifest.source.kind
+                ),
             )
             .with_next_step("give this source another name: --source NAME=URL"));
         }
@@ -176,7 +184,7 @@ impl Repository {
 
     /// Snapshots share chunks only if the same people can read them: the epoch is a digest of who they are.
     fn epoch(&self) -> Result<String> {
-        let mut recipients = self.trust().map(|t| t.recipients.clone()).unwrap_or_else(Vec::new);
+        let mut recipients = self.recipient_names();
         recipients.sort();
         let digest = Digest::sha256(format!("{}\n{}", self.id(), recipients.join("\n")).as_bytes());
         Ok(digest.to_string()[..16].to_owned())
@@ -223,7 +231,7 @@ impl Repository {
             position: end.position,
             schema: (!schema.is_empty()).then(|| Digest::sha256(schema.join("\n").as_bytes())),
             epoch,
-            recipients: self.trust().map(|t| t.recipients.clone()).unwrap_or_else(Vec::new),
+            recipients: self.recipient_names(),
             id_key: self.id_key()?,
             entries,
             problems: end.problems,

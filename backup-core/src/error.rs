@@ -70,8 +70,7 @@ struct Inner {
 impl Error {
     /// An error of `kind`, saying `message`: the object and the cause.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let retryable =
-            matches!(kind, ErrorKind::StoreUnavailable | ErrorKind::Locked | ErrorKind::SourceBusy);
+        let retryable = matches!(kind, ErrorKind::StoreUnavailable | ErrorKind::Locked | ErrorKind::SourceBusy);
         Self(Box::new(Inner { kind, message: message.into(), next_step: None, retryable, source: None }))
     }
 

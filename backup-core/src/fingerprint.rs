@@ -66,10 +66,7 @@ impl FromStr for Fingerprint {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseFingerprintError(text.to_owned());
         let (rows, sum) = text.split_once(':').ok_or_else(error)?;
-        Ok(Self {
-            rows: rows.parse().map_err(|_| error())?,
-            sum: u128::from_str_radix(sum, 16).map_err(|_| error())?,
-        })
+        Ok(Self { rows: rows.parse().map_err(|_| error())?, sum: u128::from_str_radix(sum, 16).map_err(|_| error())? })
     }
 }
 

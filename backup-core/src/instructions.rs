@@ -7,7 +7,11 @@ use crate::keys::Trust;
 /// The text for a repository like this.
 pub(crate) fn text(trust: &Trust) -> String {
     let template = if trust.encrypted { ENCRYPTED } else { PLAIN };
-    let tools = if trust.encrypted { "`bash`, `coreutils`, `openssl` (3.0 or newer), `age`, `zstd`, `jq`, `tar`, `sqlite3`" } else { "`bash`, `coreutils`, `zstd`, `jq`, `tar`, `sqlite3`" };
+    let tools = if trust.encrypted {
+        "`bash`, `coreutils`, `openssl` (3.0 or newer), `age`, `zstd`, `jq`, `tar`, `sqlite3`"
+    } else {
+        "`bash`, `coreutils`, `zstd`, `jq`, `tar`, `sqlite3`"
+    };
     let packages = if trust.encrypted { "openssl age zstd jq tar sqlite3" } else { "zstd jq tar sqlite3" };
     format!(
         "# How to restore from this repository without Caretaker\n\n\

@@ -51,9 +51,8 @@ impl VerifyKey {
     }
 
     fn key(&self) -> Result<VerifyingKey> {
-        VerifyingKey::from_bytes(&self.0).map_err(|e| {
-            Error::new(ErrorKind::KeyWrong, format!("{self} is no Ed25519 verify key")).with_source(e)
-        })
+        VerifyingKey::from_bytes(&self.0)
+            .map_err(|e| Error::new(ErrorKind::KeyWrong, format!("{self} is no Ed25519 verify key")).with_source(e))
     }
 }
 
@@ -222,9 +221,8 @@ impl AdminKey {
 /// `N` bytes of the operating system's randomness.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| {
-        Error::new(ErrorKind::Internal, format!("the operating system gave no random bytes: {e}"))
-    })?;
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("the operating system gave no random bytes: {e}")))?;
     Ok(bytes)
 }
 

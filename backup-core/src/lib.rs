@@ -102,8 +102,8 @@ pub use self::keys::{
     AdminKey, Keys, OwnerIdentity, Recipient, Trust, TrustedAdmin, TrustedWriter, VerifyKey, Witness, WriterKey,
 };
 pub use self::manifest::{
-    ChunkRef, Digest, EntryKind, EntryRecord, FORMAT, IndexLine, Manifest, Member, MemberPath, PartRef, Problem, Snapshot,
-    SnapshotId, SourceInfo, Totals, Unit,
+    ChunkRef, Digest, EntryKind, EntryRecord, FORMAT, IndexLine, Manifest, Member, MemberPath, PartRef, Problem,
+    Snapshot, SnapshotId, SourceInfo, Totals, Unit,
 };
 pub use self::progress::{Event, NoProgress, Progress};
 pub use self::repository::{Catalog, Clock, Contradiction, Evidence, Lease, LeaseMode, Repository, Store};

@@ -360,12 +360,7 @@ mod tests {
 
     #[test]
     fn index_lines_are_told_apart_by_their_fields() {
-        let chunk = IndexLine::Chunk(ChunkRef {
-            object: Digest([1; 32]),
-            id: Digest([2; 32]),
-            plain: 3,
-            stored: 4,
-        });
+        let chunk = IndexLine::Chunk(ChunkRef { object: Digest([1; 32]), id: Digest([2; 32]), plain: 3, stored: 4 });
         let unit = IndexLine::Unit(Unit {
             chunks: 1,
             members: vec![Member {

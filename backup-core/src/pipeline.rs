@@ -23,7 +23,9 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(e) => Err(Error::new(ErrorKind::Internal, format!("a reading or writing thread failed: {e}")).with_source(e)),
+        Err(e) => {
+            Err(Error::new(ErrorKind::Internal, format!("a reading or writing thread failed: {e}")).with_source(e))
+        }
     }
 }
 

@@ -28,8 +28,8 @@ use futures::StreamExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-pub use self::catalog::{Catalog, Contradiction, Evidence};
 pub(crate) use self::catalog::RECORD_LEVEL;
+pub use self::catalog::{Catalog, Contradiction, Evidence};
 pub use self::layout::LeaseMode;
 pub use self::lease::Lease;
 pub use self::store::Store;
@@ -176,6 +176,11 @@ impl Repository {
         self.inner.keys.trust()
     }
 
+    /// Whom data is encrypted to; nobody in an unencrypted repository.
+    pub(crate) fn recipient_names(&self) -> Vec<String> {
+        self.trust().map_or_else(Vec::new, |t| t.recipients.clone())
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.inner.clock
     }
@@ -297,15 +302,19 @@ impl Configuration {
     fn check(json: &[u8], signature: Option<&[u8]>, keys: &Keys, store: &Store) -> Result<Self> {
         let trust = keys.trust();
         let untrusted = |why: String| {
-            Error::new(ErrorKind::Untrusted, format!("the repository in {store} is not the one that trust.json pins: {why}"))
-                .with_next_step("do not write to it or restore from it before you know who replaced it; another copy may be intact")
+            Error::new(
+                ErrorKind::Untrusted,
+                format!("the repository in {store} is not the one that trust.json pins: {why}"),
+            )
+            .with_next_step(
+                "do not write to it or restore from it before you know who replaced it; another copy may be intact",
+            )
         };
         let parsed: std::result::Result<Self, _> = serde_json::from_slice(json);
         // Signed first, so that a changed byte anywhere is damage or forgery and nothing else.
         if let Some(trust) = trust.filter(|t| t.encrypted) {
-            let signature = signature.ok_or_else(|| {
-                untrusted(format!("{} is missing", layout::CONFIGURATION_SIGNATURE))
-            })?;
+            let signature =
+                signature.ok_or_else(|| untrusted(format!("{} is missing", layout::CONFIGURATION_SIGNATURE)))?;
             if !trust.admins.iter().any(|a| a.verify_key.verifies(json, signature)) {
                 let of_another = parsed.as_ref().is_ok_and(|c| c.id != trust.repository);
                 return Err(untrusted(if of_another {
@@ -316,12 +325,16 @@ impl Configuration {
             }
         }
         let configuration = parsed.map_err(|e| {
-            Error::new(ErrorKind::Damaged, format!("{} in {store} is damaged: {e}", layout::CONFIGURATION)).with_source(e)
+            Error::new(ErrorKind::Damaged, format!("{} in {store} is damaged: {e}", layout::CONFIGURATION))
+                .with_source(e)
         })?;
         if configuration.format != FORMAT || configuration.caretaker != CARETAKER_REPOSITORY {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!("{store} holds a {} of format {}, this program reads format {FORMAT}", configuration.caretaker, configuration.format),
+                format!(
+                    "{store} holds a {} of format {}, this program reads format {FORMAT}",
+                    configuration.caretaker, configuration.format
+                ),
             )
             .with_next_step("use a newer version of this program"));
         }

@@ -126,7 +126,9 @@ impl Repository {
                     first.expected
                 ),
             )
-            .with_next_step("if the target is in use, something may have written to it already; if not, do not rely on it"));
+            .with_next_step(
+                "if the target is in use, something may have written to it already; if not, do not rely on it",
+            ));
         }
         Ok(report)
     }

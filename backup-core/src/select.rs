@@ -70,7 +70,8 @@ impl Catalog {
             }
         };
         let after = found.map_or(0, |s| s.sequence);
-        let unreadable = self.damaged.iter().map(|(n, _)| *n).chain(self.missing.iter().copied()).filter(|n| *n > after).min();
+        let unreadable =
+            self.damaged.iter().map(|(n, _)| *n).chain(self.missing.iter().copied()).filter(|n| *n > after).min();
         if let (Some(sequence), Selector::Latest) = (unreadable, selector) {
             return Err(Error::new(ErrorKind::Damaged, format!("record {sequence} of the log is newer and cannot be read: which snapshot is the latest is not known"))
                 .with_next_step("run `backup verify`; to restore an older one all the same, name it by the id that `backup list` shows"));
@@ -90,8 +91,11 @@ impl Catalog {
         names.sort_unstable();
         names.dedup();
         if names.len() > 1 {
-            return Err(Error::new(ErrorKind::Ambiguous, format!("there are snapshots of several sources: {}", names.join(", ")))
-                .with_next_step("say which with --of NAME"));
+            return Err(Error::new(
+                ErrorKind::Ambiguous,
+                format!("there are snapshots of several sources: {}", names.join(", ")),
+            )
+            .with_next_step("say which with --of NAME"));
         }
         Ok(())
     }

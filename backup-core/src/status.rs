@@ -63,7 +63,9 @@ impl Status {
                 let drill = catalog
                     .evidence
                     .iter()
-                    .filter(|e| e.what == "drill" && e.passed && e.snapshots.iter().any(|id| all.iter().any(|s| s.id == *id)))
+                    .filter(|e| {
+                        e.what == "drill" && e.passed && e.snapshots.iter().any(|id| all.iter().any(|s| s.id == *id))
+                    })
                     .max_by_key(|e| e.finished_at);
                 SourceStatus {
                     source: name.to_owned(),

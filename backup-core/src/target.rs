@@ -83,7 +83,10 @@ pub trait Target: Debug + Send + Sync {
     /// [`ErrorKind::Config`] where this kind of target has no queries.
     async fn check_invariants(&self, text: &str) -> Result<Vec<Invariant>> {
         let _ = text;
-        Err(Error::new(ErrorKind::Config, format!("{} holds no database: invariants cannot be checked", self.location())))
+        Err(Error::new(
+            ErrorKind::Config,
+            format!("{} holds no database: invariants cannot be checked", self.location()),
+        ))
     }
 
     /// Whether there is nothing there yet: what a drill demands of its scratch place.

@@ -260,7 +260,12 @@ impl Repository {
         match self.store().read_optional(&Path::from(layout::INSTRUCTIONS)).await? {
             None => findings.add(FindingKind::Missing, layout::INSTRUCTIONS, "it is not there", None),
             Some(text) if Digest::sha256(&text) != *self.instructions() => {
-                findings.add(FindingKind::Damaged, layout::INSTRUCTIONS, "it is not the text that the configuration names", None);
+                findings.add(
+                    FindingKind::Damaged,
+                    layout::INSTRUCTIONS,
+                    "it is not the text that the configuration names",
+                    None,
+                );
             }
             Some(_) => {}
         }
@@ -369,9 +374,21 @@ impl Check<'_> {
                     Ok(IndexLine::Unit(unit)) => rows += unit.fingerprint,
                     Err(e) if e.kind() == ErrorKind::Damaged => {
                         // The part's own check names the object; here only who suffers.
-                        let object = entry.parts.first().map_or_else(|| entry.name.clone(), |p| layout::object(&p.object).to_string());
-                        let named = entry.parts.iter().map(|p| layout::object(&p.object).to_string()).find(|o| e.to_string().contains(o.as_str()));
-                        self.findings.add(FindingKind::Damaged, &named.unwrap_or(object), e.to_string(), Some(&snapshot.id));
+                        let object = entry
+                            .parts
+                            .first()
+                            .map_or_else(|| entry.name.clone(), |p| layout::object(&p.object).to_string());
+                        let named = entry
+                            .parts
+                            .iter()
+                            .map(|p| layout::object(&p.object).to_string())
+                            .find(|o| e.to_string().contains(o.as_str()));
+                        self.findings.add(
+                            FindingKind::Damaged,
+                            &named.unwrap_or(object),
+                            e.to_string(),
+                            Some(&snapshot.id),
+                        );
                         broken = true;
                         break;
                     }
@@ -381,7 +398,12 @@ impl Check<'_> {
             let adds_up = plain == entry.bytes && (lines || rows == entry.fingerprint);
             if !broken && !adds_up {
                 let reason = format!("the index of {} does not add up to what the record says", entry.name);
-                self.findings.add(FindingKind::Damaged, layout::record(snapshot.sequence).as_ref(), reason, Some(&snapshot.id));
+                self.findings.add(
+                    FindingKind::Damaged,
+                    layout::record(snapshot.sequence).as_ref(),
+                    reason,
+                    Some(&snapshot.id),
+                );
             }
         }
         self.options.progress.on(Event::Ended { name, rows: snapshot.manifest.totals.rows });
@@ -430,7 +452,7 @@ impl Check<'_> {
         }
         for (digest, kind, reason) in bad {
             let name = layout::object(&digest).to_string();
-            for snapshot in self.wanted.get(&digest).map(|w| w.snapshots.clone()).unwrap_or_else(Vec::new) {
+            for snapshot in self.wanted.get(&digest).map_or_else(Vec::new, |w| w.snapshots.clone()) {
                 self.findings.add(kind, &name, reason.clone(), Some(&snapshot));
             }
         }
@@ -454,8 +476,14 @@ impl Check<'_> {
                 }
             };
             if found != entry.fingerprint {
-                let reason = format!("{} holds {found}, but {} was recorded when it was read", entry.name, entry.fingerprint);
-                self.findings.add(FindingKind::Damaged, layout::record(snapshot.sequence).as_ref(), reason, Some(&snapshot.id));
+                let reason =
+                    format!("{} holds {found}, but {} was recorded when it was read", entry.name, entry.fingerprint);
+                self.findings.add(
+                    FindingKind::Damaged,
+                    layout::record(snapshot.sequence).as_ref(),
+                    reason,
+                    Some(&snapshot.id),
+                );
             }
         }
         Ok(())
@@ -528,10 +556,12 @@ async fn check_object(
             if chunk_id(&id_key, &plain) != chunk.id {
                 return damaged("it does not hold the content that its index names".into());
             }
-            Ok(Outcome::Good(lines.then(|| ChunkRows {
-                fingerprint: fingerprint_of_lines(&plain),
-                whole: plain.last() == Some(&b'\n'),
-            })))
+            Ok(Outcome::Good(
+                lines.then(|| ChunkRows {
+                    fingerprint: fingerprint_of_lines(&plain),
+                    whole: plain.last() == Some(&b'\n'),
+                }),
+            ))
         })
         .await?
 }

@@ -1,5 +1,7 @@
 //! A directory comes back as it was; what did not change is not read; what was deleted stays deleted.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
 mod support;
 
 use std::ffi::OsStr;
@@ -20,7 +22,8 @@ async fn backup(shop: &Shop) -> Snapshot {
 }
 
 async fn restore(shop: &Shop, snapshot: &Snapshot, name: &str) {
-    let report = shop.repository.restore(snapshot, &FilesTarget::new(shop.path(name)), RestoreOptions::default()).await.unwrap();
+    let report =
+        shop.repository.restore(snapshot, &FilesTarget::new(shop.path(name)), RestoreOptions::default()).await.unwrap();
     assert!(report.is_equal(), "{:?}", report.different().collect::<Vec<_>>());
 }
 
@@ -101,7 +104,11 @@ async fn unchanged_files_are_not_read_and_deleted_ones_are_gone() {
     fs::remove_file(uploads.join("products/010/image-001000.jpg")).unwrap();
     age(&uploads);
     let third = backup(&shop).await;
-    assert!(third.manifest.totals.read < 7_000_000 && third.manifest.totals.read < bytes / 2, "{} of {bytes} bytes were read", third.manifest.totals.read);
+    assert!(
+        third.manifest.totals.read < 7_000_000 && third.manifest.totals.read < bytes / 2,
+        "{} of {bytes} bytes were read",
+        third.manifest.totals.read
+    );
     restore(&shop, &third, "third").await;
     assert_eq!(tree(&uploads), tree(&shop.path("third")));
     // Not even its bytes are in the newer snapshot.
@@ -190,7 +197,10 @@ async fn clean_replaces_only_picks_and_a_full_target_is_refused() {
     assert_eq!(fs::read(shop.path("live").join(picked)).unwrap(), fs::read(shop.path("uploads").join(picked)).unwrap());
 
     let only = |clean| RestoreOptions::default().clean(clean).only(Some(Only::new("products/**").unwrap()));
-    assert_eq!(shop.repository.restore(&snapshot, &target, only(false)).await.unwrap_err().kind(), ErrorKind::TargetNotEmpty);
+    assert_eq!(
+        shop.repository.restore(&snapshot, &target, only(false)).await.unwrap_err().kind(),
+        ErrorKind::TargetNotEmpty
+    );
     assert_eq!(fs::read(shop.path("live/products/000/image-000001.jpg")).unwrap(), b"newer");
     assert!(!shop.path("live/products/000/image-000003.jpg").exists(), "a refused restore moved nothing");
     shop.repository.restore(&snapshot, &target, only(true)).await.unwrap();
@@ -248,7 +258,12 @@ fn apply(root: &Path, change: &Change) {
         }
         Change::Touch(n) => {
             if path(*n).symlink_metadata().is_ok_and(|m| m.is_file()) {
-                fs::File::options().append(true).open(path(*n)).unwrap().set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::from(*n) * 1_000_000_007)).unwrap();
+                fs::File::options()
+                    .append(true)
+                    .open(path(*n))
+                    .unwrap()
+                    .set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::from(*n) * 1_000_000_007))
+                    .unwrap();
             }
         }
         Change::Mode(n, write) => {
@@ -291,8 +306,15 @@ async fn an_empty_directory_comes_back_and_a_vanished_one_is_no_good_night() {
     let empty = backup(&shop).await;
     assert!(empty.manifest.is_complete());
     restore(&shop, &empty, "restored").await;
-    let drill = shop.repository.drill(&empty, &FilesTarget::new(shop.path("scratch")), backup_core::DrillOptions::default()).await.unwrap();
-    assert!(drill.passed() && !shop.path("scratch").exists() || fs::read_dir(shop.path("scratch")).unwrap().next().is_none());
+    let drill = shop
+        .repository
+        .drill(&empty, &FilesTarget::new(shop.path("scratch")), backup_core::DrillOptions::default())
+        .await
+        .unwrap();
+    assert!(
+        drill.passed() && !shop.path("scratch").exists()
+            || fs::read_dir(shop.path("scratch")).unwrap().next().is_none()
+    );
     assert!(backup(&shop).await.manifest.is_complete(), "it was empty before");
     fs::write(shop.path("uploads/a"), "a").unwrap();
     assert!(backup(&shop).await.manifest.is_complete());

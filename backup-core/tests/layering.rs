@@ -1,5 +1,7 @@
 //! The arrows of the crate's layout, kept.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
 use std::path::Path;
 
 /// Every source file, with its path below `src`, without its tests.
@@ -9,7 +11,8 @@ fn sources(dir: &Path, out: &mut Vec<(String, String)>) {
         if path.is_dir() {
             sources(&path, out);
         } else {
-            let name = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().display().to_string();
+            let name =
+                path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().display().to_string();
             let text = std::fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
             out.push((name, code));
@@ -38,7 +41,15 @@ fn forbid(files: &str, words: &[&str]) {
 
 #[test]
 fn arrows_point_one_way() {
-    let verbs = ["crate::backup", "crate::restore", "crate::verify", "crate::drill", "crate::export", "crate::select", "crate::status"];
+    let verbs = [
+        "crate::backup",
+        "crate::restore",
+        "crate::verify",
+        "crate::drill",
+        "crate::export",
+        "crate::select",
+        "crate::status",
+    ];
     for low in ["source", "target", "pipeline", "repository", "keys", "manifest", "fingerprint", "error"] {
         forbid(low, &verbs);
     }

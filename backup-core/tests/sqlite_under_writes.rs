@@ -1,5 +1,7 @@
 //! A shop that goes on trading while it is backed up: every snapshot is one consistent instant.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
 mod support;
 
 use std::sync::Arc;
@@ -19,13 +21,27 @@ async fn writer(path: std::path::PathBuf, seed: u64, stop: Arc<AtomicBool>, writ
         let (from, to, amount) = (rng.i64(1..=ACCOUNTS), rng.i64(1..=ACCOUNTS), rng.i64(1..50));
         let mut tx = db.begin().await.unwrap();
         for (id, change) in [(from, -amount), (to, amount)] {
-            sqlx::query("UPDATE accounts SET balance = balance + ?1 WHERE id = ?2").bind(change).bind(id).execute(&mut *tx).await.unwrap();
+            sqlx::query("UPDATE accounts SET balance = balance + ?1 WHERE id = ?2")
+                .bind(change)
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .unwrap();
         }
         // A new parent with its children, and an old one removed with its own: spread over several tables.
-        sqlx::query("INSERT INTO orders(note) VALUES (?1)").bind(format!("{from} to {to}")).execute(&mut *tx).await.unwrap();
+        sqlx::query("INSERT INTO orders(note) VALUES (?1)")
+            .bind(format!("{from} to {to}"))
+            .execute(&mut *tx)
+            .await
+            .unwrap();
         let id: i64 = sqlx::query_scalar("SELECT last_insert_rowid()").fetch_one(&mut *tx).await.unwrap();
         for _ in 0..3 {
-            sqlx::query("INSERT INTO items(order_id, amount) VALUES (?1, ?2)").bind(id).bind(amount).execute(&mut *tx).await.unwrap();
+            sqlx::query("INSERT INTO items(order_id, amount) VALUES (?1, ?2)")
+                .bind(id)
+                .bind(amount)
+                .execute(&mut *tx)
+                .await
+                .unwrap();
         }
         let old = rng.i64(1..=id);
         sqlx::query("DELETE FROM items WHERE order_id = ?1").bind(old).execute(&mut *tx).await.unwrap();
@@ -60,7 +76,10 @@ async fn twenty_backups_under_writes_keep_the_sum_and_the_foreign_keys() {
         let name = format!("restored-{run}.db");
         let report = shop.repository.restore(&snapshot, &shop.target(&name), RestoreOptions::default()).await.unwrap();
         assert!(report.is_equal());
-        let facts = sqlite3(&shop.path(&name), "SELECT sum(balance) FROM accounts; SELECT count(*) FROM pragma_foreign_key_check; PRAGMA integrity_check");
+        let facts = sqlite3(
+            &shop.path(&name),
+            "SELECT sum(balance) FROM accounts; SELECT count(*) FROM pragma_foreign_key_check; PRAGMA integrity_check",
+        );
         assert_eq!(facts, format!("{SUM}\n0\nok\n"), "run {run}");
         std::fs::remove_file(shop.path(&name)).unwrap();
     }
@@ -85,7 +104,10 @@ async fn a_locked_database_and_a_damaged_one_are_named_and_nothing_is_committed(
 
     // Pages in the middle of a table.
     let broken = shop.path("broken.db");
-    sqlite3(&broken, "CREATE TABLE t(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) INSERT INTO t SELECT hex(randomblob(100)) FROM n;");
+    sqlite3(
+        &broken,
+        "CREATE TABLE t(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) INSERT INTO t SELECT hex(randomblob(100)) FROM n;",
+    );
     let mut bytes = std::fs::read(&broken).unwrap();
     let middle = bytes.len() / 2 / 4096 * 4096;
     bytes[middle..middle + 4096 * 20].fill(0xff);

@@ -1,5 +1,7 @@
 //! Whatever is changed in a store shows, and is named.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -47,7 +49,11 @@ async fn verify(shop: &Shop, level: VerifyLevel, record: bool) -> backup_core::R
 /// Verifies as somebody would who comes anew: either a report, or a refusal to open.
 async fn findings(shop: &Shop, level: VerifyLevel) -> Vec<(String, String)> {
     match verify(shop, level, false).await {
-        Ok(report) => report.findings.iter().map(|f: &Finding| (f.object.clone(), format!("{:?}: {}", f.kind, f.reason))).collect(),
+        Ok(report) => report
+            .findings
+            .iter()
+            .map(|f: &Finding| (f.object.clone(), format!("{:?}: {}", f.kind, f.reason)))
+            .collect(),
         Err(e) => vec![(e.to_string(), format!("{:?}", e.kind()))],
     }
 }
@@ -82,52 +88,58 @@ fn any_change_anywhere_is_reported_and_named() {
     let good = files(&shop.store());
     let names: Vec<&String> = good.keys().collect();
     assert!(names.len() > 20 && names.iter().any(|n| n.starts_with("log/")));
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() });
-    let result = runner.run(&(any::<prop::sample::Index>(), tampering(), any::<bool>()), |(victim, tampering, deep)| {
-        let name = names[victim.index(names.len())].clone();
-        let mut bad = good.clone();
-        let mut named = vec![name.clone()];
-        match &tampering {
-            Tampering::Flip { at, bit } => {
-                let bytes = bad.get_mut(&name).unwrap();
-                let at = at.index(bytes.len());
-                bytes[at] ^= 1 << bit;
-            }
-            Tampering::Truncate(at) => {
-                let bytes = bad.get_mut(&name).unwrap();
-                bytes.truncate(at.index(bytes.len()));
-            }
-            Tampering::Extend(more) => bad.get_mut(&name).unwrap().extend_from_slice(more),
-            Tampering::Delete => {
-                bad.remove(&name);
-            }
-            Tampering::SwapWith(other) => {
-                let other = names[other.index(names.len())].clone();
-                prop_assume!(good[&other] != good[&name]);
-                bad.insert(name.clone(), good[&other].clone());
-                bad.insert(other.clone(), good[&name].clone());
-                named.push(other);
-            }
-            Tampering::ReplayFrom(other) => {
-                let other = &names[other.index(names.len())];
-                prop_assume!(good[*other] != good[&name]);
-                bad.insert(name.clone(), good[*other].clone());
-            }
-            Tampering::Foreign(new) => {
-                named = vec![format!("objects/{new}.bin")];
-                bad.insert(named[0].clone(), b"not from here".to_vec());
-            }
-        }
-        write_all(&shop.store(), &bad);
-        let level = if deep { VerifyLevel::Content } else { VerifyLevel::Stored };
-        let found = runtime.block_on(findings(&shop, level));
-        prop_assert!(!found.is_empty(), "{tampering:?} of {name} was not noticed");
-        // The configuration is checked as one: whichever of its two objects was touched, its name or the refusal.
-        let configuration = name.starts_with("repository.");
-        let says = found.iter().any(|(object, reason)| named.iter().any(|n| object == n || reason.contains(n.as_str())));
-        prop_assert!(says || configuration, "{tampering:?} of {name} was not named: {found:?}");
-        Ok(())
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 250,
+        failure_persistence: None,
+        ..ProptestConfig::default()
     });
+    let result =
+        runner.run(&(any::<prop::sample::Index>(), tampering(), any::<bool>()), |(victim, tampering, deep)| {
+            let name = names[victim.index(names.len())].clone();
+            let mut bad = good.clone();
+            let mut named = vec![name.clone()];
+            match &tampering {
+                Tampering::Flip { at, bit } => {
+                    let bytes = bad.get_mut(&name).unwrap();
+                    let at = at.index(bytes.len());
+                    bytes[at] ^= 1 << bit;
+                }
+                Tampering::Truncate(at) => {
+                    let bytes = bad.get_mut(&name).unwrap();
+                    bytes.truncate(at.index(bytes.len()));
+                }
+                Tampering::Extend(more) => bad.get_mut(&name).unwrap().extend_from_slice(more),
+                Tampering::Delete => {
+                    bad.remove(&name);
+                }
+                Tampering::SwapWith(other) => {
+                    let other = names[other.index(names.len())].clone();
+                    prop_assume!(good[&other] != good[&name]);
+                    bad.insert(name.clone(), good[&other].clone());
+                    bad.insert(other.clone(), good[&name].clone());
+                    named.push(other);
+                }
+                Tampering::ReplayFrom(other) => {
+                    let other = &names[other.index(names.len())];
+                    prop_assume!(good[*other] != good[&name]);
+                    bad.insert(name.clone(), good[*other].clone());
+                }
+                Tampering::Foreign(new) => {
+                    named = vec![format!("objects/{new}.bin")];
+                    bad.insert(named[0].clone(), b"not from here".to_vec());
+                }
+            }
+            write_all(&shop.store(), &bad);
+            let level = if deep { VerifyLevel::Content } else { VerifyLevel::Stored };
+            let found = runtime.block_on(findings(&shop, level));
+            prop_assert!(!found.is_empty(), "{tampering:?} of {name} was not noticed");
+            // The configuration is checked as one: whichever of its two objects was touched, its name or the refusal.
+            let configuration = name.starts_with("repository.");
+            let says =
+                found.iter().any(|(object, reason)| named.iter().any(|n| object == n || reason.contains(n.as_str())));
+            prop_assert!(says || configuration, "{tampering:?} of {name} was not named: {found:?}");
+            Ok(())
+        });
     write_all(&shop.store(), &good);
     assert_eq!(runtime.block_on(findings(&shop, VerifyLevel::Content)), [], "the original is still good");
     result.unwrap();
@@ -152,7 +164,11 @@ async fn a_store_that_was_signed_anew_is_refused() {
 
     // Or says that it is not encrypted.
     std::fs::remove_file(shop.store().join("repository.sig")).unwrap();
-    std::fs::write(shop.store().join("repository.json"), config.replace(id, shop.repository.id()).replace("\"age\"", "\"none\"")).unwrap();
+    std::fs::write(
+        shop.store().join("repository.json"),
+        config.replace(id, shop.repository.id()).replace("\"age\"", "\"none\""),
+    )
+    .unwrap();
     assert_eq!(shop.open().await.unwrap_err().kind(), ErrorKind::Untrusted);
 }
 
@@ -186,7 +202,11 @@ async fn single_records_that_were_forged_or_moved_are_named() {
     // One in the middle gone.
     std::fs::remove_file(shop.store().join(log[1])).unwrap();
     let report = verify(&shop, VerifyLevel::Stored, false).await.unwrap();
-    assert!(report.findings.iter().any(|f| f.kind == FindingKind::Deleted && f.object == *log[1]), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().any(|f| f.kind == FindingKind::Deleted && f.object == *log[1]),
+        "{:?}",
+        report.findings
+    );
 }
 
 #[tokio::test]
@@ -234,7 +254,10 @@ async fn each_key_opens_what_it_should_and_nothing_else() {
     let e = restore(host.clone(), "no.db").await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::KeyMissing);
     assert!(e.to_string().contains("owner-identity.txt"), "{e}");
-    assert_eq!(host.verify(None, VerifyOptions::new(VerifyLevel::Content)).await.unwrap_err().kind(), ErrorKind::KeyMissing);
+    assert_eq!(
+        host.verify(None, VerifyOptions::new(VerifyLevel::Content)).await.unwrap_err().kind(),
+        ErrorKind::KeyMissing
+    );
     // The owner: reads everything, signs nothing.
     let owner = open(shop.keys().without_writer().without_admin()).await.unwrap();
     restore(owner.clone(), "yes.db").await.unwrap();
@@ -300,7 +323,10 @@ async fn a_damaged_object_does_not_stop_an_unencrypted_repository() {
     let bytes = std::fs::read(&victim).unwrap();
     std::fs::write(&victim, &bytes[..bytes.len() / 2]).unwrap();
     let second = repository.backup(&source, BackupOptions::default()).await.unwrap();
-    repository.restore(&second, &backup_core::SqliteTarget::new(dir.path().join("r.db")), RestoreOptions::default()).await.unwrap();
+    repository
+        .restore(&second, &backup_core::SqliteTarget::new(dir.path().join("r.db")), RestoreOptions::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -360,7 +386,8 @@ async fn keys_without_trust_and_trust_without_its_keys_change_nothing() {
     for (from, file) in [(&shop, "owner-identity.txt"), (&shop, "trust.json"), (&stranger, "writer.key")] {
         std::fs::copy(from.path("keys").join(file), shop.path("mixed").join(file)).unwrap();
     }
-    let open = |keys: &str| Repository::open(Store::folder(shop.store()).unwrap(), Keys::load(shop.path(keys)).unwrap());
+    let open =
+        |keys: &str| Repository::open(Store::folder(shop.store()).unwrap(), Keys::load(shop.path(keys)).unwrap());
     let mixed = open("mixed").await.unwrap();
     let report = mixed.verify(None, VerifyOptions::new(VerifyLevel::Content)).await.unwrap();
     assert!(report.is_sound() && report.evidence.is_none());
@@ -369,7 +396,9 @@ async fn keys_without_trust_and_trust_without_its_keys_change_nothing() {
     let plain = tempfile::tempdir().unwrap();
     Repository::init_unencrypted(Store::folder(plain.path()).unwrap()).await.unwrap();
     std::fs::remove_file(shop.path("mixed/trust.json")).unwrap();
-    let e = Repository::open(Store::folder(plain.path()).unwrap(), Keys::load(shop.path("mixed")).unwrap()).await.unwrap_err();
+    let e = Repository::open(Store::folder(plain.path()).unwrap(), Keys::load(shop.path("mixed")).unwrap())
+        .await
+        .unwrap_err();
     assert_eq!(e.kind(), ErrorKind::KeyMissing, "{e}");
     // A second repository with the same keys would take away the first one's pin.
     let trust = std::fs::read(shop.path("keys/trust.json")).unwrap();

@@ -1,5 +1,7 @@
 //! Several writers at once, leases, dropped futures, and stores that say no.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
 mod support;
 
 use std::sync::Arc;
@@ -76,7 +78,8 @@ async fn two_writers_in_a_bucket_keep_the_chain() {
 
     let e = Repository::open(store("no-such-bucket", SECRET_KEY), keys.clone()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::StoreMissing, "{e}");
-    let e = Repository::init(store("no-such-bucket", SECRET_KEY), &mut Keys::generate().unwrap(), &[]).await.unwrap_err();
+    let e =
+        Repository::init(store("no-such-bucket", SECRET_KEY), &mut Keys::generate().unwrap(), &[]).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::StoreMissing, "{e}");
     let e = Repository::open(store(BUCKET, "wrong-secret"), keys).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::StoreDenied, "{e}");
@@ -107,7 +110,8 @@ async fn of_many_creates_of_one_key_one_wins_in_every_store() {
             let puts = (0..8u8).map(|n| {
                 let (store, path) = (Arc::clone(&store), path.clone());
                 tokio::spawn(async move {
-                    let create = PutOptions { mode: backup_core::object_store::PutMode::Create, ..PutOptions::default() };
+                    let create =
+                        PutOptions { mode: backup_core::object_store::PutMode::Create, ..PutOptions::default() };
                     store.put_opts(&path, PutPayload::from(vec![n; 10_000]), create).await
                 })
             });
@@ -124,7 +128,13 @@ async fn an_exclusive_lease_keeps_backups_out_and_says_who_and_until_when() {
     let lease = shop.repository.lease(LeaseMode::Exclusive, "a prune").await.unwrap();
     let e = shop.open().await.unwrap().backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Locked);
-    assert!(e.is_retryable() && e.to_string().contains("for a prune") && e.to_string().contains(&format!("process {}", std::process::id())) && e.to_string().contains("UTC"), "{e}");
+    assert!(
+        e.is_retryable()
+            && e.to_string().contains("for a prune")
+            && e.to_string().contains(&format!("process {}", std::process::id()))
+            && e.to_string().contains("UTC"),
+        "{e}"
+    );
     lease.release().await;
     shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
     // Shared ones get along with each other, and not with an exclusive one.
@@ -134,10 +144,15 @@ async fn an_exclusive_lease_keeps_backups_out_and_says_who_and_until_when() {
     shared.release().await;
     other.release().await;
     // One that ran out counts for nothing, on another machine as well.
-    std::fs::write(shop.store().join("locks/1700000000-exclusive-abc"), r#"{"host":"elsewhere","pid":1,"doing":"a prune","expires":"2023-11-14T22:13:20Z"}"#).unwrap();
+    std::fs::write(
+        shop.store().join("locks/1700000000-exclusive-abc"),
+        r#"{"host":"elsewhere","pid":1,"doing":"a prune","expires":"2023-11-14T22:13:20Z"}"#,
+    )
+    .unwrap();
     shop.repository.lease(LeaseMode::Exclusive, "a prune").await.unwrap().release().await;
     // One that has not does, even with a body that makes no sense.
-    std::fs::write(shop.store().join(format!("locks/{}-exclusive-abc", chrono::Utc::now().timestamp() + 200)), "?").unwrap();
+    std::fs::write(shop.store().join(format!("locks/{}-exclusive-abc", chrono::Utc::now().timestamp() + 200)), "?")
+        .unwrap();
     assert_eq!(shop.repository.lease(LeaseMode::Shared, "a backup").await.unwrap_err().kind(), ErrorKind::Locked);
 }
 
@@ -255,7 +270,10 @@ async fn no_plaintext_reaches_the_store() {
     let mut noise = vec![0u8; 64];
     fastrand::Rng::with_seed(5).fill(&mut noise);
     let secret = format!("SECRET-{}", noise.iter().map(|b| format!("{b:02x}")).collect::<String>());
-    support::sqlite3(&shop.path("shop.db"), &format!("CREATE TABLE very_private_table(x); INSERT INTO very_private_table VALUES ('{secret}')"));
+    support::sqlite3(
+        &shop.path("shop.db"),
+        &format!("CREATE TABLE very_private_table(x); INSERT INTO very_private_table VALUES ('{secret}')"),
+    );
     shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
     for (name, bytes) in files(&shop.store()) {
         for text in [secret.as_bytes(), b"very_private_table", b"INSERT INTO", b"shop.db"] {

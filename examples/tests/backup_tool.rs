@@ -1,6 +1,6 @@
 //! The `backup` tool as a shop's cron job meets it: exit codes, JSON, signals, kill -9.
 
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -41,7 +41,12 @@ impl Shop {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(tool("backup"));
-        command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
@@ -59,7 +64,19 @@ impl Shop {
 
     fn create(&self) -> Child {
         let store = self.store();
-        self.command(&["create", "--store", &store, "--keys", "keys", "--source", "shop=sqlite:shop.db", "--source", "dir:uploads"]).spawn().unwrap()
+        self.command(&[
+            "create",
+            "--store",
+            &store,
+            "--keys",
+            "keys",
+            "--source",
+            "shop=sqlite:shop.db",
+            "--source",
+            "dir:uploads",
+        ])
+        .spawn()
+        .unwrap()
     }
 }
 
@@ -68,7 +85,8 @@ fn code(output: &Output) -> i32 {
 }
 
 fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
 }
 
 fn text(output: &Output) -> String {
@@ -106,10 +124,26 @@ fn from_keygen_to_restore_with_the_codes_that_scripts_rely_on() {
     assert_eq!(code(&shop.on("status", &[])), 1, "nothing is backed up: that is not good");
     assert_eq!(code(&shop.on("verify", &[])), 1, "nothing to verify is no success");
     fill(&shop, 200);
-    let created = shop.on("create", &["--json", "--source", "shop=sqlite:shop.db", "--source", "dir:uploads", "--exclude", "products/000/**", "--label", "before the sale"]);
+    let created = shop.on(
+        "create",
+        &[
+            "--json",
+            "--source",
+            "shop=sqlite:shop.db",
+            "--source",
+            "dir:uploads",
+            "--exclude",
+            "products/000/**",
+            "--label",
+            "before the sale",
+        ],
+    );
     // --exclude is for directories only, and is not silently ignored for a database.
     assert_eq!(code(&created), 2, "{}", text(&created));
-    let created = shop.on("create", &["--json", "--source", "shop=sqlite:shop.db", "--source", "dir:uploads", "--label", "before the sale"]);
+    let created = shop.on(
+        "create",
+        &["--json", "--source", "shop=sqlite:shop.db", "--source", "dir:uploads", "--label", "before the sale"],
+    );
     assert_eq!(code(&created), 0, "{}", text(&created));
     let created = json(&created);
     assert_eq!(created["snapshots"].as_array().unwrap().len(), 2);
@@ -134,29 +168,65 @@ fn from_keygen_to_restore_with_the_codes_that_scripts_rely_on() {
     assert_eq!(code(&shop.on("restore", &["--snapshot", &id, "--target", "sqlite:r.db"])), 2, "not empty");
     assert_eq!(code(&shop.on("restore", &["--snapshot", &id, "--target", "sqlite:r.db", "--clean"])), 0);
     assert_eq!(code(&shop.on("restore", &["--snapshot", &id, "--target", "dir:r"])), 2, "another kind");
-    assert_eq!(code(&shop.on("restore", &["--snapshot", "before:2001-01-01T00:00:00Z", "--of", "shop", "--target", "sqlite:x.db"])), 2);
+    assert_eq!(
+        code(
+            &shop.on(
+                "restore",
+                &["--snapshot", "before:2001-01-01T00:00:00Z", "--of", "shop", "--target", "sqlite:x.db"]
+            )
+        ),
+        2
+    );
     assert_eq!(code(&shop.on("restore", &["--snapshot", &id, "--target", "discard:"])), 0);
 
     for out in ["backup-2026-01-15.sql", "backup-2026-01-15.sql.gz"] {
         let exported = shop.on("export", &["--snapshot", "latest", "--of", "shop", "--out", out]);
         assert_eq!(code(&exported), 0, "{}", text(&exported));
-        let load = format!("case {out} in *.gz) gzip -dc {out};; *) cat {out};; esac | sqlite3 -bail {out}.db > /dev/null; sqlite3 {out}.db 'SELECT count(*) FROM orders; PRAGMA integrity_check'");
+        let load = format!(
+            "case {out} in *.gz) gzip -dc {out};; *) cat {out};; esac | sqlite3 -bail {out}.db > /dev/null; sqlite3 {out}.db 'SELECT count(*) FROM orders; PRAGMA integrity_check'"
+        );
         let loaded = Command::new("bash").arg("-c").arg(load).current_dir(shop.dir.path()).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&loaded.stdout), "200\nok\n", "{}", text(&loaded));
     }
-    assert_eq!(code(&shop.on("export", &["--snapshot", "latest", "--of", "shop", "--out", "backup-2026-01-15.sql"])), 2, "never over another file");
+    assert_eq!(
+        code(&shop.on("export", &["--snapshot", "latest", "--of", "shop", "--out", "backup-2026-01-15.sql"])),
+        2,
+        "never over another file"
+    );
 
     std::fs::write(shop.path("rules.sql"), "-- every payment has its order\nSELECT 1 FROM payments p LEFT JOIN orders o ON o.id = p.order_id WHERE o.id IS NULL;\n").unwrap();
-    let drill = shop.on("drill", &["--snapshot", "latest", "--of", "shop", "--scratch", "sqlite:scratch.db", "--invariants", "rules.sql", "--rto", "4h", "--json"]);
+    let drill = shop.on(
+        "drill",
+        &[
+            "--snapshot",
+            "latest",
+            "--of",
+            "shop",
+            "--scratch",
+            "sqlite:scratch.db",
+            "--invariants",
+            "rules.sql",
+            "--rto",
+            "4h",
+            "--json",
+        ],
+    );
     assert_eq!(code(&drill), 0, "{}", text(&drill));
     assert_eq!(json(&drill)["invariants"][0]["outcome"], "holds");
     assert!(!shop.path("scratch.db").exists(), "a drill cleans up");
     std::fs::write(shop.path("rules.sql"), "-- no orphans\nSELECT 1 FROM order_items i LEFT JOIN orders o ON o.id = i.order_id WHERE o.id IS NULL;\n-- nonsense\nSELECT nothing;\n").unwrap();
-    let drill = shop.on("drill", &["--snapshot", "latest", "--of", "shop", "--scratch", "sqlite:scratch.db", "--invariants", "rules.sql"]);
+    let drill = shop.on(
+        "drill",
+        &["--snapshot", "latest", "--of", "shop", "--scratch", "sqlite:scratch.db", "--invariants", "rules.sql"],
+    );
     assert_eq!(code(&drill), 1, "broken and unknown rules are findings");
     assert!(text(&drill).contains("Broken(3)") && text(&drill).contains("Unknown"), "{}", text(&drill));
     assert!(!shop.path("scratch.db").exists());
-    assert_eq!(code(&shop.on("drill", &["--snapshot", "latest", "--of", "shop", "--scratch", "sqlite:shop.db"])), 2, "never in a place that is in use");
+    assert_eq!(
+        code(&shop.on("drill", &["--snapshot", "latest", "--of", "shop", "--scratch", "sqlite:shop.db"])),
+        2,
+        "never in a place that is in use"
+    );
     assert!(shop.path("shop.db").exists());
 }
 
@@ -168,11 +238,19 @@ fn what_goes_wrong_is_said_and_coded() {
     assert!(code(&missing) == 3 && text(&missing).contains("none.db"), "{}", text(&missing));
     // One source that fails does not take the others away.
     let half = shop.on("create", &["--source", "gone=sqlite:none.db", "--source", "sqlite:shop.db"]);
-    assert!(code(&half) == 3 && text(&half).contains("gone was NOT backed up") && text(&half).contains("shop: snapshot"), "{}", text(&half));
+    assert!(
+        code(&half) == 3 && text(&half).contains("gone was NOT backed up") && text(&half).contains("shop: snapshot"),
+        "{}",
+        text(&half)
+    );
     assert_eq!(code(&shop.on("create", &["--source", "ftp://user:hunter2@host"])), 2);
     assert!(!text(&shop.on("create", &["--source", "ftp://user:hunter2@host"])).contains("hunter2"));
     assert_eq!(code(&shop.on("create", &[])), 2, "no source");
-    assert_eq!(code(&shop.on("create", &["--source", "a=sqlite:shop.db", "--source", "a=dir:uploads"])), 2, "one name twice");
+    assert_eq!(
+        code(&shop.on("create", &["--source", "a=sqlite:shop.db", "--source", "a=dir:uploads"])),
+        2,
+        "one name twice"
+    );
     let nowhere = shop.run(&["list", "--store", "file:///no/such/place", "--keys", "keys"]);
     assert!(code(&nowhere) == 3 && text(&nowhere).contains("no such folder"), "{}", text(&nowhere));
     let store = shop.store();
@@ -183,7 +261,11 @@ fn what_goes_wrong_is_said_and_coded() {
     // A file that cannot be kept: a finding, and the snapshot is kept.
     let _socket = std::os::unix::net::UnixListener::bind(shop.path("uploads/socket")).unwrap();
     let found = shop.on("create", &["--source", "dir:uploads"]);
-    assert!(code(&found) == 1 && text(&found).contains("PROBLEM") && text(&found).contains("uploads/socket"), "{}", text(&found));
+    assert!(
+        code(&found) == 1 && text(&found).contains("PROBLEM") && text(&found).contains("uploads/socket"),
+        "{}",
+        text(&found)
+    );
     // A changed byte.
     let mut objects = Vec::new();
     walk(&shop.path("store/objects"), &mut objects);
@@ -271,7 +353,10 @@ fn fifty_kills_at_random_moments_leave_whole_snapshots_and_no_unnamed_debris() {
         assert!(output.status.success(), "round {round}: {}", text(&output));
         let mut files = Vec::new();
         walk(&shop.path("store"), &mut files);
-        let unnamed: Vec<_> = files.iter().filter(|f| f.to_string_lossy().contains('#') || f.starts_with(shop.path("store/locks"))).collect();
+        let unnamed: Vec<_> = files
+            .iter()
+            .filter(|f| f.to_string_lossy().contains('#') || f.starts_with(shop.path("store/locks")))
+            .collect();
         assert!(unnamed.is_empty(), "round {round}: {unnamed:?}");
     }
     assert!(killed >= 50, "only {killed} of {round} runs were killed before they ended");

@@ -66,8 +66,11 @@ impl Keys {
     pub fn load(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = directory.as_ref();
         if !directory.is_dir() {
-            return Err(Error::new(ErrorKind::KeyMissing, format!("{}: no such directory of keys", directory.display()))
-                .with_next_step("make one with `backup keygen --out DIRECTORY`, or name the one you have with --keys"));
+            return Err(Error::new(
+                ErrorKind::KeyMissing,
+                format!("{}: no such directory of keys", directory.display()),
+            )
+            .with_next_step("make one with `backup keygen --out DIRECTORY`, or name the one you have with --keys"));
         }
         let read = |name: &str| read_optional(&directory.join(name));
         let broken = |name: &str, why: String| {
@@ -99,9 +102,9 @@ impl Keys {
         };
         let trust = match read(TRUST_FILE)? {
             None => None,
-            Some(text) => Some(
-                serde_json::from_str(&text).map_err(|e| broken(TRUST_FILE, format!("not a trust file: {e}")))?,
-            ),
+            Some(text) => {
+                Some(serde_json::from_str(&text).map_err(|e| broken(TRUST_FILE, format!("not a trust file: {e}")))?)
+            }
         };
         Ok(Self { directory: Some(directory.to_owned()), owner, recipient, writer, admin, trust })
     }
@@ -232,8 +235,9 @@ impl Keys {
         let path = directory.join(SEEN_FILE);
         let Some(text) = read_optional(&path)? else { return Ok(Vec::new()) };
         serde_json::from_str(&text).map_err(|e| {
-            Error::new(ErrorKind::KeyWrong, format!("{}: {e}", path.display()))
-                .with_next_step("remove this file if you know why it is broken; it remembers how far the repository had come")
+            Error::new(ErrorKind::KeyWrong, format!("{}: {e}", path.display())).with_next_step(
+                "remove this file if you know why it is broken; it remembers how far the repository had come",
+            )
         })
     }
 
@@ -324,11 +328,7 @@ fn expect_kind(found: &str, wanted: &str) -> Result<(), String> {
 }
 
 fn parse_identity(text: &str) -> Result<OwnerIdentity, String> {
-    let line = text
-        .lines()
-        .map(str::trim)
-        .find(|l| !l.is_empty() && !l.starts_with('#'))
-        .ok_or("no identity in it")?;
+    let line = text.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with('#')).ok_or("no identity in it")?;
     line.parse().map(OwnerIdentity).map_err(|_| "not an age identity (AGE-SECRET-KEY-1…)".to_owned())
 }
 
@@ -365,7 +365,11 @@ fn write_private(path: &Path, bytes: &[u8], new: bool) -> Result<()> {
         let mut file = options.open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        if new { fs::hard_link(&temporary, path)?; } else { fs::rename(&temporary, path)?; }
+        if new {
+            fs::hard_link(&temporary, path)?;
+        } else {
+            fs::rename(&temporary, path)?;
+        }
         Ok(())
     };
     let written = write();

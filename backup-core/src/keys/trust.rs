@@ -66,10 +66,7 @@ impl Trust {
                 pem: writer.verify_key().to_pem()?,
                 recipient: writer.recipient().to_string(),
             }],
-            admins: vec![TrustedAdmin {
-                verify_key: admin.verify_key(),
-                pem: admin.verify_key().to_pem()?,
-            }],
+            admins: vec![TrustedAdmin { verify_key: admin.verify_key(), pem: admin.verify_key().to_pem()? }],
         })
     }
 

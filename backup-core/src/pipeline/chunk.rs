@@ -81,9 +81,8 @@ impl Cutter {
     fn boundary(&self, block: &[u8]) -> usize {
         let window = &block[..block.len().min(MAX)];
         let (small, large) = self.masks;
-        let (_, end) = cut_gear(
-            window, MIN, AVERAGE, MAX, small, large, small << 1, large << 1, &self.gear, &self.gear_shifted,
-        );
+        let (_, end) =
+            cut_gear(window, MIN, AVERAGE, MAX, small, large, small << 1, large << 1, &self.gear, &self.gear_shifted);
         if !self.lines || end == 0 || window[end - 1] == b'\n' {
             return end.max(1);
         }

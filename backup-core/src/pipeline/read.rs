@@ -138,9 +138,8 @@ impl EntryReader {
         chunks: impl Stream<Item = Result<ChunkRef>> + Send + 'a,
         entry: &'a EntryRecord,
     ) -> BoxStream<'a, Result<Bytes>> {
-        let counted = self.fetch_some(chunks).map(Some).chain(futures::stream::iter([None])).scan(
-            0u64,
-            move |seen, chunk| {
+        let counted =
+            self.fetch_some(chunks).map(Some).chain(futures::stream::iter([None])).scan(0u64, move |seen, chunk| {
                 let out = match chunk {
                     Some(Ok(bytes)) => {
                         *seen += bytes.len() as u64;
@@ -148,11 +147,12 @@ impl EntryReader {
                     }
                     Some(Err(e)) => Some(Err(e)),
                     None if *seen == entry.bytes => None,
-                    None => Some(Err(index_error(&entry.name, "it does not add up to the length in the signed record"))),
+                    None => {
+                        Some(Err(index_error(&entry.name, "it does not add up to the length in the signed record")))
+                    }
                 };
                 futures::future::ready(Some(out))
-            },
-        );
+            });
         counted.filter_map(futures::future::ready).boxed()
     }
 

@@ -108,7 +108,8 @@ pub(crate) fn unseal(
 }
 
 fn encrypt(plain: &[u8], recipients: &[Recipient]) -> Result<Vec<u8>> {
-    let failed = |e: String| Error::new(ErrorKind::Internal, format!("age could not encrypt: {e}; nothing was written"));
+    let failed =
+        |e: String| Error::new(ErrorKind::Internal, format!("age could not encrypt: {e}; nothing was written"));
     let encryptor = age::Encryptor::with_recipients(recipients.iter().map(|r| r.age() as &dyn age::Recipient))
         .map_err(|e| failed(e.to_string()))?;
     // Header and tags: about 200 bytes for each recipient and 16 for each 64 KiB.
@@ -125,8 +126,11 @@ fn decrypt(stored: &[u8], identities: &[&age::x25519::Identity], name: &str) -> 
     let mut reader = match decryptor.decrypt(identities.iter().map(|i| *i as &dyn age::Identity)) {
         Ok(reader) => reader,
         Err(age::DecryptError::NoMatchingKeys) => {
-            return Err(Error::new(ErrorKind::KeyWrong, format!("{name} was not encrypted to any of the keys at hand"))
-                .with_next_step("use the owner-identity.txt whose recipient this repository was made for"));
+            return Err(Error::new(
+                ErrorKind::KeyWrong,
+                format!("{name} was not encrypted to any of the keys at hand"),
+            )
+            .with_next_step("use the owner-identity.txt whose recipient this repository was made for"));
         }
         Err(e) => return Err(damaged(name, &format!("age cannot decrypt it: {e}"))),
     };

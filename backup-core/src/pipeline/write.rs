@@ -60,12 +60,8 @@ impl Known {
             }
         }
         let mut listed: HashMap<Digest, u64> = HashMap::new();
-        let wanted: HashSet<Digest> = known
-            .chunks
-            .values()
-            .map(|(object, _)| *object)
-            .chain(known.parts.values().map(|p| p.object))
-            .collect();
+        let wanted: HashSet<Digest> =
+            known.chunks.values().map(|(object, _)| *object).chain(known.parts.values().map(|p| p.object)).collect();
         let mut names = repository.store().list(layout::OBJECTS);
         while let Some((name, size)) = names.try_next().await? {
             if let layout::Name::Object(digest) = layout::parse(&name)
@@ -188,7 +184,12 @@ impl Writer {
                 }
                 Piece::EndUnit { members, fingerprint } => sink.end_unit(members, fingerprint).await?,
                 Piece::Reuse(wanted) => {
-                    let gone = || Error::new(ErrorKind::Source, format!("{name}: unit {wanted} of the previous snapshot is not there to be reused"));
+                    let gone = || {
+                        Error::new(
+                            ErrorKind::Source,
+                            format!("{name}: unit {wanted} of the previous snapshot is not there to be reused"),
+                        )
+                    };
                     let units = old_units.as_mut().ok_or_else(gone)?;
                     loop {
                         let (number, unit) = units.next().await.ok_or_else(gone)?;
@@ -212,23 +213,23 @@ impl Writer {
     async fn store_chunk(self: Arc<Self>, chunk: Chunk) -> Result<(ChunkRef, Fingerprint)> {
         let plain = chunk.bytes.len() as u64;
         let this = Arc::clone(&self);
-        let work = move || -> Result<(Digest, Fingerprint, Option<Sealed>, Option<(Digest, u64)>)> {
+        let work = move || -> Result<(Digest, Fingerprint, Content)> {
             let id = chunk_id(&this.id_key, &chunk.bytes);
             let fingerprint = chunk::fingerprint_of_lines(&chunk.bytes[chunk.rows.clone()]);
-            if let Some(found) = this.find(&id) {
-                return Ok((id, fingerprint, None, Some(found)));
-            }
-            Ok((id, fingerprint, Some(seal::seal(&chunk.bytes, this.level, &this.data)?), None))
+            let content = match this.find(&id) {
+                Some((object, stored)) => Content::Known { object, stored },
+                None => Content::New(seal::seal(&chunk.bytes, this.level, &this.data)?),
+            };
+            Ok((id, fingerprint, content))
         };
-        let (id, fingerprint, sealed, found) = self.workers.run(work).await??;
-        let (object, stored) = match (sealed, found) {
-            (Some(sealed), _) => {
+        let (id, fingerprint, content) = self.workers.run(work).await??;
+        let (object, stored) = match content {
+            Content::Known { object, stored } => (object, stored),
+            Content::New(sealed) => {
                 let place = self.put(sealed).await?;
                 lock(&self.fresh).insert(id, place);
                 place
             }
-            (None, Some(found)) => found,
-            (None, None) => return Err(Error::new(ErrorKind::Internal, "a chunk was neither stored nor found")),
         };
         self.progress.on(Event::Moved { plain, stored: 0 });
         Ok((ChunkRef { object, id, plain, stored }, fingerprint))
@@ -245,8 +246,11 @@ impl Writer {
             sealed = sealed.under_another_name()?;
             if !self.create(&sealed).await? {
                 let path = layout::object(&sealed.digest);
-                return Err(Error::new(ErrorKind::Damaged, format!("{path} is already in the store with other bytes than its name says"))
-                    .with_next_step("run `backup verify`; somebody or something changed the store"));
+                return Err(Error::new(
+                    ErrorKind::Damaged,
+                    format!("{path} is already in the store with other bytes than its name says"),
+                )
+                .with_next_step("run `backup verify`; somebody or something changed the store"));
             }
         }
         let stored = sealed.bytes.len() as u64;
@@ -282,6 +286,14 @@ impl Writer {
             }
         }
     }
+}
+
+/// What becomes of a chunk.
+enum Content {
+    /// The store has it.
+    Known { object: Digest, stored: u64 },
+    /// It has to be stored.
+    New(Sealed),
 }
 
 /// The id of a chunk: keyed BLAKE3 of its plaintext.
@@ -351,10 +363,8 @@ impl Sink {
             return Ok(());
         }
         let block = std::mem::take(&mut self.gathered).freeze();
-        let mut cutter = self
-            .cutter
-            .take()
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "an entry went on after an error"))?;
+        let mut cutter =
+            self.cutter.take().ok_or_else(|| Error::new(ErrorKind::Internal, "an entry went on after an error"))?;
         let (cutter, (chunks, rest)) = self
             .writer
             .workers

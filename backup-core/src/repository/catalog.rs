@@ -256,8 +256,13 @@ impl Repository {
         if let Some(trust) = self.trust().filter(|t| t.encrypted) {
             let signer = signing.map(Signing::verify_key);
             if !signer.is_some_and(|s| kind.may_be_signed_by(&s, trust)) {
-                return Err(Error::new(ErrorKind::KeyWrong, "this key is not one that trust.json names: what it signs would not count")
-                    .with_next_step("use the key that this repository was made with, or the trust.json that belongs to this one"));
+                return Err(Error::new(
+                    ErrorKind::KeyWrong,
+                    "this key is not one that trust.json names: what it signs would not count",
+                )
+                .with_next_step(
+                    "use the key that this repository was made with, or the trust.json that belongs to this one",
+                ));
             }
         }
         let json = serde_json::to_vec(content)

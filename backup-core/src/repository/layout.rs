@@ -51,7 +51,11 @@ pub(crate) enum Name {
     Configuration,
     Object(Digest),
     Record(u64),
-    Lock { expires: DateTime<Utc>, mode: LeaseMode, holder: String },
+    Lock {
+        expires: DateTime<Utc>,
+        mode: LeaseMode,
+        holder: String,
+    },
     /// Nothing that this crate writes.
     Foreign,
 }
@@ -100,7 +104,17 @@ mod tests {
             parse(lock(expires, LeaseMode::Exclusive, "ab-cd").as_ref()),
             Name::Lock { expires, mode: LeaseMode::Exclusive, holder: "ab-cd".into() }
         );
-        for foreign in ["", "x", "objects/ab/xx", "objects/cd/abab", "log/7", "log/000000000x", "log/0000000000", "log/00000000001", "locks/1-both-x"] {
+        for foreign in [
+            "",
+            "x",
+            "objects/ab/xx",
+            "objects/cd/abab",
+            "log/7",
+            "log/000000000x",
+            "log/0000000000",
+            "log/00000000001",
+            "locks/1-both-x",
+        ] {
             assert_eq!(parse(foreign), Name::Foreign, "{foreign}");
         }
     }

@@ -113,8 +113,11 @@ impl Lease {
     pub fn check(&self) -> Result<()> {
         // Not what the renewing task says: after the machine slept, it may not have woken yet.
         if (self.clock.0)().timestamp() >= self.expires.load(Ordering::SeqCst) {
-            return Err(Error::new(ErrorKind::Locked, "the lease on the repository ran out while this run was stopped")
-                .with_next_step("run it again; nothing was committed"));
+            return Err(Error::new(
+                ErrorKind::Locked,
+                "the lease on the repository ran out while this run was stopped",
+            )
+            .with_next_step("run it again; nothing was committed"));
         }
         Ok(())
     }

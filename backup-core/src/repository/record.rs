@@ -88,11 +88,14 @@ pub(crate) fn decode(bytes: &[u8], sequence: u64, repository: &str, trust: Optio
         bytes
     };
     let line = memchr::memchr(b'\n', body).ok_or_else(|| damaged(&name, "it has no first line"))?;
-    let envelope: Envelope =
-        serde_json::from_slice(&body[..line]).map_err(|e| damaged(&name, &format!("its first line is no record: {e}")))?;
+    let envelope: Envelope = serde_json::from_slice(&body[..line])
+        .map_err(|e| damaged(&name, &format!("its first line is no record: {e}")))?;
     if envelope.format != FORMAT {
-        return Err(Error::new(ErrorKind::Damaged, format!("{name} has format {}, this program reads {FORMAT}", envelope.format))
-            .with_next_step("use a newer version of this program"));
+        return Err(Error::new(
+            ErrorKind::Damaged,
+            format!("{name} has format {}, this program reads {FORMAT}", envelope.format),
+        )
+        .with_next_step("use a newer version of this program"));
     }
     if let (true, Some(trust)) = (signed, trust) {
         let signer = envelope
@@ -106,7 +109,10 @@ pub(crate) fn decode(bytes: &[u8], sequence: u64, repository: &str, trust: Optio
         }
     }
     if envelope.repository != repository {
-        return Err(untrusted(&name, &format!("it belongs to repository {}, not to {repository}", envelope.repository)));
+        return Err(untrusted(
+            &name,
+            &format!("it belongs to repository {}, not to {repository}", envelope.repository),
+        ));
     }
     if envelope.sequence != sequence {
         return Err(damaged(&name, &format!("it is record {}, moved or copied here", envelope.sequence)));
@@ -120,6 +126,7 @@ fn damaged(name: &object_store::path::Path, why: &str) -> Error {
 }
 
 fn untrusted(name: &object_store::path::Path, why: &str) -> Error {
-    Error::new(ErrorKind::Untrusted, format!("{name} is not to be trusted: {why}"))
-        .with_next_step("if the keys were changed on purpose, use the new trust.json; if not, somebody wrote to the store")
+    Error::new(ErrorKind::Untrusted, format!("{name} is not to be trusted: {why}")).with_next_step(
+        "if the keys were changed on purpose, use the new trust.json; if not, somebody wrote to the store",
+    )
 }

@@ -285,9 +285,10 @@ fn classify(error: &object_store::Error) -> (ErrorKind, Option<&'static str>) {
         e if e.to_string().contains("NoSuchBucket") => ErrorKind::StoreMissing,
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => ErrorKind::StoreDenied,
         E::NotFound { .. } => ErrorKind::StoreMissing,
-        E::NotSupported { .. } | E::NotImplemented { .. } | E::InvalidPath { .. } | E::UnknownConfigurationKey { .. } => {
-            ErrorKind::Config
-        }
+        E::NotSupported { .. }
+        | E::NotImplemented { .. }
+        | E::InvalidPath { .. }
+        | E::UnknownConfigurationKey { .. } => ErrorKind::Config,
         _ => ErrorKind::StoreUnavailable,
     };
     (kind, advice(kind))
@@ -298,7 +299,9 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::StoreFull => Some("make room or name another store; nothing was committed"),
         ErrorKind::StoreDenied => Some("check the credentials, and that they may put, get and list"),
         ErrorKind::StoreMissing => Some("check the name; make the bucket or folder first"),
-        ErrorKind::StoreUnavailable => Some("check the network and the store, then run it again; nothing was committed"),
+        ErrorKind::StoreUnavailable => {
+            Some("check the network and the store, then run it again; nothing was committed")
+        }
         _ => None,
     }
 }
@@ -340,7 +343,10 @@ mod tests {
         let e = Store::from_url("file:///no/such/folder").unwrap_err();
         assert_eq!(e.kind(), ErrorKind::StoreMissing);
         assert!(e.to_string().contains("/no/such/folder"));
-        assert_eq!(Store::from_url("ftp://user:secret@x").unwrap_err().to_string(), "store ftp:…: this kind of store is not known");
+        assert_eq!(
+            Store::from_url("ftp://user:secret@x").unwrap_err().to_string(),
+            "store ftp:…: this kind of store is not known"
+        );
     }
 
     #[test]

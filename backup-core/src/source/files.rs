@@ -368,13 +368,7 @@ impl Bundle {
     }
 }
 
-fn read_tree(
-    root: &Path,
-    exclude: &GlobSet,
-    files: &FileKeys,
-    body: &Body<'_>,
-    problems: &mut Problems,
-) -> Result<()> {
+fn read_tree(root: &Path, exclude: &GlobSet, files: &FileKeys, body: &Body<'_>, problems: &mut Problems) -> Result<()> {
     let mut tar = Vec::new();
     let mut fingerprint = Fingerprint::EMPTY;
     for found in Walk::new(root, exclude)? {

@@ -88,7 +88,10 @@ impl Source for SqliteSource {
         if let Some(name) = schema.unwritable() {
             return Err(Error::new(
                 ErrorKind::Source,
-                format!("{}: the name {name:?} holds a line break, and a row under it cannot be written as one line", self.path.display()),
+                format!(
+                    "{}: the name {name:?} holds a line break, and a row under it cannot be written as one line",
+                    self.path.display()
+                ),
             )
             .with_next_step("rename the table or column: ALTER TABLE … RENAME …"));
         }
@@ -177,10 +180,7 @@ async fn pump(
     entries: mpsc::Sender<Result<Entry>>,
 ) -> Result<()> {
     let unheard = || Error::new(ErrorKind::Source, format!("reading {} was broken off", path.display()));
-    let texts = [
-        (SETTINGS, schema.settings()),
-        ("schema/pre-data", schema.pre_data()),
-    ];
+    let texts = [(SETTINGS, schema.settings()), ("schema/pre-data", schema.pre_data())];
     for (name, text) in texts {
         let body = open(&entries, name, EntryKind::PreData, "schema").await.ok_or_else(unheard)?;
         body.send(Ok(Bytes::from(text).into())).await.map_err(|_| unheard())?;
@@ -209,9 +209,11 @@ async fn pump(
 
 async fn open(entries: &mpsc::Sender<Result<Entry>>, name: &str, kind: EntryKind, subject: &str) -> Option<Bodies> {
     let (send, receive) = mpsc::channel(4);
-    let body = futures::stream::unfold(receive, |mut receive| async move {
-        receive.recv().await.map(|piece| (piece, receive))
-    });
+    let body =
+        futures::stream::unfold(
+            receive,
+            |mut receive| async move { receive.recv().await.map(|piece| (piece, receive)) },
+        );
     entries.send(Ok(Entry::new(name, kind, subject, body))).await.ok()?;
     Some(send)
 }

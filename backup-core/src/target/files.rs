@@ -30,7 +30,6 @@ use crate::pipeline::blocking;
 use crate::source::Source;
 use crate::source::files::{FilesSource, KIND, REPLACED, STAGING, header_mtime};
 
-
 /// A directory, existing or not.
 #[derive(Debug, Clone)]
 pub struct FilesTarget {
@@ -172,7 +171,8 @@ impl Intake for FilesIntake {
     async fn take(&self, entry: &EntryRecord, mut body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
         let (send, receive) = mpsc::channel::<Bytes>(4);
         let (staged, only, kind) = (Arc::clone(&self.staged), self.only.clone(), entry.kind);
-        let unpack = blocking(move || unpack(ChannelReader { receive, open: Bytes::new() }, &staged, only.as_ref(), kind));
+        let unpack =
+            blocking(move || unpack(ChannelReader { receive, open: Bytes::new() }, &staged, only.as_ref(), kind));
         let feed = async move {
             while let Some(bytes) = body.next().await {
                 // If nobody listens the unpacking failed, and says why itself.
@@ -272,7 +272,11 @@ fn put_back(root: &Path) -> Result<()> {
         if place.symlink_metadata().is_ok() {
             return Err(Error::new(
                 ErrorKind::TargetNotEmpty,
-                format!("{} holds what an interrupted restore took out of its place, and {} is there as well", replaced.display(), place.display()),
+                format!(
+                    "{} holds what an interrupted restore took out of its place, and {} is there as well",
+                    replaced.display(),
+                    place.display()
+                ),
             )
             .with_next_step("look at both, and move away the one you do not want"));
         }
@@ -362,14 +366,17 @@ fn unpack(reader: ChannelReader, staged: &Staged, only: Option<&Only>, kind: Ent
                 late.directories.push((relative, facts));
             }
             (EntryKind::Tree, EntryType::Symlink) => {
-                let target = entry.link_name_bytes().ok_or_else(|| damaged(io::Error::other("a link has no target")))?;
+                let target =
+                    entry.link_name_bytes().ok_or_else(|| damaged(io::Error::other("a link has no target")))?;
                 let target = PathBuf::from(OsStr::from_bytes(&target));
                 if let Some(parent) = staging.join(&relative).parent() {
                     fs::create_dir_all(parent).map_err(|e| failed(parent, "cannot be made", e))?;
                 }
                 late.links.push((relative, target, facts));
             }
-            (_, other) => return Err(damaged(io::Error::other(format!("a member of type {other:?} has no place here")))),
+            (_, other) => {
+                return Err(damaged(io::Error::other(format!("a member of type {other:?} has no place here"))));
+            }
         }
     }
     Ok(())
@@ -415,7 +422,11 @@ fn set_time(path: &Path, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
 
 fn system_time((seconds, nanoseconds): (i64, u32)) -> io::Result<SystemTime> {
     let whole = Duration::from_secs(seconds.unsigned_abs());
-    let base = if seconds >= 0 { SystemTime::UNIX_EPOCH.checked_add(whole) } else { SystemTime::UNIX_EPOCH.checked_sub(whole) };
+    let base = if seconds >= 0 {
+        SystemTime::UNIX_EPOCH.checked_add(whole)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_sub(whole)
+    };
     base.and_then(|t| t.checked_add(Duration::from_nanos(nanoseconds.into())))
         .ok_or_else(|| io::Error::other("a file's time is out of range"))
 }
@@ -427,7 +438,10 @@ fn check_inside(relative: &Path) -> Result<()> {
     if inside && !ours && !relative.as_os_str().is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Damaged, format!("the snapshot names a file outside of its root: {}", relative.display())))
+    Err(Error::new(
+        ErrorKind::Damaged,
+        format!("the snapshot names a file outside of its root: {}", relative.display()),
+    ))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

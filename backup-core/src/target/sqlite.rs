@@ -19,8 +19,8 @@ use tokio::sync::Mutex;
 use super::{Filling, Intake, Invariant, InvariantOutcome, Only, Target, named_statements};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
-use crate::source::sqlite::{ENCODING, JOURNAL_MODE, KIND, Object, ObjectKind, SETTINGS, SqliteSource, objects_of};
 use crate::source::Source;
+use crate::source::sqlite::{ENCODING, JOURNAL_MODE, KIND, Object, ObjectKind, SETTINGS, SqliteSource, objects_of};
 use crate::sql;
 
 /// The largest text of definitions that is taken into memory, in bytes.
@@ -68,15 +68,21 @@ impl Target for SqliteTarget {
         let mut db = connect(&path, fresh).await?;
         if fresh {
             // Nobody else sees the file before it is complete, and a failed one is thrown away.
-            run(&mut db, "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE", &path).await?;
+            run(&mut db, "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE", &path)
+                .await?;
         }
         // What breaks a CHECK in the source is restored as it was: a backup is no judge.
-        run(&mut db, "PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA cache_size=-16384", &path).await?;
+        run(&mut db, "PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON; PRAGMA cache_size=-16384", &path)
+            .await?;
         let mut there = None;
         if !fresh {
             run(&mut db, "BEGIN IMMEDIATE", &path).await?;
             let mut encoding = String::new();
-            if let Some(name) = sqlx::query_scalar::<_, String>("PRAGMA encoding").fetch_optional(&mut db).await.map_err(|e| failed(&path, e))? {
+            if let Some(name) = sqlx::query_scalar::<_, String>("PRAGMA encoding")
+                .fetch_optional(&mut db)
+                .await
+                .map_err(|e| failed(&path, e))?
+            {
                 encoding = name;
             }
             there = Some(encoding);
@@ -238,9 +244,12 @@ impl SqliteIntake {
         })?;
         for statement in batches(text) {
             sqlx::raw_sql(sql::trusted(statement)).execute(&mut *db).await.map_err(|e| {
-                Error::new(ErrorKind::Target, format!("rows of {} could not be loaded into {}: {e}", entry.subject, self.path.display()))
-                    .with_next_step("see the cause; nothing of this restore was kept")
-                    .with_source(e)
+                Error::new(
+                    ErrorKind::Target,
+                    format!("rows of {} could not be loaded into {}: {e}", entry.subject, self.path.display()),
+                )
+                .with_next_step("see the cause; nothing of this restore was kept")
+                .with_source(e)
             })?;
         }
         Ok(())
@@ -259,9 +268,8 @@ impl SqliteIntake {
             all.extend_from_slice(&bytes);
             Ok(all)
         });
-        let text = String::from_utf8(text.await?).map_err(|e| {
-            Error::new(ErrorKind::Damaged, format!("{} is not valid UTF-8", entry.name)).with_source(e)
-        })?;
+        let text = String::from_utf8(text.await?)
+            .map_err(|e| Error::new(ErrorKind::Damaged, format!("{} is not valid UTF-8", entry.name)).with_source(e))?;
         for object in objects_of(&text)? {
             if object.kind == ObjectKind::Session && object.sql == format!("{JOURNAL_MODE}wal;\n") {
                 self.wal.store(true, Ordering::Relaxed);
@@ -272,7 +280,11 @@ impl SqliteIntake {
                 // Rows that are written byte by byte would be read as other characters.
                 return Err(Error::new(
                     ErrorKind::Target,
-                    format!("{} stores text as {there}, the snapshot as {}", self.path.display(), wanted.trim_end_matches(";\n")),
+                    format!(
+                        "{} stores text as {there}, the snapshot as {}",
+                        self.path.display(),
+                        wanted.trim_end_matches(";\n")
+                    ),
                 )
                 .with_next_step("restore to a new file, and put that in its place"));
             }
@@ -321,7 +333,9 @@ fn batches(text: &str) -> impl Iterator<Item = String> {
         let mut statement = first.to_owned();
         let Some(head) = head(first) else { return Some(statement) };
         statement.truncate(first.len() - 1);
-        while let Some(line) = lines.next_if(|line| statement.len() < BATCH && line.starts_with(head) && line.ends_with(");")) {
+        while let Some(line) =
+            lines.next_if(|line| statement.len() < BATCH && line.starts_with(head) && line.ends_with(");"))
+        {
             statement.push(',');
             statement.push_str(&line[head.len()..line.len() - 1]);
         }
@@ -336,7 +350,8 @@ fn head(line: &str) -> Option<&str> {
         return None;
     }
     // The first one that is not part of a quoted name.
-    let at = line.match_indices(WORD).map(|(at, _)| at).find(|at| line[..*at].matches('"').count() % 2 == 0)?;
+    let at =
+        line.match_indices(WORD).map(|(at, _)| at).find(|at| line[..*at].matches('"').count().is_multiple_of(2))?;
     Some(&line[..at + WORD.len() - 1])
 }
 
@@ -378,8 +393,11 @@ async fn make_room(db: &mut SqliteConnection, filling: &Filling, path: &Path) ->
         }
     }
     if let Some((kind, name)) = there.first().filter(|_| !filling.clean) {
-        return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} already holds the {kind} {name}", path.display()))
-            .with_next_step("restore to a new file, or say --clean to replace what is there"));
+        return Err(Error::new(
+            ErrorKind::TargetNotEmpty,
+            format!("{} already holds the {kind} {name}", path.display()),
+        )
+        .with_next_step("restore to a new file, or say --clean to replace what is there"));
     }
     if filling.only.is_none() {
         run(db, "DROP TABLE IF EXISTS sqlite_stat1; DROP TABLE IF EXISTS sqlite_stat4", path).await?;
@@ -443,12 +461,17 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn failed(path: &Path, e: sqlx::Error) -> Error {
     let damaged = matches!(&e, sqlx::Error::Database(d) if d.code().is_some_and(|c| c == "11" || c == "26"));
     if damaged {
-        return Error::new(ErrorKind::Target, format!("{} is damaged, so that nothing can be restored into it: {e}", path.display()))
-            .with_next_step("move the file and its -wal and -shm away, and restore to a new file of that name")
-            .with_source(e);
+        return Error::new(
+            ErrorKind::Target,
+            format!("{} is damaged, so that nothing can be restored into it: {e}", path.display()),
+        )
+        .with_next_step("move the file and its -wal and -shm away, and restore to a new file of that name")
+        .with_source(e);
     }
     Error::new(ErrorKind::Target, format!("the SQLite database {} could not be written: {e}", path.display()))
-        .with_next_step("check the disk, the rights, and that no other program holds it locked; nothing of this restore was kept")
+        .with_next_step(
+            "check the disk, the rights, and that no other program holds it locked; nothing of this restore was kept",
+        )
         .with_source(e)
 }
 

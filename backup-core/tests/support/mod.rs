@@ -1,6 +1,6 @@
 //! What the tests share.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -72,7 +72,11 @@ pub fn sqlite3(db: &Path, sql: &str) -> String {
 
 /// The whole database as its own client writes it, rowids included.
 pub fn dump(db: &Path) -> Vec<u8> {
-    let output = Command::new("sqlite3").arg(db).arg(".dump --preserve-rowids").output().expect("these tests need sqlite3: apt-get install sqlite3");
+    let output = Command::new("sqlite3")
+        .arg(db)
+        .arg(".dump --preserve-rowids")
+        .output()
+        .expect("these tests need sqlite3: apt-get install sqlite3");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stdout.ends_with(b"COMMIT;\n"), "the dump is whole");
     output.stdout
@@ -104,7 +108,10 @@ pub fn tree(root: &Path) -> BTreeMap<Vec<u8>, (u32, i64, i64, Vec<u8>)> {
             Vec::new()
         };
         let mode = if m.is_symlink() { 0 } else { m.mode() };
-        out.insert(path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec(), (mode, m.mtime(), m.mtime_nsec(), content));
+        out.insert(
+            path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec(),
+            (mode, m.mtime(), m.mtime_nsec(), content),
+        );
     }
     out
 }

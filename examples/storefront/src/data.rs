@@ -11,32 +11,98 @@ const DAY: i64 = 86_400;
 const BATCH: usize = 400;
 
 const FIRST: [&str; 24] = [
-    "Amara", "Ben", "Chidi", "Dija", "Elena", "Farid", "Grace", "Hana", "Ines", "Jonas", "Kemi", "Lars", "Maja", "Nneka",
-    "Olu", "Petra", "Quentin", "Rosa", "Søren", "Tunde", "Uche", "Vera", "Wanjiru", "Zoë",
+    "Amara", "Ben", "Chidi", "Dija", "Elena", "Farid", "Grace", "Hana", "Ines", "Jonas", "Kemi", "Lars", "Maja",
+    "Nneka", "Olu", "Petra", "Quentin", "Rosa", "Søren", "Tunde", "Uche", "Vera", "Wanjiru", "Zoë",
 ];
 const LAST: [&str; 20] = [
     "Adeyemi", "Bauer", "Costa", "D'Angelo", "Eze", "Fischer", "García", "Hansen", "Ibrahim", "Jansen", "Kowalski",
     "Lopez", "Müller", "Nwosu", "O'Brien", "Popescu", "Rossi", "Schmidt", "Taylor", "Yılmaz",
 ];
 const STREETS: [&str; 10] = [
-    "Allen Avenue", "Broad Street", "Church Road", "Dock Lane", "Elm Street", "Harbour Way", "King's Parade", "Market Square",
-    "Rue de la Paix", "Schloßallee",
+    "Allen Avenue",
+    "Broad Street",
+    "Church Road",
+    "Dock Lane",
+    "Elm Street",
+    "Harbour Way",
+    "King's Parade",
+    "Market Square",
+    "Rue de la Paix",
+    "Schloßallee",
 ];
 const CITIES: [(&str, &str); 8] = [
-    ("Lagos", "NG"), ("London", "GB"), ("Berlin", "DE"), ("Paris", "FR"), ("Abuja", "NG"), ("Leeds", "GB"), ("Wien", "AT"), ("Porto", "PT"),
+    ("Lagos", "NG"),
+    ("London", "GB"),
+    ("Berlin", "DE"),
+    ("Paris", "FR"),
+    ("Abuja", "NG"),
+    ("Leeds", "GB"),
+    ("Wien", "AT"),
+    ("Porto", "PT"),
 ];
 const ADJECTIVES: [&str; 16] = [
-    "Golden", "Silver", "Handmade", "Vintage", "Slim", "Woven", "Beaded", "Classic", "Bold", "Delicate", "Royal", "Coral",
-    "Ivory", "Emerald", "Midnight", "Sunset",
+    "Golden", "Silver", "Handmade", "Vintage", "Slim", "Woven", "Beaded", "Classic", "Bold", "Delicate", "Royal",
+    "Coral", "Ivory", "Emerald", "Midnight", "Sunset",
 ];
 const NOUNS: [&str; 16] = [
-    "necklace", "bracelet", "ring", "earrings", "anklet", "brooch", "scarf", "clutch", "belt", "hairpin", "watch", "purse",
-    "bangle", "choker", "cufflinks", "pendant",
+    "necklace",
+    "bracelet",
+    "ring",
+    "earrings",
+    "anklet",
+    "brooch",
+    "scarf",
+    "clutch",
+    "belt",
+    "hairpin",
+    "watch",
+    "purse",
+    "bangle",
+    "choker",
+    "cufflinks",
+    "pendant",
 ];
 const WORDS: [&str; 40] = [
-    "soft", "made", "with", "care", "from", "recycled", "brass", "and", "glass", "beads", "in", "our", "own", "workshop",
-    "light", "enough", "for", "every", "day", "a", "gift", "that", "lasts", "comes", "its", "box", "adjustable", "clasp",
-    "nickel", "free", "polished", "by", "hand", "inspired", "coastal", "colours", "wear", "it", "alone", "layered",
+    "soft",
+    "made",
+    "with",
+    "care",
+    "from",
+    "recycled",
+    "brass",
+    "and",
+    "glass",
+    "beads",
+    "in",
+    "our",
+    "own",
+    "workshop",
+    "light",
+    "enough",
+    "for",
+    "every",
+    "day",
+    "a",
+    "gift",
+    "that",
+    "lasts",
+    "comes",
+    "its",
+    "box",
+    "adjustable",
+    "clasp",
+    "nickel",
+    "free",
+    "polished",
+    "by",
+    "hand",
+    "inspired",
+    "coastal",
+    "colours",
+    "wear",
+    "it",
+    "alone",
+    "layered",
 ];
 const AGENTS: [&str; 5] = [
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_2 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1",
@@ -136,7 +202,10 @@ pub(crate) fn scattered(size: Size, seed: u64, every: u64, emit: &mut dyn FnMut(
 }
 
 fn people(size: Size, rng: &mut Rng, emit: &mut dyn FnMut(String)) {
-    let mut rows = Rows::new("customers(id, email, name, phone, password_hash, marketing_consent, birthday, created_at, note)", emit);
+    let mut rows = Rows::new(
+        "customers(id, email, name, phone, password_hash, marketing_consent, birthday, created_at, note)",
+        emit,
+    );
     for id in 1..=size.customers() {
         let (first, last) = (pick(rng, &FIRST), pick(rng, &LAST));
         let phone = match rng.u8(0..3) {
@@ -144,10 +213,19 @@ fn people(size: Size, rng: &mut Rng, emit: &mut dyn FnMut(String)) {
             1 => "''".to_owned(),
             _ => format!("'+44 7{:09}'", rng.u32(0..999_999_999)),
         };
-        let note = if rng.u8(0..40) == 0 { format!("'Prefers {}.\nCall first: it''s complicated 🎁'", sentence(rng, 3)) } else { "NULL".into() };
+        let note = if rng.u8(0..40) == 0 {
+            format!("'Prefers {}.\nCall first: it''s complicated 🎁'", sentence(rng, 3))
+        } else {
+            "NULL".into()
+        };
         rows.add(format_args!(
             "{id}, '{}.{}{id}@example.com', '{first} {}', {phone}, '$2y$12${:022x}{:031x}', {}, {}, '{}', {note}",
-            ascii(first), ascii(last), quoted(last), rng.u64(..), rng.u128(..) >> 8, u8::from(rng.bool()),
+            ascii(first),
+            ascii(last),
+            quoted(last),
+            rng.u64(..),
+            rng.u128(..) >> 8,
+            u8::from(rng.bool()),
             if rng.bool() { format!("'{}'", date(rng.i64(-200_000_000..1_100_000_000))) } else { "NULL".into() },
             time(NOW - rng.i64(0..900) * DAY - rng.i64(0..DAY)),
         ));
@@ -157,25 +235,39 @@ fn people(size: Size, rng: &mut Rng, emit: &mut dyn FnMut(String)) {
     for id in 1..=size.customers() {
         let (city, country) = CITIES[rng.usize(0..CITIES.len())];
         let street = pick(rng, &STREETS);
-        rows.add(format_args!("{id}, 'shipping', '{} {}', '{city}', '{:05}', '{country}'", rng.u8(1..200), quoted(street), rng.u32(0..99_999)));
+        rows.add(format_args!(
+            "{id}, 'shipping', '{} {}', '{city}', '{:05}', '{country}'",
+            rng.u8(1..200),
+            quoted(street),
+            rng.u32(0..99_999)
+        ));
     }
     drop(rows);
     let mut rows = Rows::new("admin_users(username, email, password_hash, role, last_login_at, two_factor)", emit);
-    rows.add(format_args!("'dija', 'dija@example.com', '$2y$12$abcdefghijklmnopqrstuvabcdefghijklmnopqrstuvwxyz01234', 'owner', '{}', 1", time(NOW - 3600)));
+    rows.add(format_args!(
+        "'dija', 'dija@example.com', '$2y$12$abcdefghijklmnopqrstuvabcdefghijklmnopqrstuvwxyz01234', 'owner', '{}', 1",
+        time(NOW - 3600)
+    ));
     rows.add(format_args!("'support', 'support@example.com', '$2y$12$abcdefghijklmnopqrstuvzyxwvutsrqponmlkjihgfedcba43210', 'editor', '{}', 0", time(NOW - 90 * DAY)));
     rows.add(format_args!("'old-agency', 'agency@example.com', '5f4dcc3b5aa765d61d8327deb882cf99', 'admin', NULL, 0"));
 }
 
 fn catalogue(size: Size, rng: &mut Rng, facts: &mut Facts, emit: &mut dyn FnMut(String)) {
-    let mut rows = Rows::new("products(id, slug, title, description, category, weight_kg, meta_description, active, created_at)", emit);
+    let mut rows = Rows::new(
+        "products(id, slug, title, description, category, weight_kg, meta_description, active, created_at)",
+        emit,
+    );
     for id in 1..=size.products() {
         let (adjective, noun) = (pick(rng, &ADJECTIVES), pick(rng, &NOUNS));
         let words = rng.usize(20..60);
         rows.add(format_args!(
             "{id}, '{}-{noun}-{id}', '{adjective} {noun}', '{}', '{noun}s', {:.3}, {}, {}, '{}'",
-            adjective.to_lowercase(), sentence(rng, words), rng.f64() * 2.0,
+            adjective.to_lowercase(),
+            sentence(rng, words),
+            rng.f64() * 2.0,
             if rng.u8(0..10) == 0 { "NULL".into() } else { format!("'{}'", sentence(rng, 12)) },
-            u8::from(rng.u8(0..20) > 0), time(NOW - rng.i64(0..1000) * DAY),
+            u8::from(rng.u8(0..20) > 0),
+            time(NOW - rng.i64(0..1000) * DAY),
         ));
     }
     drop(rows);
@@ -186,7 +278,10 @@ fn catalogue(size: Size, rng: &mut Rng, facts: &mut Facts, emit: &mut dyn FnMut(
         let stock = if low { rng.u32(0..5) } else { rng.u32(5..400) };
         rows.add(format_args!(
             "{id}, {}, 'SKU-{id:06}', '{}', {}.{:02}, {stock}, 5",
-            (id - 1) / 3 + 1, ["small", "medium", "large"][(id % 3) as usize], rng.u32(4..250), rng.u8(0..100),
+            (id - 1) / 3 + 1,
+            ["small", "medium", "large"][(id % 3) as usize],
+            rng.u32(4..250),
+            rng.u8(0..100),
         ));
     }
     drop(rows);
@@ -194,11 +289,22 @@ fn catalogue(size: Size, rng: &mut Rng, facts: &mut Facts, emit: &mut dyn FnMut(
     for n in 0..size.products() / 2 {
         let status = if n % 7 == 0 { "pending" } else { "approved" };
         let words = rng.usize(6..25);
-        rows.add(format_args!("{}, {}, {}, '{}', '{status}', '{}'", rng.u64(1..=size.customers()), rng.u64(1..=size.products()), rng.u8(1..6), sentence(rng, words), time(NOW - rng.i64(0..300) * DAY)));
+        rows.add(format_args!(
+            "{}, {}, {}, '{}', '{status}', '{}'",
+            rng.u64(1..=size.customers()),
+            rng.u64(1..=size.products()),
+            rng.u8(1..6),
+            sentence(rng, words),
+            time(NOW - rng.i64(0..300) * DAY)
+        ));
     }
     drop(rows);
     let mut rows = Rows::new("banners(title, image, position, starts_at, ends_at)", emit);
-    rows.add(format_args!("'New Year sale', 'banners/new-year.jpg', 1, '{}', '{}'", time(NOW - 20 * DAY), time(NOW - 5 * DAY)));
+    rows.add(format_args!(
+        "'New Year sale', 'banners/new-year.jpg', 1, '{}', '{}'",
+        time(NOW - 20 * DAY),
+        time(NOW - 5 * DAY)
+    ));
     rows.add(format_args!("'Valentine''s preview', 'banners/valentine.jpg', 1, '{}', NULL", time(NOW - 2 * DAY)));
 }
 
@@ -209,7 +315,8 @@ fn orders(from: u64, count: u64, size: Size, rng: &mut Rng, facts: &mut Facts, e
         NOW - 3600 - age * 400
     };
     let states: Vec<u8> = (0..count).map(|_| rng.u8(0..100)).collect();
-    let mut rows = Rows::new("orders(id, number, customer_id, status, currency, shipping, placed_at, shipped_at, ip, note)", emit);
+    let mut rows =
+        Rows::new("orders(id, number, customer_id, status, currency, shipping, placed_at, shipped_at, ip, note)", emit);
     for (n, state) in states.iter().enumerate() {
         let id = from + n as u64;
         let status = match state {
@@ -218,11 +325,17 @@ fn orders(from: u64, count: u64, size: Size, rng: &mut Rng, facts: &mut Facts, e
             5..=12 => "paid",
             _ => "shipped",
         };
-        let shipped = if status == "shipped" { format!("'{}'", time(at(id) + rng.i64(3600..3 * DAY))) } else { "NULL".into() };
+        let shipped =
+            if status == "shipped" { format!("'{}'", time(at(id) + rng.i64(3600..3 * DAY))) } else { "NULL".into() };
         let note = if rng.u8(0..30) == 0 { format!("'{}'", sentence(rng, 8)) } else { "NULL".into() };
         rows.add(format_args!(
             "{id}, 'DA-{id:08}', {}, '{status}', 'GBP', {}, '{}', {shipped}, '10.{}.{}.{}', {note}",
-            rng.u64(1..=size.customers()), ["0", "3.95", "7.5"][rng.usize(0..3)], time(at(id)), rng.u8(..), rng.u8(..), rng.u8(..),
+            rng.u64(1..=size.customers()),
+            ["0", "3.95", "7.5"][rng.usize(0..3)],
+            time(at(id)),
+            rng.u8(..),
+            rng.u8(..),
+            rng.u8(..),
         ));
     }
     drop(rows);
@@ -232,19 +345,30 @@ fn orders(from: u64, count: u64, size: Size, rng: &mut Rng, facts: &mut Facts, e
             let (adjective, noun) = (pick(rng, &ADJECTIVES), pick(rng, &NOUNS));
             rows.add(format_args!(
                 "{}, {}, '{adjective} {noun}', {}, {}.{:02}",
-                from + n, rng.u64(1..=size.products() * 3), rng.u8(1..4), rng.u32(4..250), rng.u8(0..100)
+                from + n,
+                rng.u64(1..=size.products() * 3),
+                rng.u8(1..4),
+                rng.u32(4..250),
+                rng.u8(0..100)
             ));
         }
     }
     drop(rows);
-    let mut rows = Rows::new("payments(order_id, gateway, reference, amount, status, test_mode, payload, created_at)", emit);
+    let mut rows =
+        Rows::new("payments(order_id, gateway, reference, amount, status, test_mode, payload, created_at)", emit);
     for (n, state) in states.iter().enumerate() {
         let id = from + n as u64;
         let attempts = 1 + u8::from(rng.u8(0..50) == 0);
         for attempt in 1..=attempts {
             let failed = attempt < attempts || *state == 0;
             facts.failed_payments += u64::from(failed);
-            let status = if failed { "failed" } else if *state < 5 { "pending" } else { "succeeded" };
+            let status = if failed {
+                "failed"
+            } else if *state < 5 {
+                "pending"
+            } else {
+                "succeeded"
+            };
             let gateway = ["stripe", "paystack", "remita"][rng.usize(0..3)];
             rows.add(format_args!(
                 "{id}, '{gateway}', 'pi_{:024x}', {}.{:02}, '{status}', 0, '{{\"attempt\":{attempt},\"card\":{{\"brand\":\"{}\",\"last4\":\"{:04}\"}},\"risk\":{}}}', '{}'",
@@ -265,7 +389,9 @@ fn orders(from: u64, count: u64, size: Size, rng: &mut Rng, facts: &mut Facts, e
         let id = from + n;
         rows.add(format_args!(
             "'stripe', 'evt_{:020x}', 'payment_intent.succeeded', X'{:064x}', 1, '{}'",
-            rng.u128(..) >> 48, rng.u128(..), time(at(id) + 40)
+            rng.u128(..) >> 48,
+            rng.u128(..),
+            time(at(id) + 40)
         ));
     }
 }
@@ -278,7 +404,11 @@ fn visits(size: Size, rng: &mut Rng, facts: &mut Facts, emit: &mut dyn FnMut(Str
         let customer = if rng.bool() { rng.u64(1..=size.customers()).to_string() } else { "NULL".into() };
         rows.add(format_args!(
             "'{:032x}', {customer}, '{}', '{{\"csrf\":\"{:032x}\",\"locale\":\"en-GB\"}}', '{}', '{}'",
-            rng.u128(..), pick(rng, &AGENTS), rng.u128(..), time(NOW - (age + 1) * DAY), time(NOW - age * DAY)
+            rng.u128(..),
+            pick(rng, &AGENTS),
+            rng.u128(..),
+            time(NOW - (age + 1) * DAY),
+            time(NOW - age * DAY)
         ));
     }
     drop(rows);
@@ -288,9 +418,19 @@ fn visits(size: Size, rng: &mut Rng, facts: &mut Facts, emit: &mut dyn FnMut(Str
     for id in 1..=carts {
         let abandoned = id % 3 == 0;
         facts.abandoned_carts += u64::from(abandoned);
-        let (status, age) = if abandoned { ("open", rng.i64(2..30)) } else if id % 3 == 1 { ("ordered", rng.i64(0..60)) } else { ("open", 0) };
+        let (status, age) = if abandoned {
+            ("open", rng.i64(2..30))
+        } else if id % 3 == 1 {
+            ("ordered", rng.i64(0..60))
+        } else {
+            ("open", 0)
+        };
         filled.push(abandoned || id % 2 == 0);
-        rows.add(format_args!("{id}, {}, 'customer{id}@example.com', '{status}', '{}'", rng.u64(1..=size.customers()), time(NOW - age * DAY - 60)));
+        rows.add(format_args!(
+            "{id}, {}, 'customer{id}@example.com', '{status}', '{}'",
+            rng.u64(1..=size.customers()),
+            time(NOW - age * DAY - 60)
+        ));
     }
     drop(rows);
     let mut rows = Rows::new("cart_items(cart_id, variant_id, quantity)", emit);
@@ -372,6 +512,8 @@ mod tests {
         assert_eq!(text(1), text(1));
         assert_ne!(text(1).0, text(2).0);
         let facts = text(1).1;
-        assert!(facts.old_sessions > 0 && facts.low_stock > 0 && facts.abandoned_carts > 0 && facts.failed_payments > 0);
+        assert!(
+            facts.old_sessions > 0 && facts.low_stock > 0 && facts.abandoned_carts > 0 && facts.failed_payments > 0
+        );
     }
 }

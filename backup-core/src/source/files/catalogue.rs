@@ -7,8 +7,8 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
-use super::{BIG, UNIT};
 use super::member::{mtime, nanoseconds};
+use super::{BIG, UNIT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Member, Unit};
 
@@ -64,8 +64,9 @@ impl Catalogue {
             let facts = if self.was_quiet(member) { facts_of(member) } else { NEVER };
             self.files.push((key(&path), facts, number));
         }
-        let files = u32::try_from(unit.members.len())
-            .map_err(|e| Error::new(ErrorKind::Source, "a unit of the previous snapshot has too many files").with_source(e))?;
+        let files = u32::try_from(unit.members.len()).map_err(|e| {
+            Error::new(ErrorKind::Source, "a unit of the previous snapshot has too many files").with_source(e)
+        })?;
         self.units.push(UnitState { files, bytes, stored, seen: 0 });
         Ok(())
     }
@@ -100,8 +101,8 @@ impl Catalogue {
         let (seconds, nanoseconds) = member.ctime;
         let tick = if nanoseconds == 0 && member.mtime.1 == 0 { COARSE_TICK } else { TICK };
         let touched = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-        let began = i128::from(self.taken_at.timestamp()) * 1_000_000_000
-            + i128::from(self.taken_at.timestamp_subsec_nanos());
+        let began =
+            i128::from(self.taken_at.timestamp()) * 1_000_000_000 + i128::from(self.taken_at.timestamp_subsec_nanos());
         touched + i128::from(tick) < began
     }
 }

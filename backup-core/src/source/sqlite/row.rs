@@ -92,16 +92,19 @@ fn reads_back(x: f64) -> bool {
     let Ok(digits) = digits.replace('.', "").parse::<u128>() else { return false };
     // |x| is about digits * 10^-k.
     let k = decimals - exponent;
-    if !(0..=MAX_EXPONENT).contains(&k) || q > 0 || q < -126 {
+    if !(0..=MAX_EXPONENT).contains(&k) || !(-126..=0).contains(&q) {
         // An integer below 2^53 is exact however it is read.
-        return q >= 0 && k <= 0 && k >= -MAX_EXPONENT && x.abs() < 9_007_199_254_740_992.0;
+        return q >= 0 && (-MAX_EXPONENT..=0).contains(&k) && x.abs() < 9_007_199_254_740_992.0;
     }
     // In units of 2^q * 10^-k: how far apart, and how much is allowed. The last place of x is 2^(q + shift).
     let shift = 53 - (64 - m.leading_zeros() as i32);
     let ten = 10u128.pow(k as u32);
     let (Some(a), Some(b)) = (digits.checked_mul(1u128 << -q), u128::from(m).checked_mul(ten)) else { return false };
     let distance = a.abs_diff(b);
-    distance.checked_mul(64).and_then(|d| d.checked_mul(1u128.checked_shl(shift as u32)?)).is_some_and(|d| d <= ten * 31)
+    distance
+        .checked_mul(64)
+        .and_then(|d| d.checked_mul(1u128.checked_shl(shift as u32)?))
+        .is_some_and(|d| d <= ten * 31)
 }
 
 /// `x` as an integer times or over powers of two.
@@ -165,7 +168,10 @@ mod tests {
 
     async fn round_trip(kind: &str, literal: &[u8], encoding: &str) -> SqliteRow {
         let mut db = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        sqlx::raw_sql(sql::trusted(format!("PRAGMA encoding='{encoding}'; CREATE TABLE t(a {kind})"))).execute(&mut db).await.unwrap();
+        sqlx::raw_sql(sql::trusted(format!("PRAGMA encoding='{encoding}'; CREATE TABLE t(a {kind})")))
+            .execute(&mut db)
+            .await
+            .unwrap();
         let insert = format!("INSERT INTO t VALUES({})", std::str::from_utf8(literal).unwrap());
         sqlx::raw_sql(sql::trusted(insert)).execute(&mut db).await.unwrap();
         sqlx::query("SELECT a, typeof(a) FROM t").fetch_one(&mut db).await.unwrap()
@@ -213,7 +219,21 @@ mod tests {
     fn prices_weights_and_edges_come_back_bit_by_bit() {
         let mut numbers: Vec<f64> = (0..200_000).map(|n| f64::from(n) / 100.0).collect();
         numbers.extend((0..50_000).map(|n| f64::from(n) * 0.001_7));
-        numbers.extend([f64::MIN_POSITIVE, f64::MAX, f64::MIN, 5e-324, 0.1 + 0.2, 9_007_199_254_740_993.0, 1e15, 1e16, 1e17, 1e22, 1e23, 4.35, 2.675]);
+        numbers.extend([
+            f64::MIN_POSITIVE,
+            f64::MAX,
+            f64::MIN,
+            5e-324,
+            0.1 + 0.2,
+            9_007_199_254_740_993.0,
+            1e15,
+            1e16,
+            1e17,
+            1e22,
+            1e23,
+            4.35,
+            2.675,
+        ]);
         assert_eq!(block_on(misread(&numbers)), []);
     }
 

@@ -216,7 +216,9 @@ impl Schema {
                     schema.before.push(object);
                 }
                 "index" => schema.after.push(Object::new(ObjectKind::Index, &name, &table, terminated(&definition))),
-                "trigger" => schema.after.push(Object::new(ObjectKind::Trigger, &name, &table, terminated(&definition))),
+                "trigger" => {
+                    schema.after.push(Object::new(ObjectKind::Trigger, &name, &table, terminated(&definition)))
+                }
                 _ => schema.after.push(Object::new(ObjectKind::View, &name, &table, terminated(&definition))),
             }
         }
@@ -318,9 +320,10 @@ where
 async fn sequences(db: &mut SqliteConnection) -> Result<Vec<Object>, sqlx::Error> {
     let empty = "DELETE FROM sqlite_sequence;\n".to_owned();
     let mut objects = vec![Object::new(ObjectKind::Sequence, "sqlite_sequence", "sqlite_sequence", empty)];
-    let rows = sqlx::query("SELECT rowid, CAST(name AS TEXT), quote(name), quote(seq) FROM sqlite_sequence ORDER BY rowid")
-        .fetch_all(db)
-        .await?;
+    let rows =
+        sqlx::query("SELECT rowid, CAST(name AS TEXT), quote(name), quote(seq) FROM sqlite_sequence ORDER BY rowid")
+            .fetch_all(db)
+            .await?;
     for row in rows {
         let rowid: i64 = row.try_get(0)?;
         let table: Option<String> = row.try_get(1)?;
@@ -355,17 +358,15 @@ async fn read_table(db: &mut SqliteConnection, name: &str, owner: String) -> Res
         }
         all.push(column);
     }
-    let without_rowid: i64 =
-        sqlx::query_scalar("SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1")
-            .bind(name)
-            .fetch_one(&mut *db)
-            .await?;
+    let without_rowid: i64 = sqlx::query_scalar("SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1")
+        .bind(name)
+        .fetch_one(&mut *db)
+        .await?;
     // A single INTEGER PRIMARY KEY is the rowid, unless (DESC, by an old quirk) it has an index of its own.
-    let key_indexes: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM pragma_index_list(?1, 'main') WHERE origin = 'pk'")
-            .bind(name)
-            .fetch_one(&mut *db)
-            .await?;
+    let key_indexes: i64 = sqlx::query_scalar("SELECT count(*) FROM pragma_index_list(?1, 'main') WHERE origin = 'pk'")
+        .bind(name)
+        .fetch_one(&mut *db)
+        .await?;
     let is_alias = without_rowid == 0 && key == ["INTEGER"] && key_indexes == 0;
     let free = |candidate: &&'static str| !all.iter().any(|c| c.eq_ignore_ascii_case(candidate));
     let rowid = if without_rowid == 0 { ["rowid", "_rowid_", "oid"].iter().copied().find(|c| free(c)) } else { None };
