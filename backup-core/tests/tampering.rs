@@ -406,3 +406,30 @@ async fn keys_without_trust_and_trust_without_its_keys_change_nothing() {
     assert_eq!(e.kind(), ErrorKind::Config);
     assert_eq!(std::fs::read(shop.path("keys/trust.json")).unwrap(), trust);
 }
+
+#[tokio::test]
+async fn a_second_recipient_reads_everything_and_a_stranger_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("shop.db");
+    storefront::sqlite::create(&db, &Size::orders(50), 3).await.unwrap();
+    for name in ["keys", "partner", "stranger"] {
+        Keys::generate().unwrap().save(dir.path().join(name)).unwrap();
+    }
+    let load = |name: &str| Keys::load(dir.path().join(name)).unwrap();
+    let partner = load("partner").recipient().unwrap().clone();
+    let store = Store::folder(dir.path().join("store")).unwrap();
+    let repository = Repository::init(store.clone(), &mut load("keys"), &[partner]).await.unwrap();
+    repository.backup(&backup_core::SqliteSource::new(&db), BackupOptions::default()).await.unwrap();
+    for name in ["partner", "stranger"] {
+        std::fs::copy(dir.path().join("keys/trust.json"), dir.path().join(name).join("trust.json")).unwrap();
+        let repository = Repository::open(store.clone(), load(name)).await.unwrap();
+        let catalog = repository.catalog().await;
+        if name == "stranger" {
+            assert_eq!(catalog.unwrap_err().kind(), ErrorKind::KeyWrong);
+            continue;
+        }
+        let snapshot = catalog.unwrap().select(&Selector::Latest, None).unwrap().clone();
+        let target = backup_core::SqliteTarget::new(dir.path().join("r.db"));
+        assert!(repository.restore(&snapshot, &target, RestoreOptions::default()).await.unwrap().is_equal());
+    }
+}

@@ -366,3 +366,90 @@ fn fifty_kills_at_random_moments_leave_whole_snapshots_and_no_unnamed_debris() {
     let restored = shop.on("restore", &["--snapshot", "latest", "--of", "shop", "--target", "sqlite:r.db"]);
     assert_eq!(code(&restored), 0, "{}", text(&restored));
 }
+
+/// Holds `value` against the part of JSON Schema that our schemas use: type, required, properties, items, $ref.
+fn fits(value: &Value, schema: &Value, root: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return fits(value, root.pointer(reference.strip_prefix('#').unwrap()).unwrap(), root, at);
+    }
+    let kinds: Vec<&str> = match &schema["type"] {
+        Value::String(kind) => vec![kind],
+        Value::Array(kinds) => kinds.iter().map(|k| k.as_str().unwrap()).collect(),
+        other => panic!("{at}: a schema without a type: {other}"),
+    };
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_i64() || n.is_u64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    assert!(kinds.contains(&kind), "{at} is {kind}, not {kinds:?}: {value}");
+    for name in schema["required"].as_array().into_iter().flatten() {
+        assert!(value.get(name.as_str().unwrap()).is_some(), "{at} lacks {name}");
+    }
+    for (name, part) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(value) = value.get(name) {
+            fits(value, part, root, &format!("{at}.{name}"));
+        }
+    }
+    if let (Some(items), Some(values)) = (schema.get("items"), value.as_array()) {
+        values.iter().enumerate().for_each(|(n, v)| fits(v, items, root, &format!("{at}[{n}]")));
+    }
+}
+
+#[test]
+fn every_json_document_fits_its_published_schema() {
+    let schema: Value = serde_json::from_str(include_str!("../schemas/backup.schema.json")).unwrap();
+    let shop = Shop { dir: tempfile::tempdir().unwrap() };
+    fill(&shop, 60);
+    std::fs::write(shop.path("rules.sql"), "SELECT 1;\n-- holds\nSELECT 1 WHERE 0;\n").unwrap();
+    let store = shop.store();
+    let at = ["--store", store.as_str(), "--keys", "keys"];
+    let latest = ["--snapshot", "latest", "--of", "shop"];
+    let mut seen = 0;
+    for (verb, more) in [
+        ("keygen", vec!["--out", "keys"]),
+        ("init", at.to_vec()),
+        ("create", [&at[..], &["--source", "sqlite:shop.db", "--source", "dir:uploads"]].concat()),
+        ("list", at.to_vec()),
+        ("show", [&["latest"], &at[..], &["--of", "uploads"]].concat()),
+        ("status", at.to_vec()),
+        ("verify", [&at[..], &["--level", "content"]].concat()),
+        ("restore", [&at[..], &latest, &["--target", "sqlite:r.db"]].concat()),
+        ("export", [&at[..], &latest, &["--out", "x.sql"]].concat()),
+        ("drill", [&at[..], &latest, &["--scratch", "sqlite:s.db", "--invariants", "rules.sql"]].concat()),
+        ("status", at.to_vec()),
+    ] {
+        let output = shop.run(&[&[verb, "--json"], &more[..]].concat());
+        assert!(code(&output) <= 1, "{verb}: {}", text(&output));
+        fits(&json(&output), &schema["$defs"][verb], &schema, verb);
+        seen += 1;
+    }
+    assert_eq!(seen, 11);
+}
+
+#[test]
+fn nightly_makes_a_report_that_says_it_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(tool("nightly")).args(["--out", "night", "--orders", "500"]).current_dir(dir.path()).output().unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output));
+    let html = std::fs::read_to_string(dir.path().join("night/report.html")).unwrap();
+    for words in ["owner-identity.txt", "RESTORE.md", "restore --store", "equal", "every payment has its order", "holds"] {
+        assert!(html.contains(words), "the report says nothing of {words}");
+    }
+    for words in ["backed up", "restored", "equal in all", "They open with"] {
+        assert!(text(&output).contains(words), "{}", text(&output));
+    }
+    assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("<script"), "no external requests");
+    // The command that it prints to get the shop back works as it stands.
+    let command = text(&output).split("-- restore").nth(1).unwrap().replace('\\', " ");
+    let restored = Command::new("bash").arg("-c").arg(format!("{} restore {command}", tool("backup").display())).current_dir(dir.path()).output().unwrap();
+    assert_eq!(code(&restored), 0, "{}", text(&restored));
+    assert!(!dir.path().join("night/scratch.db").exists());
+    // Never over what is there.
+    let again = Command::new(tool("nightly")).args(["--out", "night"]).current_dir(dir.path()).output().unwrap();
+    assert_eq!(code(&again), 2);
+}

@@ -34,6 +34,8 @@ pub(crate) const KIND: &str = "sqlite";
 pub(crate) const SETTINGS: &str = "schema/settings";
 /// How long to wait for a lock of another program.
 const BUSY: Duration = Duration::from_secs(10);
+/// Rows read ahead of the one that is being written.
+const ROWS_AHEAD: usize = 2048;
 /// Bytes gathered before they are handed on.
 const PIECE: usize = 256 * 1024;
 
@@ -117,6 +119,8 @@ async fn connect(path: &Path) -> Result<SqliteConnection> {
         .read_only(true)
         .create_if_missing(false)
         .busy_timeout(BUSY)
+        // Rows that the database's thread may be ahead: the default of 50 makes the threads wait for each other.
+        .row_buffer_size(ROWS_AHEAD)
         .disable_statement_logging()
         .connect()
         .await
