@@ -434,19 +434,33 @@ fn every_json_document_fits_its_published_schema() {
 #[test]
 fn nightly_makes_a_report_that_says_it_all() {
     let dir = tempfile::tempdir().unwrap();
-    let output = Command::new(tool("nightly")).args(["--out", "night", "--orders", "500"]).current_dir(dir.path()).output().unwrap();
+    let output = Command::new(tool("nightly"))
+        .args(["--out", "night", "--orders", "500"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
     assert_eq!(code(&output), 0, "{}", text(&output));
     let html = std::fs::read_to_string(dir.path().join("night/report.html")).unwrap();
-    for words in ["owner-identity.txt", "RESTORE.md", "restore --store", "equal", "every payment has its order", "holds"] {
+    for words in
+        ["owner-identity.txt", "RESTORE.md", "restore --store", "equal", "every payment has its order", "holds"]
+    {
         assert!(html.contains(words), "the report says nothing of {words}");
     }
     for words in ["backed up", "restored", "equal in all", "They open with"] {
         assert!(text(&output).contains(words), "{}", text(&output));
     }
-    assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("<script"), "no external requests");
+    assert!(
+        !html.contains("http://") && !html.contains("https://") && !html.contains("<script"),
+        "no external requests"
+    );
     // The command that it prints to get the shop back works as it stands.
     let command = text(&output).split("-- restore").nth(1).unwrap().replace('\\', " ");
-    let restored = Command::new("bash").arg("-c").arg(format!("{} restore {command}", tool("backup").display())).current_dir(dir.path()).output().unwrap();
+    let restored = Command::new("bash")
+        .arg("-c")
+        .arg(format!("{} restore {command}", tool("backup").display()))
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
     assert_eq!(code(&restored), 0, "{}", text(&restored));
     assert!(!dir.path().join("night/scratch.db").exists());
     // Never over what is there.

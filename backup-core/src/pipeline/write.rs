@@ -23,7 +23,7 @@ use crate::repository::{RECORD_LEVEL, Repository, layout};
 use crate::source::{Entry, Piece, Previous};
 
 /// Plaintext bytes that may be between the cutter and the store at once.
-const BUDGET: usize = 24 << 20;
+const BUDGET: usize = 8 << 20;
 /// Chunks of one entry that may be waiting for an earlier one.
 const WINDOW: usize = 64;
 /// Up to so many index lines stand in the snapshot's record itself.
