@@ -18,6 +18,10 @@ use crate::pipeline::{EntryReader, blocking};
 use crate::progress::{Event, Progress};
 use crate::repository::Repository;
 
+/// Statistics of SQLite's query planner in a table that not every `sqlite3` has. They can be made again with `ANALYZE`;
+/// a file that does not load is worse.
+const STATISTICS: &str = "sqlite_stat4";
+
 /// What an export wrote.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -32,7 +36,8 @@ pub struct ExportReport {
 
 impl Repository {
     /// Writes `snapshot` to `file` as plain SQL, compressed with gzip where the name ends in `.gz`; the file appears when
-    /// it is complete and never replaces another. It is *not* encrypted. `sqlite3 new.db < file` loads a SQLite one.
+    /// it is complete and never replaces another. It is *not* encrypted. `sqlite3 new.db < file` loads a SQLite one;
+    /// the planner's statistics of `sqlite_stat4` are left out, since not every `sqlite3` has that table.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where the snapshot is of files; [`ErrorKind::TargetNotEmpty`] where `file` exists.
@@ -47,7 +52,7 @@ impl Repository {
         let path = file.to_owned();
         let write = blocking(move || write_file(&path, receive));
         let feed = async move {
-            for entry in &manifest.entries {
+            for entry in manifest.entries.iter().filter(|e| e.subject != STATISTICS) {
                 progress.on(Event::Began { name: &entry.name });
                 let mut body = reader.read(entry);
                 while let Some(bytes) = body.try_next().await? {

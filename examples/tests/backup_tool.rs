@@ -454,7 +454,7 @@ fn nightly_makes_a_report_that_says_it_all() {
         "no external requests"
     );
     // The command that it prints to get the shop back works as it stands.
-    let command = text(&output).split("-- restore").nth(1).unwrap().replace('\\', " ");
+    let command = text(&output).split("-- restore").nth(1).unwrap().replace("\\\n", " ");
     let restored = Command::new("bash")
         .arg("-c")
         .arg(format!("{} restore {command}", tool("backup").display()))
