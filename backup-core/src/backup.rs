@@ -82,7 +82,7 @@ impl Repository {
     ///
     /// It exists once its signed record is in the log, which is written last: after every chunk is durable and the
     /// source has reported a clean end. Dropping the future, or an error anywhere before, leaves unreferenced chunks at
-    /// most. What the source could not read is in [`Manifest::problems`]: a snapshot with problems is kept, and has to
+    /// most; dropped while that record is being written, it may leave the whole snapshot. What the source could not read is in [`Manifest::problems`]: a snapshot with problems is kept, and has to
     /// be reported.
     ///
     /// # Errors

