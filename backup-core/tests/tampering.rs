@@ -134,7 +134,7 @@ fn any_change_anywhere_is_reported_and_named() {
             let found = runtime.block_on(findings(&shop, level));
             prop_assert!(!found.is_empty(), "{tampering:?} of {name} was not noticed");
             // The configuration is checked as one: whichever of its two objects was touched, its name or the refusal.
-            let configuration = name.starts_with("repository.");
+            let configuration = named.iter().any(|n| n.starts_with("repository."));
             let says = found.iter().any(|(object, reason)| {
                 named.iter().any(|n| object.contains(n.as_str()) || reason.contains(n.as_str()))
             });
