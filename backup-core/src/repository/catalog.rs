@@ -369,7 +369,7 @@ impl Repository {
 }
 
 /// The level of records and indexes: they are small and read often.
-pub(crate) const RECORD_LEVEL: i32 = 9;
+pub(crate) const RECORD_LEVEL: i32 = 3;
 
 enum Content {
     Snapshot(Box<Manifest>),

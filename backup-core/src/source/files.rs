@@ -206,7 +206,7 @@ struct Body<'a> {
 
 impl<'a> Body<'a> {
     fn open(root: &'a Path, entries: &mpsc::Sender<Entry>, name: &str, kind: EntryKind) -> Result<Self> {
-        let (send, receive) = mpsc::channel(4);
+        let (send, receive) = mpsc::channel(1);
         let body = futures::stream::unfold(receive, |mut receive| async move {
             receive.recv().await.map(|piece| (piece, receive))
         });
