@@ -132,13 +132,21 @@ async fn signal() {
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
+                () = interrupt() => {}
                 _ = terminate.recv() => {}
             }
         }
         Err(e) => {
             tracing::warn!(error = %e, "SIGTERM cannot be caught");
-            let _ = tokio::signal::ctrl_c().await;
+            interrupt().await;
         }
+    }
+}
+
+/// Ends with Ctrl-C; never where that cannot be caught, since a run is not broken off for that.
+async fn interrupt() {
+    if let Err(e) = tokio::signal::ctrl_c().await {
+        tracing::warn!(error = %e, "Ctrl-C cannot be caught");
+        std::future::pending::<()>().await;
     }
 }

@@ -11,8 +11,7 @@ use crate::manifest::Digest;
 
 /// The smallest chunk, in bytes, unless the stream ends or a unit closes before.
 pub(crate) const MIN: usize = 256 * 1024;
-/// What chunks are on average, in bytes. Measured by the authors of the design: a day of trading costs the same at any
-/// size between 64 KiB and 4 MiB, while encryption and requests cost less the larger the object.
+/// What chunks are on average, in bytes: encryption and requests cost less for each byte the larger the object.
 pub(crate) const AVERAGE: usize = 1024 * 1024;
 /// The largest chunk, in bytes.
 pub(crate) const MAX: usize = 4 * 1024 * 1024;
