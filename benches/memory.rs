@@ -20,6 +20,9 @@ struct Cli {
     /// Files in the small and in the large tree.
     #[arg(long, num_args = 2, default_values_t = [10_000, 200_000])]
     files: Vec<u64>,
+    /// Bytes of a file, on average: a product picture as a shop's page shows it.
+    #[arg(long, default_value_t = 8_000)]
+    mean: usize,
 }
 
 fn main() -> ExitCode {
@@ -35,7 +38,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     say("| source | size | first create | second create | verify content | restore |");
     say("|---|---|---|---|---|---|");
-    for orders in &cli.orders {
+    for orders in cli.orders.iter().filter(|n| **n > 0) {
         let dir = tempfile::tempdir()?;
         let db = dir.path().join("shop.db");
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(storefront::sqlite::create(
@@ -46,9 +49,9 @@ fn run(cli: &Cli) -> Result<()> {
         let size = format!("{} MiB", mib(db.metadata()?.len()));
         row(dir.path(), "SQLite", &size, "sqlite:shop.db", "sqlite:restored.db")?;
     }
-    for files in &cli.files {
+    for files in cli.files.iter().filter(|n| **n > 0) {
         let dir = tempfile::tempdir()?;
-        storefront::uploads::create(&dir.path().join("uploads"), 1, *files, 2_000)?;
+        storefront::uploads::create(&dir.path().join("uploads"), 1, *files, cli.mean)?;
         let (bytes, count) = size_of(&dir.path().join("uploads"))?;
         row(dir.path(), "files", &format!("{count} files, {} MiB", mib(bytes)), "dir:uploads", "dir:restored")?;
     }

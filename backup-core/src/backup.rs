@@ -202,7 +202,7 @@ impl Repository {
         options: &BackupOptions,
     ) -> Result<Manifest> {
         let (read, added, objects) = writer.counts();
-        let data = |e: &&EntryRecord| !matches!(e.kind, EntryKind::PreData | EntryKind::PostData);
+        let data = |e: &&EntryRecord| !matches!(e.kind, EntryKind::PreData | EntryKind::PostData | EntryKind::Globals);
         let schema: Vec<_> = entries
             .iter()
             .filter(|e| matches!(e.kind, EntryKind::PreData | EntryKind::PostData))

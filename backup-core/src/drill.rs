@@ -124,7 +124,7 @@ impl Repository {
         options: &DrillOptions,
     ) -> Result<DrillReport> {
         let began = Instant::now();
-        let restore_options = RestoreOptions::default().with_progress(Arc::clone(&options.progress));
+        let restore_options = RestoreOptions::default().ownership(false).with_progress(Arc::clone(&options.progress));
         let restore = self.restore_and_compare(snapshot, scratch, &restore_options).await?;
         let invariants = match &options.invariants {
             Some(text) => scratch.check_invariants(text).await?,

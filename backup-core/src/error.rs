@@ -88,6 +88,13 @@ impl Error {
         self
     }
 
+    /// The same error, knowing whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn with_retry(mut self, retryable: bool) -> Self {
+        self.0.retryable = retryable;
+        self
+    }
+
     /// What kind of error this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{EntryKind, Snapshot, SnapshotId};
+use crate::manifest::{EntryKind, EntryRecord, Snapshot, SnapshotId};
 use crate::pipeline::{EntryReader, blocking};
 use crate::progress::{Event, Progress};
 use crate::repository::Repository;
@@ -52,9 +52,14 @@ impl Repository {
         let path = file.to_owned();
         let write = blocking(move || write_file(&path, receive));
         let feed = async move {
-            for entry in manifest.entries.iter().filter(|e| e.subject != STATISTICS) {
+            let kept = |e: &&EntryRecord| e.subject != STATISTICS && e.kind != EntryKind::Globals;
+            for entry in manifest.entries.iter().filter(kept) {
                 progress.on(Event::Began { name: &entry.name });
-                let mut body = reader.read(entry);
+                let frame = |text: &str| {
+                    let text = Bytes::copy_from_slice(text.as_bytes());
+                    futures::stream::iter((!text.is_empty()).then_some(Ok(text)))
+                };
+                let mut body = frame(&entry.before).chain(reader.read(entry)).chain(frame(&entry.after));
                 while let Some(bytes) = body.try_next().await? {
                     // If nobody listens the writing failed, and says why itself.
                     if send.send(bytes).await.is_err() {

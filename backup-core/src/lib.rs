@@ -51,14 +51,17 @@
 //! |---|---|---|
 //! | `sqlite` | yes | [`SqliteSource`], [`SqliteTarget`] |
 //! | `files` | yes | [`FilesSource`], [`FilesTarget`] (Unix) |
+//! | `postgres` | no | [`PostgresSource`], [`PostgresTarget`]; needs `pg_dump` beside it |
+//! | `tls` | no | TLS for connections to database servers (rustls) |
 //! | `s3` | no | `s3://` stores |
 //!
 //! # Layout
 //!
 //! ```text
 //! error         what can go wrong, and what to do then
-//! source        traits Source and Capture      source/{sqlite,files}
-//! target        traits Target and Intake       target/{sqlite,files,discard}
+//! source        traits Source and Capture      source/{sqlite,postgres,files}
+//! target        traits Target and Intake       target/{sqlite,postgres,files,discard}
+//! postgres      what the PostgreSQL source and target share
 //! manifest      what a snapshot's record says
 //! fingerprint   order-independent content fingerprints
 //! keys          who may read, write and remove
@@ -81,12 +84,14 @@ mod instructions;
 pub mod keys;
 mod manifest;
 mod pipeline;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod progress;
 mod repository;
 mod restore;
 mod select;
 pub mod source;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 mod status;
 pub mod target;
@@ -111,12 +116,16 @@ pub use self::restore::{RestoreOptions, RestoreReport};
 pub use self::select::Selector;
 #[cfg(feature = "files")]
 pub use self::source::files::FilesSource;
+#[cfg(feature = "postgres")]
+pub use self::source::postgres::PostgresSource;
 #[cfg(feature = "sqlite")]
 pub use self::source::sqlite::SqliteSource;
 pub use self::source::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Previous, Source};
 pub use self::status::{SourceStatus, Status};
 #[cfg(feature = "files")]
 pub use self::target::files::FilesTarget;
+#[cfg(feature = "postgres")]
+pub use self::target::postgres::PostgresTarget;
 #[cfg(feature = "sqlite")]
 pub use self::target::sqlite::SqliteTarget;
 pub use self::target::{Discard, Filling, Intake, Invariant, InvariantOutcome, Only, Target};

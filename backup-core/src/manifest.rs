@@ -100,6 +100,8 @@ pub enum EntryKind {
     Tree,
     /// Definitions that come after all data: indexes, triggers, views, settings.
     PostData,
+    /// What belongs to the server rather than to this database, roles for one: kept, never restored by itself.
+    Globals,
 }
 
 /// One chunk of an entry: where its bytes are and how to check them.
@@ -210,6 +212,12 @@ pub struct EntryRecord {
     pub bytes: u64,
     /// How many chunks it is cut into.
     pub chunks: u64,
+    /// What has to stand before its bytes so that the database's own client reads them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub before: String,
+    /// What has to stand after them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub after: String,
     /// Rows (or files) and their order-independent sum.
     pub fingerprint: Fingerprint,
     /// The index lines themselves, where there are only a few.

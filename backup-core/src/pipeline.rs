@@ -31,14 +31,14 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 
 /// A task that ends when whoever waits for it is dropped.
 #[derive(Debug)]
-struct Task<T>(tokio::task::JoinHandle<Result<T>>);
+pub(crate) struct Task<T>(tokio::task::JoinHandle<Result<T>>);
 
 impl<T: Send + 'static> Task<T> {
-    fn spawn(work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+    pub(crate) fn spawn(work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         Self(tokio::spawn(work))
     }
 
-    async fn join(mut self) -> Result<T> {
+    pub(crate) async fn join(mut self) -> Result<T> {
         match (&mut self.0).await {
             Ok(result) => result,
             Err(e) => Err(Error::new(ErrorKind::Internal, format!("a pipeline task failed: {e}")).with_source(e)),

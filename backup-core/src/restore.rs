@@ -22,6 +22,8 @@ pub struct RestoreOptions {
     pub clean: bool,
     /// Only these tables or files.
     pub only: Option<Only>,
+    /// Restore who owns and may use what, where the target knows such a thing. On by default; a drill leaves it out.
+    pub ownership: bool,
     /// Read the target again afterwards and compare fingerprints. On by default.
     pub compare: bool,
     /// Who watches.
@@ -30,7 +32,7 @@ pub struct RestoreOptions {
 
 impl Default for RestoreOptions {
     fn default() -> Self {
-        Self { clean: false, only: None, compare: true, progress: Arc::new(NoProgress) }
+        Self { clean: false, only: None, ownership: true, compare: true, progress: Arc::new(NoProgress) }
     }
 }
 
@@ -46,6 +48,13 @@ impl RestoreOptions {
     #[must_use]
     pub fn only(mut self, only: Option<Only>) -> Self {
         self.only = only;
+        self
+    }
+
+    /// The same with or without owners and grants.
+    #[must_use]
+    pub fn ownership(mut self, ownership: bool) -> Self {
+        self.ownership = ownership;
         self
     }
 
@@ -143,23 +152,32 @@ impl Repository {
         let began = Instant::now();
         let manifest = &snapshot.manifest;
         let reader = EntryReader::new(self, manifest, Arc::clone(&options.progress))?;
-        let filling = Filling { clean: options.clean, only: options.only.clone() };
+        let filling = Filling { clean: options.clean, only: options.only.clone(), ownership: options.ownership };
         let intake = target.open(manifest, &filling).await?;
-        let wanted: Vec<&EntryRecord> = manifest.entries.iter().filter(|e| intake.wants(e)).collect();
-        self.check_selection(options, intake.as_ref(), manifest).await?;
-        for kind in PHASES {
-            let side_by_side = if kind == EntryKind::Data { intake.concurrency() } else { 1 };
-            futures::stream::iter(wanted.iter().copied().filter(|e| e.kind == kind))
-                .map(|entry| self.restore_entry(&reader, entry, intake.as_ref(), options))
-                .buffer_unordered(side_by_side)
-                .try_collect::<()>()
-                .await?;
+        let wanted: Vec<&EntryRecord> =
+            manifest.entries.iter().filter(|e| e.kind != EntryKind::Globals && intake.wants(e)).collect();
+        let fill = async {
+            self.check_selection(options, intake.as_ref(), manifest).await?;
+            for kind in PHASES {
+                let side_by_side = if kind == EntryKind::Data { intake.concurrency() } else { 1 };
+                futures::stream::iter(wanted.iter().copied().filter(|e| e.kind == kind))
+                    .map(|entry| self.restore_entry(&reader, entry, intake.as_ref(), options))
+                    .buffer_unordered(side_by_side)
+                    .try_collect::<()>()
+                    .await?;
+            }
+            Ok::<(), Error>(())
+        };
+        if let Err(e) = fill.await {
+            intake.abandon().await;
+            return Err(e);
         }
         let bytes = wanted.iter().map(|e| e.bytes).sum();
-        let is_data = |e: &&&EntryRecord| !matches!(e.kind, EntryKind::PreData | EntryKind::PostData);
+        let is_data =
+            |e: &&&EntryRecord| !matches!(e.kind, EntryKind::PreData | EntryKind::PostData | EntryKind::Globals);
         let rows = wanted.iter().filter(is_data).map(|e| e.fingerprint.rows()).sum();
-        let kept: Vec<&str> =
-            wanted.iter().filter(|e| intake.keeps_what_is_there(e)).map(|e| e.name.as_str()).collect();
+        let may_differ: Vec<(&str, String)> =
+            wanted.iter().filter_map(|e| Some((e.name.as_str(), intake.may_differ(e)?))).collect();
         let mut notes = intake.finish().await?;
         let milliseconds = millis(began);
 
@@ -175,12 +193,12 @@ impl Repository {
                 None => true,
             });
             compared = compare(comparable, &found);
-            compared.retain(|c| {
-                let keeps = kept.contains(&c.entry.as_str()) && !c.is_equal();
-                if keeps {
-                    notes.push(format!("{}: what was there is kept (page size, journal mode and the like)", c.entry));
+            compared.retain(|c| match may_differ.iter().find(|(name, _)| *name == c.entry) {
+                Some((name, why)) if !c.is_equal() => {
+                    notes.push(format!("{name}: {why}"));
+                    false
                 }
-                !keeps
+                _ => true,
             });
         }
         Ok(RestoreReport {

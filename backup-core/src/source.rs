@@ -5,6 +5,8 @@
 
 #[cfg(feature = "files")]
 pub mod files;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -87,6 +89,9 @@ pub trait Previous: Debug + Send + Sync {
     /// The instant before which nothing of it had been read.
     fn taken_at(&self) -> DateTime<Utc>;
 
+    /// How many rows or files the entry called `name` holds; 0 where there was no such entry.
+    fn rows(&self, name: &str) -> u64;
+
     /// The units of the entry called `name`, in order, with whether all their bytes are still in the store. `None`
     /// where there was no such entry.
     async fn units<'a>(&'a self, name: &'a str) -> Result<Option<BoxStream<'a, Result<(Unit, bool)>>>>;
@@ -151,6 +156,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// The table or folder it belongs to, as its owner calls it: what `--only` selects by.
     pub subject: String,
+    /// What has to stand before and after its content so that the database's own client reads it; neither is a row.
+    pub frame: (String, String),
     /// Its content. For kinds other than [`Files`](EntryKind::Files) and [`Tree`](EntryKind::Tree) one row a line, in an
     /// order and form that stay the same while the data does.
     pub body: BoxStream<'static, Result<Piece>>,
@@ -164,7 +171,14 @@ impl Entry {
         subject: impl Into<String>,
         body: impl futures::Stream<Item = Result<Piece>> + Send + 'static,
     ) -> Self {
-        Self { name: name.into(), kind, subject: subject.into(), body: Box::pin(body) }
+        Self { name: name.into(), kind, subject: subject.into(), frame: Default::default(), body: Box::pin(body) }
+    }
+
+    /// The same with what has to stand before and after its content.
+    #[must_use]
+    pub fn framed(mut self, before: impl Into<String>, after: impl Into<String>) -> Self {
+        self.frame = (before.into(), after.into());
+        self
     }
 }
 

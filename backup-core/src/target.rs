@@ -4,6 +4,8 @@
 mod discard;
 #[cfg(feature = "files")]
 pub mod files;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -28,6 +30,8 @@ pub struct Filling {
     pub clean: bool,
     /// Only what matches: tables by name, files by path.
     pub only: Option<Only>,
+    /// Who owns and may use what, too.
+    pub ownership: bool,
 }
 
 /// A glob over names of tables or paths of files.
@@ -143,10 +147,11 @@ pub trait Intake: Send + Sync {
         true
     }
 
-    /// Whether something that is there already stays in place of this entry, so that the two need not be equal.
-    fn keeps_what_is_there(&self, entry: &EntryRecord) -> bool {
+    /// Why what the target then holds need not be equal to this entry; `None` where it has to be. Asked after all
+    /// entries were taken.
+    fn may_differ(&self, entry: &EntryRecord) -> Option<String> {
         let _ = entry;
-        false
+        None
     }
 
     /// How many entries of data it takes side by side.
@@ -158,12 +163,15 @@ pub trait Intake: Send + Sync {
     /// data, the data, what comes after it.
     async fn take(&self, entry: &EntryRecord, body: BoxStream<'_, Result<Bytes>>) -> Result<()>;
 
+    /// Takes back what can be taken back, after an error. What else there was to say is in that error.
+    async fn abandon(self: Box<Self>) {}
+
     /// Makes it all visible, durably. What could not be kept as it was (owners, say) is told.
     async fn finish(self: Box<Self>) -> Result<Vec<String>>;
 }
 
 /// Splits a text of SQL statements, each with the comment line before it as its name.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn named_statements(text: &str) -> Vec<(String, String)> {
     let mut out = Vec::new();
     let mut name = None;

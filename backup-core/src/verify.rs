@@ -20,7 +20,7 @@ use crate::repository::{Catalog, Contradiction, Evidence, Repository, layout};
 use crate::restore::millis;
 
 /// How many objects are read side by side.
-const READERS: usize = 8;
+const READERS: usize = 4;
 /// How many unreferenced objects are named; beyond that they are counted.
 const NAMED: usize = 1000;
 

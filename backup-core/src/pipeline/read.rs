@@ -16,7 +16,7 @@ use crate::progress::{Event, Progress};
 use crate::repository::{Repository, layout};
 
 /// How many chunks are fetched ahead.
-const AHEAD: usize = 8;
+const AHEAD: usize = 4;
 
 /// The index lines of an entry, in order. Needs no data key.
 pub(crate) fn index_lines<'a>(

@@ -1,12 +1,15 @@
 //! What happens to the bytes of one object: zstd, then age, then SHA-256; and back, checking everything.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{Recipient, random};
 use crate::manifest::Digest;
+
+/// Bytes decrypted ahead of the decompression: one piece of an age file.
+const DECRYPTED_AT_ONCE: usize = 64 * 1024;
 
 /// For whom an object is encrypted. There is no "if possible": either all of them, or nothing is written.
 #[derive(Debug, Clone)]
@@ -78,13 +81,6 @@ pub(crate) fn unseal(
     encrypted: bool,
     name: &str,
 ) -> Result<Vec<u8>> {
-    let decrypted;
-    let compressed = if encrypted {
-        decrypted = decrypt(stored, identities, name)?;
-        decrypted.as_slice()
-    } else {
-        stored
-    };
     let bound = match plain {
         Length::Exactly(n) | Length::AtMost(n) => n,
     };
@@ -93,9 +89,13 @@ pub(crate) fn unseal(
         Length::Exactly(n) => usize::try_from(n).unwrap_or(0).min(64 << 20),
         Length::AtMost(_) => 0,
     });
-    zstd::stream::read::Decoder::with_buffer(compressed)
-        .and_then(|decoder| decoder.take(bound.saturating_add(1)).read_to_end(&mut out))
-        .map_err(|e| damaged(name, &format!("zstd cannot read it: {e}")))?;
+    if encrypted {
+        // Piece by piece from one into the other: the compressed bytes never stand whole in memory.
+        let decrypted = BufReader::with_capacity(DECRYPTED_AT_ONCE, decrypt(stored, identities, name)?);
+        decompress(decrypted, bound, &mut out, name)?;
+    } else {
+        decompress(stored, bound, &mut out, name)?;
+    }
     let length = out.len() as u64;
     let fits = match plain {
         Length::Exactly(n) => length == n,
@@ -120,23 +120,36 @@ fn encrypt(plain: &[u8], recipients: &[Recipient]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-fn decrypt(stored: &[u8], identities: &[&age::x25519::Identity], name: &str) -> Result<Vec<u8>> {
+/// At most `bound` bytes, and one more if there is more: its caller sees that it is too long.
+fn decompress(mut compressed: impl BufRead, bound: u64, out: &mut Vec<u8>, name: &str) -> Result<()> {
+    zstd::stream::read::Decoder::with_buffer(&mut compressed)
+        .and_then(|decoder| decoder.take(bound.saturating_add(1)).read_to_end(out))
+        .map_err(|e| damaged(name, &format!("it cannot be decrypted or decompressed: {e}")))?;
+    // Where the content ends the ciphertext has to end too: only its last piece proves that none is missing.
+    let mut rest = [0; 1];
+    match compressed.read(&mut rest) {
+        Ok(0) => Ok(()),
+        Ok(_) if out.len() as u64 > bound => Ok(()),
+        Ok(_) => Err(damaged(name, "something follows its content")),
+        Err(e) => Err(damaged(name, &format!("it cannot be decrypted: {e}"))),
+    }
+}
+
+fn decrypt<'a>(
+    stored: &'a [u8],
+    identities: &[&age::x25519::Identity],
+    name: &str,
+) -> Result<age::stream::StreamReader<&'a [u8]>> {
     let decryptor =
         age::Decryptor::new_buffered(stored).map_err(|e| damaged(name, &format!("it is no age file: {e}")))?;
-    let mut reader = match decryptor.decrypt(identities.iter().map(|i| *i as &dyn age::Identity)) {
-        Ok(reader) => reader,
+    match decryptor.decrypt(identities.iter().map(|i| *i as &dyn age::Identity)) {
+        Ok(reader) => Ok(reader),
         Err(age::DecryptError::NoMatchingKeys) => {
-            return Err(Error::new(
-                ErrorKind::KeyWrong,
-                format!("{name} was not encrypted to any of the keys at hand"),
-            )
-            .with_next_step("use the owner-identity.txt whose recipient this repository was made for"));
+            Err(Error::new(ErrorKind::KeyWrong, format!("{name} was not encrypted to any of the keys at hand"))
+                .with_next_step("use the owner-identity.txt whose recipient this repository was made for"))
         }
-        Err(e) => return Err(damaged(name, &format!("age cannot decrypt it: {e}"))),
-    };
-    let mut out = Vec::with_capacity(stored.len());
-    reader.read_to_end(&mut out).map_err(|e| damaged(name, &format!("age cannot decrypt it: {e}")))?;
-    Ok(out)
+        Err(e) => Err(damaged(name, &format!("age cannot decrypt it: {e}"))),
+    }
 }
 
 fn damaged(name: &str, why: &str) -> Error {

@@ -100,6 +100,10 @@ impl Previous for KnownPrevious {
         self.manifest.taken_at
     }
 
+    fn rows(&self, name: &str) -> u64 {
+        self.manifest.entry(name).map_or(0, |e| e.fingerprint.rows())
+    }
+
     async fn units<'a>(&'a self, name: &'a str) -> Result<Option<BoxStream<'a, Result<(Unit, bool)>>>> {
         let Some(entry) = self.manifest.entry(name) else { return Ok(None) };
         let units = units_of(&self.repository, entry)
@@ -159,12 +163,13 @@ impl Writer {
 
     /// Stores one entry, durably, and says where it is. Dropping the future leaves unreferenced chunks at most.
     pub(crate) async fn write(self: &Arc<Self>, entry: Entry) -> Result<EntryRecord> {
-        let Entry { name, kind, subject, mut body } = entry;
+        let Entry { name, kind, subject, frame: (before, after), mut body } = entry;
         self.progress.on(Event::Began { name: &name });
         let lines = !matches!(kind, EntryKind::Files | EntryKind::Tree);
         let mut sink = Sink {
             writer: Arc::clone(self),
             cutter: Some(Cutter::new(&self.id_key, lines)),
+            first: Bytes::new(),
             gathered: BytesMut::new(),
             waiting: VecDeque::new(),
             index: Index::default(),
@@ -206,7 +211,7 @@ impl Writer {
         self.progress.on(Event::Ended { name: &name, rows: fingerprint.rows() });
         let Index { text: _, lines, parts, bytes, chunks } = index;
         let inline = if parts.is_empty() { lines } else { Vec::new() };
-        Ok(EntryRecord { name, kind, subject, bytes, chunks, fingerprint, inline, parts })
+        Ok(EntryRecord { name, kind, subject, bytes, chunks, before, after, fingerprint, inline, parts })
     }
 
     /// Stores one chunk, unless its content is known to be there.
@@ -306,6 +311,8 @@ struct Sink {
     writer: Arc<Writer>,
     /// Away while a worker uses it.
     cutter: Option<Cutter>,
+    /// A first piece, and what came after it. Alone it is cut as it is, without being copied.
+    first: Bytes,
     gathered: BytesMut,
     waiting: VecDeque<Waiting>,
     index: Index,
@@ -320,8 +327,15 @@ enum Waiting {
 
 impl Sink {
     async fn push(&mut self, bytes: Bytes) -> Result<()> {
-        self.gathered.extend_from_slice(&bytes);
-        if self.gathered.len() >= chunk::BLOCK {
+        if self.first.is_empty() && self.gathered.is_empty() {
+            self.first = bytes;
+        } else {
+            if self.gathered.is_empty() {
+                self.gathered.extend_from_slice(&std::mem::take(&mut self.first));
+            }
+            self.gathered.extend_from_slice(&bytes);
+        }
+        if self.first.len().max(self.gathered.len()) >= chunk::BLOCK {
             self.cut(false).await?;
         }
         Ok(())
@@ -359,10 +373,11 @@ impl Sink {
 
     /// Cuts what was gathered, all of it at the end of a unit or of the entry.
     async fn cut(&mut self, last: bool) -> Result<()> {
-        if self.gathered.is_empty() {
-            return Ok(());
-        }
-        let block = std::mem::take(&mut self.gathered).freeze();
+        let block = match std::mem::take(&mut self.first) {
+            first if !first.is_empty() => first,
+            _ if self.gathered.is_empty() => return Ok(()),
+            _ => std::mem::take(&mut self.gathered).freeze(),
+        };
         let mut cutter =
             self.cutter.take().ok_or_else(|| Error::new(ErrorKind::Internal, "an entry went on after an error"))?;
         let (cutter, (chunks, rest)) = self
@@ -389,8 +404,10 @@ impl Sink {
             self.unit_chunks += 1;
             self.settle(false).await?;
         }
-        // What is left is at most one chunk; it is copied so that the block can be freed.
-        self.gathered.extend_from_slice(&rest);
+        if !rest.is_empty() {
+            // At most one chunk; it is copied so that the block can be freed.
+            self.gathered.extend_from_slice(&rest);
+        }
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use futures::TryStreamExt;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::mpsc;
 
-use self::catalogue::{Catalogue, Unchanged, key};
+use self::catalogue::{Catalogue, Key, Unchanged, key};
 pub(crate) use self::member::header_mtime;
 use self::member::{Small, append_directory, append_link, read_big, read_small};
 use self::walk::{Found, Walk};
@@ -135,7 +135,7 @@ impl Source for FilesSource {
 async fn catalogue(previous: &dyn Previous) -> Option<Catalogue> {
     let load = async {
         let Some(mut units) = previous.units(FILES).await? else { return Ok(None) };
-        let mut catalogue = Catalogue::new(previous.taken_at());
+        let mut catalogue = Catalogue::new(previous.taken_at(), previous.rows(FILES));
         while let Some((unit, stored)) = units.try_next().await? {
             catalogue.add(&unit, stored)?;
         }
@@ -274,7 +274,7 @@ fn read_files(
             Some(unchanged)
         }
     };
-    let mut files = FileKeys(unchanged.iter().flat_map(Unchanged::keys).collect());
+    let mut files = FileKeys { unchanged, read: Vec::new() };
     let mut bundle = Bundle::default();
     for found in Walk::new(root, exclude)? {
         let (path, relative) = match found {
@@ -289,7 +289,8 @@ fn read_files(
                 continue;
             }
         };
-        if unchanged.as_ref().is_some_and(|u| u.holds(&relative)) {
+        let key = key(relative.as_os_str().as_bytes());
+        if files.unchanged.as_ref().is_some_and(|u| u.holds(&key)) {
             continue;
         }
         let size = match path.symlink_metadata() {
@@ -307,7 +308,7 @@ fn read_files(
             match read_big(&path, &relative, PIECE, &mut emit)? {
                 Some(read) => {
                     read.problem.into_iter().for_each(|p| problems.add(&path, p));
-                    files.0.push(key(relative.as_os_str().as_bytes()));
+                    files.read.push(key);
                     let Small { member, fingerprint, .. } = read.small;
                     body.piece(Piece::EndUnit { members: vec![member], fingerprint })?;
                 }
@@ -318,7 +319,7 @@ fn read_files(
         match read_small(&path, &relative) {
             Ok(Some((small, problem))) => {
                 problem.into_iter().for_each(|p| problems.add(&path, p));
-                files.0.push(key(relative.as_os_str().as_bytes()));
+                files.read.push(key);
                 bundle.add(small);
                 if bundle.bytes.len() >= UNIT {
                     bundle.send(body)?;
@@ -329,17 +330,24 @@ fn read_files(
         }
     }
     bundle.send(body)?;
-    files.0.sort_unstable();
+    files.read.sort_unstable();
     Ok(files)
 }
 
-/// The paths of all files in the snapshot, 16 bytes each.
-struct FileKeys(Vec<u128>);
+/// The paths of all files in the snapshot.
+struct FileKeys {
+    unchanged: Option<Unchanged>,
+    /// Those that were read now, 12 bytes each.
+    read: Vec<Key>,
+}
 
 impl FileKeys {
     /// Whether this path, or one above it, is that of a file.
     fn covers(&self, relative: &Path) -> bool {
-        relative.ancestors().any(|p| self.0.binary_search(&key(p.as_os_str().as_bytes())).is_ok())
+        relative.ancestors().any(|path| {
+            let key = key(path.as_os_str().as_bytes());
+            self.read.binary_search(&key).is_ok() || self.unchanged.as_ref().is_some_and(|u| u.holds(&key))
+        })
     }
 }
 
@@ -353,6 +361,10 @@ struct Bundle {
 
 impl Bundle {
     fn add(&mut self, small: Small) {
+        if self.bytes.is_empty() {
+            // At once: growing step by step would leave holes of every size behind.
+            self.bytes.reserve_exact(UNIT + UNIT / 2);
+        }
         self.bytes.extend_from_slice(&small.tar);
         self.members.push(small.member);
         self.fingerprint += small.fingerprint;

@@ -169,7 +169,7 @@ impl Intake for FilesIntake {
     }
 
     async fn take(&self, entry: &EntryRecord, mut body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
-        let (send, receive) = mpsc::channel::<Bytes>(4);
+        let (send, receive) = mpsc::channel::<Bytes>(1);
         let (staged, only, kind) = (Arc::clone(&self.staged), self.only.clone(), entry.kind);
         let unpack =
             blocking(move || unpack(ChannelReader { receive, open: Bytes::new() }, &staged, only.as_ref(), kind));

@@ -171,8 +171,9 @@ impl Intake for SqliteIntake {
         }
     }
 
-    fn keeps_what_is_there(&self, entry: &EntryRecord) -> bool {
-        !self.fresh && entry.name == SETTINGS
+    fn may_differ(&self, entry: &EntryRecord) -> Option<String> {
+        let keeps = !self.fresh && entry.name == SETTINGS;
+        keeps.then(|| "what was there is kept (page size, journal mode and the like)".to_owned())
     }
 
     async fn take(&self, entry: &EntryRecord, body: BoxStream<'_, Result<Bytes>>) -> Result<()> {

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use fastrand::Rng;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::{Facts, NOW, Size};
 
@@ -153,6 +155,20 @@ impl Drop for Rows<'_> {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+/// What `make` emits, made by a thread as it is taken: the statements of a large shop are some hundred MiB.
+pub(crate) fn statements<T: Send + 'static>(
+    make: impl FnOnce(&mut dyn FnMut(String)) -> T + Send + 'static,
+) -> (mpsc::Receiver<String>, JoinHandle<T>) {
+    let (send, statements) = mpsc::channel(4);
+    let made = tokio::task::spawn_blocking(move || {
+        make(&mut |sql| {
+            // If nobody takes them the database failed, and says so.
+            let _ = send.blocking_send(sql);
+        })
+    });
+    (statements, made)
 }
 
 /// Everything in a new shop, in an order that keeps its references; returns what is wrong with it.

@@ -15,11 +15,14 @@
 //! ```text
 //! data       the rows of the shop, as SQL text that every engine reads
 //! sqlite     the shop on SQLite; a day of trading
+//! postgres   the shop on PostgreSQL, and a server for it (feature postgres)
 //! uploads    images and documents
 //! s3         an S3 server in this process (feature s3-server)
 //! ```
 
 mod data;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "s3-server")]
 pub mod s3;
 pub mod sqlite;

@@ -58,14 +58,7 @@ async fn fill<T: Send + 'static>(
     db: &mut SqliteConnection,
     make: impl FnOnce(&mut dyn FnMut(String)) -> T + Send + 'static,
 ) -> Result<T, Error> {
-    // The statements of a large shop are some hundred MiB: they go through a channel, not through memory.
-    let (send, mut statements) = tokio::sync::mpsc::channel(4);
-    let made = tokio::task::spawn_blocking(move || {
-        make(&mut |sql| {
-            // If nobody takes them the database failed, and says so.
-            let _ = send.blocking_send(sql);
-        })
-    });
+    let (mut statements, made) = data::statements(make);
     run(db, "BEGIN").await?;
     while let Some(sql) = statements.recv().await {
         run(db, &sql).await?;

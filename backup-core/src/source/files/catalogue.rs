@@ -1,4 +1,4 @@
-//! What the previous snapshot holds, small enough to keep in memory: 32 bytes a file.
+//! What the previous snapshot holds, small enough to keep in memory: 24 bytes a file.
 
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +14,8 @@ use crate::manifest::{Member, Unit};
 
 /// So many half-empty units may stand side by side before they are read again and merged.
 const SMALL_UNITS: usize = 8;
+/// Room is made at once for no more files than this.
+const EXPECTED: usize = 10_000_000;
 /// Times of a file system with nanoseconds move in steps of a scheduler tick, at most.
 const TICK: i64 = 20_000_000;
 /// Times of one without move in steps of up to two seconds.
@@ -22,10 +24,17 @@ const COARSE_TICK: i64 = 2_000_000_000;
 /// The files of the previous snapshot, to be held against what is there now.
 #[derive(Debug)]
 pub(super) struct Catalogue {
-    /// 128 bits of the path's hash, 64 of the facts', the unit's number.
-    files: Vec<(u128, u64, u32)>,
+    files: Vec<Known>,
     units: Vec<UnitState>,
     taken_at: DateTime<Utc>,
+}
+
+/// A file of the previous snapshot.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    key: Key,
+    facts: Facts,
+    unit: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,14 +48,18 @@ struct UnitState {
 /// The units that can be taken over.
 #[derive(Debug)]
 pub(super) struct Unchanged {
-    files: Vec<(u128, u64, u32)>,
+    files: Vec<Known>,
     keep: Vec<bool>,
 }
 
 impl Catalogue {
-    /// Empty, of a snapshot that began to read at `taken_at`.
-    pub(super) fn new(taken_at: DateTime<Utc>) -> Self {
-        Self { files: Vec::new(), units: Vec::new(), taken_at }
+    /// Empty, of a snapshot of so many files that began to read at `taken_at`.
+    pub(super) fn new(taken_at: DateTime<Utc>, files: u64) -> Self {
+        Self {
+            files: Vec::with_capacity(usize::try_from(files).unwrap_or(0).min(EXPECTED)),
+            units: Vec::new(),
+            taken_at,
+        }
     }
 
     /// Adds the next unit; `stored` says whether all of its bytes are still there.
@@ -62,7 +75,7 @@ impl Catalogue {
             })?;
             // A file that was touched while the snapshot was taken may have changed after it was read and look the same.
             let facts = if self.was_quiet(member) { facts_of(member) } else { NEVER };
-            self.files.push((key(&path), facts, number));
+            self.files.push(Known { key: key(&path), facts, unit: number });
         }
         let files = u32::try_from(unit.members.len()).map_err(|e| {
             Error::new(ErrorKind::Source, "a unit of the previous snapshot has too many files").with_source(e)
@@ -72,17 +85,16 @@ impl Catalogue {
     }
 
     pub(super) fn sort(&mut self) {
-        self.files.sort_unstable();
-        self.files.shrink_to_fit();
+        self.files.sort_unstable_by_key(|f| f.key);
     }
 
     /// A file is there now, with these facts.
     pub(super) fn see(&mut self, relative: &Path, metadata: &Metadata) {
-        if let Some((facts, unit)) = find(&self.files, relative)
-            && facts != NEVER
-            && facts == facts_now(metadata)
+        if let Some(known) = find(&self.files, &key(relative.as_os_str().as_bytes()))
+            && known.facts != NEVER
+            && known.facts == facts_now(metadata)
         {
-            self.units[unit as usize].seen += 1;
+            self.units[known.unit as usize].seen += 1;
         }
     }
 
@@ -113,47 +125,50 @@ impl Unchanged {
         self.keep.iter().enumerate().filter(|(_, keep)| **keep).map(|(n, _)| n as u64)
     }
 
-    /// The keys of the files that come along with them.
-    pub(super) fn keys(&self) -> impl Iterator<Item = u128> {
-        self.files.iter().filter(|(.., unit)| self.keep[*unit as usize]).map(|(key, ..)| *key)
-    }
-
     /// Whether the file comes along with one of them.
-    pub(super) fn holds(&self, relative: &Path) -> bool {
-        find(&self.files, relative).is_some_and(|(_, unit)| self.keep[unit as usize])
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        find(&self.files, key).is_some_and(|known| self.keep[known.unit as usize])
     }
 }
+
+/// 96 bits that stand for a path: among a million paths two are alike with a probability of 10^-17.
+pub(super) type Key = [u8; 12];
+/// 64 bits that stand for a file's size, mode, inode and times.
+type Facts = [u8; 8];
 
 /// The facts of a file that counts as changed whatever it looks like.
-const NEVER: u64 = 0;
+const NEVER: Facts = [0; 8];
 
-fn find(files: &[(u128, u64, u32)], relative: &Path) -> Option<(u64, u32)> {
-    let key = key(relative.as_os_str().as_bytes());
-    let at = files.binary_search_by_key(&key, |(k, ..)| *k).ok()?;
-    Some((files[at].1, files[at].2))
+fn find<'a>(files: &'a [Known], key: &Key) -> Option<&'a Known> {
+    files.binary_search_by_key(key, |f| f.key).ok().map(|at| &files[at])
 }
 
-/// 128 bits that stand for a path.
-pub(super) fn key(path: &[u8]) -> u128 {
-    let mut low = [0; 16];
-    low.copy_from_slice(&blake3::hash(path).as_bytes()[..16]);
-    u128::from_le_bytes(low)
+/// What stands for a path.
+pub(super) fn key(path: &[u8]) -> Key {
+    first_of(&blake3::hash(path))
 }
 
-fn facts_of(m: &Member) -> u64 {
+fn first_of<const N: usize>(hash: &blake3::Hash) -> [u8; N] {
+    let mut first = [0; N];
+    first.copy_from_slice(&hash.as_bytes()[..N]);
+    first
+}
+
+fn facts_of(m: &Member) -> Facts {
     facts(m.size, m.mode, m.inode, m.mtime, m.ctime)
 }
 
-fn facts_now(m: &Metadata) -> u64 {
+fn facts_now(m: &Metadata) -> Facts {
     facts(m.len(), m.mode(), m.ino(), mtime(m), (m.ctime(), nanoseconds(m.ctime_nsec())))
 }
 
-fn facts(size: u64, mode: u32, inode: u64, mtime: (i64, u32), ctime: (i64, u32)) -> u64 {
+fn facts(size: u64, mode: u32, inode: u64, mtime: (i64, u32), ctime: (i64, u32)) -> Facts {
     let mut hasher = blake3::Hasher::new();
     for n in [size, u64::from(mode), inode, mtime.0 as u64, u64::from(mtime.1), ctime.0 as u64, u64::from(ctime.1)] {
         hasher.update(&n.to_le_bytes());
     }
-    let mut low = [0; 8];
-    low.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    u64::from_le_bytes(low).max(1)
+    match first_of(&hasher.finalize()) {
+        NEVER => [1; 8],
+        facts => facts,
+    }
 }

@@ -1,0 +1,544 @@
+//! A PostgreSQL database, 13 or newer.
+//!
+//! **One instant.** All tables are locked in `ACCESS SHARE` mode first, which reading and writing do not notice; then one
+//! session takes a snapshot and exports it; every other session, `pg_dump` included, reads that snapshot. Locks come
+//! before the snapshot because `TRUNCATE` and table rewrites look like empty tables to an older snapshot. If a table
+//! came or went meanwhile, all of it begins again.
+//!
+//! **The shop goes on.** Somebody who wants to change a table (`ALTER TABLE`, `TRUNCATE`) has to wait for a backup, and
+//! everybody else then waits behind him. So the backup looks every half second whether it is in anybody's way, and gives
+//! up after [`lock_wait`](PostgresSource::with_lock_wait), ten seconds by default. It never queues for a lock behind such
+//! a session itself.
+//!
+//! **What is kept.** Definitions by `pg_dump`, in three entries: what comes before the data, what comes after it, and
+//! who owns and may use it. Rows by `COPY` in text form, over several connections, the biggest tables first. Sequences,
+//! large objects, the rows of extensions' configuration tables. Roles and their password verifiers as `pg_dumpall`
+//! writes them, as an entry of their own that no restore touches. Materialized views are filled again by the restore.
+//! Foreign tables keep their definition; their rows live elsewhere. `pg_dump`'s warnings are problems of the snapshot.
+//!
+//! A role needs `SELECT` on everything, or `pg_read_all_data` (14 and newer), and must not be subject to row-level
+//! security: a silent subset is refused.
+
+mod guard;
+mod relation;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Row};
+use tokio::sync::{Semaphore, mpsc};
+
+use self::guard::Guard;
+use self::relation::{Relation, Relations};
+use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Source};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{EntryKind, Problem, SourceInfo};
+use crate::pipeline::Task;
+use crate::postgres::{Database, KIND, Programs, Server, Side, is_ownership, split, state_of};
+use crate::sql::literal;
+
+/// Definitions before the data.
+const PRE_DATA: &str = "schema/pre-data";
+/// Definitions after it.
+const POST_DATA: &str = "schema/post-data";
+/// Owners and grants.
+pub(crate) const OWNERSHIP: &str = "schema/ownership";
+/// The values of sequences.
+pub(crate) const SEQUENCES: &str = "data/sequences";
+/// Large objects.
+const LARGE_OBJECTS: &str = "data/large-objects";
+/// Roles.
+const ROLES: &str = "globals/roles";
+/// How often the beginning is tried anew when a table came, went or was locked.
+const ATTEMPTS: u32 = 8;
+/// Rows are handed on in pieces of this many bytes.
+const PIECE: usize = 512 * 1024;
+/// Bytes of a large object in one statement.
+const LARGE_PIECE: i64 = 256 * 1024;
+
+/// A live PostgreSQL database.
+///
+/// ```
+/// # fn main() -> backup_core::Result<()> {
+/// use backup_core::{PostgresSource, Source};
+/// let shop = PostgresSource::new("postgres://backup:s%40cret@localhost/shop")?.named("shop").with_connections(2);
+/// assert_eq!(shop.name(), "shop");
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct PostgresSource {
+    database: Database,
+    name: String,
+    connections: usize,
+    lock_wait: Duration,
+    programs: Option<PathBuf>,
+    roles: bool,
+}
+
+impl PostgresSource {
+    /// The database of a `postgres://USER:PASSWORD@HOST:PORT/DATABASE` URL, named after itself. `?host=/run/postgresql`
+    /// names a socket; `sslmode`, `sslrootcert`, `sslcert` and `sslkey` mean what they mean to `psql`; what is left out
+    /// comes from the `PG…` variables and the password file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the URL makes no sense.
+    pub fn new(url: &str) -> Result<Self> {
+        let database = Database::parse(url, Side::Source)?;
+        Ok(Self::of(database))
+    }
+
+    pub(crate) fn of(database: Database) -> Self {
+        let name = database.name().to_owned();
+        Self { database, name, connections: 2, lock_wait: Duration::from_secs(10), programs: None, roles: true }
+    }
+
+    /// The same under another name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The same, reading over so many connections besides the one that holds the snapshot; 2 by default.
+    #[must_use]
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        self.connections = connections.clamp(1, 32);
+        self
+    }
+
+    /// The same with another time for which it waits for a table's lock, and for which it may stand in anybody's way.
+    #[must_use]
+    pub fn with_lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait.max(Duration::from_millis(100));
+        self
+    }
+
+    /// The same with `pg_dump` and `pg_dumpall` from this folder, whatever the path says.
+    #[must_use]
+    pub fn with_programs(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.programs = Some(folder.into());
+        self
+    }
+
+    /// The same without the roles of the server: to compare databases, not servers.
+    #[must_use]
+    pub fn without_roles(mut self) -> Self {
+        self.roles = false;
+        self
+    }
+
+    /// One attempt to fix an instant. `None` if a table came, went or was locked meanwhile.
+    async fn begin(&self) -> Result<Option<PostgresCapture>> {
+        let database = &self.database;
+        let failed = |e| database.failed("could not be read", e);
+        let mut leader = database.connect().await?;
+        let server = Server::of(&mut leader).await.map_err(failed)?;
+        if server.major < 13 {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("{} is PostgreSQL {}; 13 is the oldest that is supported", database.location(), server.version),
+            ));
+        }
+        let programs = Programs::find(self.programs.as_deref(), server.major).await?;
+
+        // Outside of the transaction: listing takes a snapshot, and the locks have to come first.
+        let before = Relations::list(&mut leader).await.map_err(failed)?;
+        let wait = self.lock_wait.as_millis();
+        database
+            .run(
+                &mut leader,
+                &format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {wait}"),
+            )
+            .await?;
+        if let Err(e) = self.lock(&mut leader, &before, "").await {
+            return retry(e);
+        }
+        let row = sqlx::query("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp(), CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END::text")
+            .fetch_one(&mut leader)
+            .await
+            .map_err(failed)?;
+        let snapshot: String = row.try_get(0).map_err(failed)?;
+        let taken_at: DateTime<Utc> = row.try_get(1).map_err(failed)?;
+        let position: Option<String> = row.try_get(2).map_err(failed)?;
+        let relations = Relations::list(&mut leader).await.map_err(failed)?;
+        if !relations.same_tables(&before) {
+            return Ok(None);
+        }
+
+        let mut sessions = Vec::new();
+        for _ in 0..self.connections {
+            let mut session = database.connect().await?;
+            let begin = format!(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+                literal(&snapshot)
+            );
+            database.run(&mut session, &begin).await?;
+            // Whoever wants to change a table may be waiting behind the first session by now; nobody here waits behind him.
+            if let Err(e) = self.lock(&mut session, &relations, " NOWAIT").await {
+                return retry(e);
+            }
+            sessions.push(session);
+        }
+        let mut pids = Vec::new();
+        for session in sessions.iter_mut().chain([&mut leader]) {
+            pids.push(
+                sqlx::query_scalar("SELECT pg_catalog.pg_backend_pid()").fetch_one(session).await.map_err(failed)?,
+            );
+        }
+        let definitions = match self.definitions(&programs, &snapshot).await {
+            Ok(definitions) => definitions,
+            Err(e) => return retry(e),
+        };
+        let sizes = relations.sizes(&mut leader).await.map_err(failed)?;
+        let large = relation::large_objects(&mut leader).await.map_err(failed)?;
+        let roles = if self.roles { Some(self.roles(&programs, &server).await) } else { None };
+
+        let guard = Guard::start(leader, pids, self.lock_wait, database.clone());
+        let reader = Reader {
+            database: database.clone(),
+            free: Arc::new(Semaphore::new(sessions.len())),
+            sessions: Arc::new(std::sync::Mutex::new(sessions)),
+            guard: Arc::clone(&guard.state),
+        };
+        let mut problems: Vec<Problem> =
+            definitions.warnings.iter().map(|w| Problem::new("pg_dump", w.as_str())).collect();
+        let entries = self.entries(&reader, &relations, &sizes, large, definitions, roles, &mut problems);
+        let info = SourceInfo::new(&self.name, KIND, database.location(), server.described(&programs));
+        let position =
+            position.map_or_else(|| format!("snapshot {snapshot}"), |p| format!("WAL {p}, snapshot {snapshot}"));
+        Ok(Some(PostgresCapture { info, taken_at, position, problems, entries, guard, _reader: reader }))
+    }
+
+    async fn lock(&self, session: &mut PgConnection, relations: &Relations, how: &str) -> Result<()> {
+        let tables: Vec<String> = relations.lockable().map(|r| format!("ONLY {}", r.qualified())).collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE{how}", tables.join(", "));
+        self.database.run(session, &sql).await
+    }
+
+    /// What `pg_dump` writes under our snapshot, in the order of a restore.
+    async fn definitions(&self, programs: &Programs, snapshot: &str) -> Result<Definitions> {
+        let snapshot = format!("--snapshot={snapshot}");
+        let wait = format!("--lock-wait-timeout={}", self.lock_wait.as_millis());
+        let arguments = |section| [snapshot.as_str(), wait.as_str(), "--encoding=UTF8", "--no-password", section];
+        let (before, after) = (arguments("--section=pre-data"), arguments("--section=post-data"));
+        let (before, after) = futures::try_join!(
+            programs.run("pg_dump", &before, &self.database),
+            programs.run("pg_dump", &after, &self.database)
+        )?;
+        let mut definitions = Definitions::default();
+        for (text, out) in [(&before.text, 0), (&after.text, 1)] {
+            for statement in split(text) {
+                let out = match (is_ownership(statement), out) {
+                    (true, _) => &mut definitions.ownership,
+                    (false, 0) => &mut definitions.before,
+                    _ => &mut definitions.after,
+                };
+                out.push_str(statement);
+                out.push_str(";\n");
+            }
+        }
+        definitions.warnings = before.warnings;
+        definitions.warnings.extend(after.warnings);
+        definitions.warnings.dedup();
+        Ok(definitions)
+    }
+
+    /// The server's roles; without password verifiers where only a superuser could read those.
+    async fn roles(&self, programs: &Programs, server: &Server) -> Result<String> {
+        let database = format!("--database={}", self.database.name());
+        let mut arguments = vec!["--globals-only", "--no-password", database.as_str()];
+        if !server.superuser {
+            arguments.push("--no-role-passwords");
+        }
+        let output = programs.run("pg_dumpall", &arguments, &self.database).await?;
+        Ok(split(&output.text).into_iter().map(|s| format!("{s};\n")).collect())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn entries(
+        &self,
+        reader: &Reader,
+        relations: &Relations,
+        sizes: &std::collections::HashMap<i64, i64>,
+        large: Vec<relation::LargeObject>,
+        definitions: Definitions,
+        roles: Option<Result<String>>,
+        problems: &mut Vec<Problem>,
+    ) -> VecDeque<Entry> {
+        let mut entries = VecDeque::new();
+        entries.push_back(text(PRE_DATA, EntryKind::PreData, "definitions", definitions.before));
+        let mut tables: Vec<&Relation> = relations.with_rows().collect();
+        tables.sort_by_key(|r| (std::cmp::Reverse(sizes.get(&r.oid).copied().unwrap_or(0)), r.qualified()));
+        for table in tables {
+            let (name, subject) = (format!("data/{}.{}", table.schema, table.name), table.subject());
+            let body = reader.copy(table.copy_out());
+            entries.push_back(
+                Entry::new(name, EntryKind::Data, subject, body).framed(format!("{};\n", table.copy_in()), "\\.\n\n"),
+            );
+        }
+        let sequences: Vec<&Relation> = relations.sequences().collect();
+        if !sequences.is_empty() {
+            let query = relation::sequence_values(&sequences);
+            entries.push_back(Entry::new(SEQUENCES, EntryKind::Data, "sequences", reader.lines(query)));
+        }
+        let mut ownership = definitions.ownership;
+        if !large.is_empty() {
+            for object in &large {
+                ownership.push_str(&object.ownership);
+            }
+            entries.push_back(Entry::new(
+                LARGE_OBJECTS,
+                EntryKind::Data,
+                "large objects",
+                reader.large_objects(large.into_iter().map(|o| o.oid).collect()),
+            ));
+        }
+        entries.push_back(text(POST_DATA, EntryKind::PostData, "definitions", definitions.after));
+        entries.push_back(text(OWNERSHIP, EntryKind::PostData, "owners and grants", ownership));
+        match roles {
+            Some(Ok(roles)) => entries.push_back(text(ROLES, EntryKind::Globals, "roles", roles)),
+            Some(Err(e)) => problems.push(Problem::new("roles", e.to_string())),
+            None => {}
+        }
+        entries
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn capture(&self, _: CaptureContext) -> Result<Box<dyn Capture>> {
+        for attempt in 1..=ATTEMPTS {
+            if let Some(capture) = self.begin().await? {
+                return Ok(Box::new(capture));
+            }
+            tracing::info!(attempt, database = %self.database.location(), "tables were changed or locked just now; beginning again");
+            tokio::time::sleep(Duration::from_millis(100 << attempt.min(5))).await;
+        }
+        Err(Error::new(
+            ErrorKind::SourceBusy,
+            format!(
+                "{}: no quiet moment was found in {ATTEMPTS} attempts; tables are being made, dropped or locked all the time",
+                self.database.location()
+            ),
+        )
+        .with_next_step("try again when the migration or maintenance that does this has finished"))
+    }
+}
+
+/// A lock that was not to be had is a reason to begin again; so is a table that vanished before it was locked.
+fn retry<T>(e: Error) -> Result<Option<T>> {
+    let gone = matches!(state_of(&e).as_deref(), Some("42P01" | "3F000"));
+    if gone || e.kind() == ErrorKind::SourceBusy { Ok(None) } else { Err(e) }
+}
+
+/// What `pg_dump` wrote.
+#[derive(Default)]
+struct Definitions {
+    before: String,
+    after: String,
+    ownership: String,
+    warnings: Vec<String>,
+}
+
+fn text(name: &str, kind: EntryKind, subject: &str, text: String) -> Entry {
+    Entry::new(name, kind, subject, futures::stream::iter([Ok(Piece::from(Bytes::from(text)))]))
+}
+
+struct PostgresCapture {
+    info: SourceInfo,
+    taken_at: DateTime<Utc>,
+    position: String,
+    problems: Vec<Problem>,
+    entries: VecDeque<Entry>,
+    guard: Guard,
+    _reader: Reader,
+}
+
+#[async_trait]
+impl Capture for PostgresCapture {
+    fn info(&self) -> SourceInfo {
+        self.info.clone()
+    }
+
+    async fn next(&mut self) -> Result<Option<Entry>> {
+        self.guard.state.check()?;
+        Ok(self.entries.pop_front())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<CaptureEnd> {
+        let Self { taken_at, position, problems, guard, .. } = *self;
+        // Only while the first session lived did the snapshot hold.
+        guard.finish().await?;
+        let count = problems.len() as u64;
+        Ok(CaptureEnd::at(taken_at).with_position(position).with_problems(problems, count))
+    }
+}
+
+/// The sessions that read, and who gets the next free one.
+#[derive(Clone)]
+struct Reader {
+    database: Database,
+    free: Arc<Semaphore>,
+    sessions: Arc<std::sync::Mutex<Vec<PgConnection>>>,
+    guard: Arc<guard::State>,
+}
+
+impl Reader {
+    /// The rows that a `COPY … TO STDOUT` gives, one a line.
+    fn copy(&self, sql: String) -> BoxStream<'static, Result<Piece>> {
+        self.read(move |database, mut session, send| async move {
+            let rows = copy_rows(&database, &mut session, &sql, &send).await?;
+            tracing::debug!(rows, sql, "copied");
+            Ok(session)
+        })
+    }
+
+    /// The lines that a query of one text column gives.
+    fn lines(&self, sql: String) -> BoxStream<'static, Result<Piece>> {
+        self.read(move |database, mut session, send| async move {
+            let mut out = BytesMut::new();
+            {
+                let mut rows = sqlx::query_scalar::<_, String>(crate::sql::trusted(sql)).fetch(&mut session);
+                while let Some(line) = rows.try_next().await.map_err(|e| database.failed("could not be read", e))? {
+                    out.extend_from_slice(line.as_bytes());
+                    out.extend_from_slice(b"\n");
+                }
+            }
+            hand_on(&send, &mut out).await;
+            Ok(session)
+        })
+    }
+
+    /// Large objects as statements that make them.
+    fn large_objects(&self, oids: Vec<i64>) -> BoxStream<'static, Result<Piece>> {
+        self.read(move |database, mut session, send| async move {
+            let failed = |e| database.failed("could not read a large object", e);
+            let mut out = BytesMut::new();
+            for oid in oids {
+                out.extend_from_slice(format!("SELECT pg_catalog.lo_create('{oid}');\n").as_bytes());
+                let mut at = 0_i64;
+                loop {
+                    let piece: Vec<u8> = sqlx::query_scalar("SELECT pg_catalog.lo_get($1::int8::oid, $2, $3::int4)")
+                        .bind(oid)
+                        .bind(at)
+                        .bind(LARGE_PIECE)
+                        .fetch_one(&mut session)
+                        .await
+                        .map_err(failed)?;
+                    if !piece.is_empty() {
+                        let hex = hex::encode(&piece);
+                        out.extend_from_slice(
+                            format!("SELECT pg_catalog.lo_put('{oid}', {at}, '\\x{hex}');\n").as_bytes(),
+                        );
+                    }
+                    at += LARGE_PIECE;
+                    if out.len() >= PIECE && !hand_on(&send, &mut out).await {
+                        return Ok(session);
+                    }
+                    if (piece.len() as i64) < LARGE_PIECE {
+                        break;
+                    }
+                }
+            }
+            hand_on(&send, &mut out).await;
+            Ok(session)
+        })
+    }
+
+    /// Runs `work` with the next free session once somebody asks for the first piece. A session whose work failed or was
+    /// broken off is closed: it may be in the middle of an answer.
+    fn read<W, F>(&self, work: W) -> BoxStream<'static, Result<Piece>>
+    where
+        W: FnOnce(Database, PgConnection, mpsc::Sender<Result<Piece>>) -> F + Send + 'static,
+        F: Future<Output = Result<PgConnection>> + Send + 'static,
+    {
+        let this = self.clone();
+        let begin = async move {
+            let (send, receive) = mpsc::channel(2);
+            let task = Task::spawn(async move {
+                let guard = Arc::clone(&this.guard);
+                let failed = send.clone();
+                let outcome = tokio::select! {
+                    outcome = this.with_session(work, send) => outcome,
+                    e = guard.broken() => Err(e),
+                };
+                if let Err(e) = outcome {
+                    // Why the whole capture ended matters more than that this session did.
+                    let e = guard.check().err().unwrap_or(e);
+                    let _nobody_listens = failed.send(Err(e)).await;
+                }
+                Ok(())
+            });
+            futures::stream::unfold((receive, task), |(mut receive, task)| async move {
+                receive.recv().await.map(|piece| (piece, (receive, task)))
+            })
+        };
+        Box::pin(futures::FutureExt::flatten_stream(begin))
+    }
+
+    async fn with_session<W, F>(&self, work: W, send: mpsc::Sender<Result<Piece>>) -> Result<()>
+    where
+        W: FnOnce(Database, PgConnection, mpsc::Sender<Result<Piece>>) -> F,
+        F: Future<Output = Result<PgConnection>>,
+    {
+        let gone =
+            || Error::new(ErrorKind::Source, format!("{}: no session is left to read with", self.database.location()));
+        let permit = self.free.acquire().await.map_err(|_| gone())?;
+        let session = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop().ok_or_else(gone)?;
+        let session = work(self.database.clone(), session, send).await?;
+        self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(session);
+        drop(permit);
+        Ok(())
+    }
+}
+
+async fn copy_rows(
+    database: &Database,
+    session: &mut PgConnection,
+    sql: &str,
+    send: &mpsc::Sender<Result<Piece>>,
+) -> Result<u64> {
+    let failed = |e| database.failed("could not be read to its end", e);
+    let mut rows = 0;
+    let mut out = BytesMut::with_capacity(PIECE + PIECE / 8);
+    let mut copy = session.copy_out_raw(sql).await.map_err(failed)?;
+    while let Some(row) = copy.try_next().await.map_err(failed)? {
+        rows += 1;
+        out.extend_from_slice(&row);
+        if out.len() >= PIECE {
+            if !hand_on(send, &mut out).await {
+                return Err(Error::new(ErrorKind::Source, format!("reading {} was broken off", database.location())));
+            }
+            out.reserve(PIECE + PIECE / 8);
+        }
+    }
+    hand_on(send, &mut out).await;
+    Ok(rows)
+}
+
+/// Whether anybody still listens.
+async fn hand_on(send: &mpsc::Sender<Result<Piece>>, out: &mut BytesMut) -> bool {
+    out.is_empty() || send.send(Ok(out.split().freeze().into())).await.is_ok()
+}
+
+/// Ends a session politely; one that does not answer is just dropped.
+async fn close(session: PgConnection) {
+    if let Ok(Err(e)) = tokio::time::timeout(Duration::from_secs(2), session.close()).await {
+        tracing::debug!(error = %e, "a session did not end politely");
+    }
+}
