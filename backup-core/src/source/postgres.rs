@@ -201,13 +201,10 @@ impl PostgresSource {
         let large = relation::large_objects(&mut leader).await.map_err(failed)?;
         let roles = if self.roles { Some(self.roles(&programs, &server).await) } else { None };
 
-        let guard = Guard::start(leader, pids, self.lock_wait, database.clone());
-        let reader = Reader {
-            database: database.clone(),
-            free: Arc::new(Semaphore::new(sessions.len())),
-            sessions: Arc::new(std::sync::Mutex::new(sessions)),
-            guard: Arc::clone(&guard.state),
-        };
+        let free = Arc::new(Semaphore::new(sessions.len()));
+        let sessions = Arc::new(std::sync::Mutex::new(sessions));
+        let guard = Guard::start(leader, pids, Arc::clone(&sessions), self.lock_wait, database.clone());
+        let reader = Reader { database: database.clone(), free, sessions, guard: Arc::clone(&guard.state) };
         let mut problems: Vec<Problem> =
             definitions.warnings.iter().map(|w| Problem::new("pg_dump", w.as_str())).collect();
         let entries = self.entries(&reader, &relations, &sizes, large, definitions, roles, &mut problems);
@@ -230,7 +227,8 @@ impl PostgresSource {
     async fn definitions(&self, programs: &Programs, snapshot: &str) -> Result<Definitions> {
         let snapshot = format!("--snapshot={snapshot}");
         let wait = format!("--lock-wait-timeout={}", self.lock_wait.as_millis());
-        let arguments = |section| [snapshot.as_str(), wait.as_str(), "--encoding=UTF8", "--no-password", section];
+        // Large objects are read with the data; some versions would make them here, others not.
+        let arguments = |section| [snapshot.as_str(), wait.as_str(), "--encoding=UTF8", "--no-password", "-B", section];
         let (before, after) = (arguments("--section=pre-data"), arguments("--section=post-data"));
         let (before, after) = futures::try_join!(
             programs.run("pg_dump", &before, &self.database),
@@ -499,9 +497,17 @@ impl Reader {
         let gone =
             || Error::new(ErrorKind::Source, format!("{}: no session is left to read with", self.database.location()));
         let permit = self.free.acquire().await.map_err(|_| gone())?;
-        let session = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop().ok_or_else(gone)?;
+        let session = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let session = match session {
+            Some(session) => session,
+            None => return Err(self.guard.check().err().unwrap_or_else(gone)),
+        };
         let session = work(self.database.clone(), session, send).await?;
-        self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(session);
+        let mut home = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Once the capture is broken off nothing may hold a lock any more.
+        self.guard.check()?;
+        home.push(session);
+        drop(home);
         drop(permit);
         Ok(())
     }

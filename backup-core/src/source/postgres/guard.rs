@@ -64,7 +64,13 @@ impl State {
 
 impl Guard {
     /// Watches over the sessions with these process ids, until it is told that all is read.
-    pub(super) fn start(leader: PgConnection, pids: Vec<i32>, patience: Duration, database: Database) -> Self {
+    pub(super) fn start(
+        leader: PgConnection,
+        pids: Vec<i32>,
+        sessions: Arc<Mutex<Vec<PgConnection>>>,
+        patience: Duration,
+        database: Database,
+    ) -> Self {
         let state = Arc::new(State { broken: watch::Sender::new(false), why: Mutex::new(None) });
         let (end, ended) = oneshot::channel();
         let watched = Arc::clone(&state);
@@ -72,6 +78,8 @@ impl Guard {
             let outcome = watch_over(leader, &pids, patience, &database, ended).await;
             if let Err(e) = &outcome {
                 watched.break_off(e);
+                // Idle ones hold their locks too; those that read are dropped by whoever reads.
+                sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
             }
             outcome
         });

@@ -224,12 +224,36 @@ async fn create(database: &Database, like: Option<&Database>) -> Result<()> {
 }
 
 async fn drop_database(database: &Database) -> Result<()> {
+    // A database cannot go while subscriptions are in it. The slot at the other end is not theirs to remove.
+    if let Ok(mut session) = database.connect().await {
+        drop_subscriptions(database, &mut session).await?;
+        close(session).await;
+    }
     let (through, mut session) = maintenance(database).await?;
     let dropped = through
         .run(&mut session, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(database.name())))
         .await;
     close(session).await;
     dropped
+}
+
+async fn drop_subscriptions(database: &Database, session: &mut PgConnection) -> Result<()> {
+    // Only a superuser can have any, or see them.
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT pg_catalog.quote_ident(subname) FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid \
+         WHERE d.datname = pg_catalog.current_database() AND pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subname', 'SELECT')",
+    )
+    .fetch_all(&mut *session)
+    .await
+    .map_err(|e| database.failed("could not be read", e))?;
+    for name in names {
+        for sql in
+            ["ALTER SUBSCRIPTION {} DISABLE", "ALTER SUBSCRIPTION {} SET (slot_name = NONE)", "DROP SUBSCRIPTION {}"]
+        {
+            database.run(session, &sql.replace("{}", &name)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes everything but these extensions.
@@ -242,6 +266,7 @@ async fn empty(database: &Database, extensions: &[String]) -> Result<()> {
         .await
         .and_then(|rows| rows.iter().map(|row| row.try_get(1)).collect())
         .map_err(failed)?;
+    drop_subscriptions(database, &mut session).await?;
     for removal in removals {
         database.run(&mut session, &removal).await?;
     }
@@ -278,9 +303,15 @@ async fn swap(old: &Database, new: &Database) -> Result<()> {
         through.run(&mut session, &format!("ALTER DATABASE {was} WITH ALLOW_CONNECTIONS true")).await?;
         return Err(e);
     }
-    through.run(&mut session, &format!("DROP DATABASE {parked} WITH (FORCE)")).await?;
     close(session).await;
-    Ok(())
+    let parked = old.sibling(&short(old.name(), REPLACED));
+    let (through, mut session) = maintenance(old).await?;
+    // Its subscriptions have to go first, and for that somebody has to get in.
+    through
+        .run(&mut session, &format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", identifier(parked.name())))
+        .await?;
+    close(session).await;
+    drop_database(&parked).await
 }
 
 /// Ends all sessions of a database that takes no new ones.
