@@ -202,6 +202,9 @@ impl Database {
             Some("57014" | "40001" | "40P01") => (other, true, None),
             Some(_) => (other, false, None),
             None => match &e {
+                sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+                    (self.missing(), false, Some("check sslmode and sslrootcert"))
+                }
                 sqlx::Error::Io(_) => (self.missing(), true, Some("check that the server runs, and host and port")),
                 sqlx::Error::Tls(_) => (self.missing(), false, Some("check sslmode and sslrootcert")),
                 _ => (other, false, None),

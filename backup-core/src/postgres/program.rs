@@ -106,7 +106,8 @@ impl Programs {
                 .collect::<Vec<_>>()
                 .join("; ");
             let why = if why.is_empty() { output.status.to_string() } else { why };
-            let busy = why.contains("lock timeout") || why.contains("could not obtain lock");
+            // Its own wait for locks is a limit on the statement that locks.
+            let busy = why.contains("timeout") && why.contains("LOCK TABLE");
             let kind = if busy { ErrorKind::SourceBusy } else { ErrorKind::Source };
             return Err(Error::new(kind, format!("{program} of {} failed: {why}", database.location())));
         }

@@ -59,6 +59,8 @@ const LARGE_OBJECTS: &str = "data/large-objects";
 const ROLES: &str = "globals/roles";
 /// How often the beginning is tried anew when a table came, went or was locked.
 const ATTEMPTS: u32 = 8;
+/// How long `pg_dump` may wait for a lock that our sessions hold as well.
+const PROGRAM_WAIT: Duration = Duration::from_secs(1);
 /// Rows are handed on in pieces of this many bytes.
 const PIECE: usize = 512 * 1024;
 /// Bytes of a large object in one statement.
@@ -226,7 +228,8 @@ impl PostgresSource {
     /// What `pg_dump` writes under our snapshot, in the order of a restore.
     async fn definitions(&self, programs: &Programs, snapshot: &str) -> Result<Definitions> {
         let snapshot = format!("--snapshot={snapshot}");
-        let wait = format!("--lock-wait-timeout={}", self.lock_wait.as_millis());
+        // We hold these locks already: whoever keeps pg_dump from them waits for us, and would wait for ever.
+        let wait = format!("--lock-wait-timeout={}", self.lock_wait.min(PROGRAM_WAIT).as_millis());
         // Large objects are read with the data; some versions would make them here, others not.
         let arguments = |section| [snapshot.as_str(), wait.as_str(), "--encoding=UTF8", "--no-password", "-B", section];
         let (before, after) = (arguments("--section=pre-data"), arguments("--section=post-data"));

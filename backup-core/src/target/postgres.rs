@@ -420,7 +420,9 @@ impl PostgresIntake {
         {
             return Some(format!("the role {role} does not exist here"));
         }
-        let rights = state == "42501" && (is_ownership(sql) || sql.starts_with("COMMENT ON EXTENSION "));
+        // A sequence cannot get an owner that its table could not be given: that is 0A000.
+        let ownership = is_ownership(sql) && matches!(state, "42501" | "0A000");
+        let rights = ownership || (state == "42501" && sql.starts_with("COMMENT ON EXTENSION "));
         if rights {
             return Some("this user may not set some owners and grants".into());
         }
