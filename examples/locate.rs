@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use backup_core::{
-    Discard, Error, ErrorKind, FilesSource, FilesTarget, Result, Source, SqliteSource, SqliteTarget, Store, Target,
+    Discard, Error, ErrorKind, FilesSource, FilesTarget, PostgresSource, PostgresTarget, Result, Source, SqliteSource,
+    SqliteTarget, Store, Target,
 };
 
 /// The source that `[NAME=]URL` names. `exclude` goes for directories.
@@ -13,11 +14,18 @@ pub fn source(text: &str, exclude: &[String]) -> Result<Box<dyn Source>> {
         Some((name, url)) if !name.contains(':') && !name.is_empty() => (Some(name), url),
         _ => (None, text),
     };
+    if !exclude.is_empty() && !url.starts_with("dir:") {
+        return Err(Error::new(ErrorKind::Config, "--exclude goes for dir: sources only")
+            .with_next_step("leave it out, or give the directory a command of its own"));
+    }
+    if is_postgres(url) {
+        let source = PostgresSource::new(url)?;
+        return Ok(Box::new(match name {
+            Some(name) => source.named(name),
+            None => source,
+        }));
+    }
     if let Some(path) = url.strip_prefix("sqlite:") {
-        if !exclude.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "--exclude goes for dir: sources only")
-                .with_next_step("leave it out, or give the directory a command of its own"));
-        }
         let source = SqliteSource::new(path);
         return Ok(Box::new(match name {
             Some(name) => source.named(name),
@@ -31,7 +39,7 @@ pub fn source(text: &str, exclude: &[String]) -> Result<Box<dyn Source>> {
             None => source,
         }));
     }
-    Err(unknown("source", url, "sqlite:PATH or dir:PATH"))
+    Err(unknown("source", url, "postgres://…, sqlite:PATH or dir:PATH"))
 }
 
 /// The target that a URL names.
@@ -42,10 +50,13 @@ pub fn target(url: &str) -> Result<Box<dyn Target>> {
     if let Some(path) = url.strip_prefix("dir:") {
         return Ok(Box::new(FilesTarget::new(path)));
     }
+    if is_postgres(url) {
+        return Ok(Box::new(PostgresTarget::new(url)?));
+    }
     if url == "discard:" {
         return Ok(Box::new(Discard));
     }
-    Err(unknown("target", url, "sqlite:PATH, dir:PATH or discard:"))
+    Err(unknown("target", url, "postgres://…, sqlite:PATH, dir:PATH or discard:"))
 }
 
 /// The store for a new repository: a folder is made where there is none.
@@ -54,6 +65,10 @@ pub fn new_store(url: &str) -> Result<Store> {
         Some(path) if Path::new(path).is_absolute() => Store::folder(path),
         _ => Store::from_url(url),
     }
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
 fn unknown(what: &str, url: &str, known: &str) -> Error {

@@ -30,6 +30,8 @@ pub struct ExportReport {
     pub snapshot: SnapshotId,
     /// The file.
     pub file: PathBuf,
+    /// The file with what belongs to the server rather than the database, roles for one, where there is such a thing.
+    pub globals: Option<PathBuf>,
     /// Length of the SQL in bytes, before any compression.
     pub bytes: u64,
 }
@@ -37,7 +39,8 @@ pub struct ExportReport {
 impl Repository {
     /// Writes `snapshot` to `file` as plain SQL, compressed with gzip where the name ends in `.gz`; the file appears when
     /// it is complete and never replaces another. It is *not* encrypted. `sqlite3 new.db < file` loads a SQLite one;
-    /// the planner's statistics of `sqlite_stat4` are left out, since not every `sqlite3` has that table.
+    /// the planner's statistics of `sqlite_stat4` are left out, since not every `sqlite3` has that table. `psql -d new < file`
+    /// loads a PostgreSQL one; its server's roles, password verifiers included, go to a file of their own beside it.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where the snapshot is of files; [`ErrorKind::TargetNotEmpty`] where `file` exists.
@@ -48,34 +51,60 @@ impl Repository {
                 .with_next_step("restore it to a directory: --target dir:PATH"));
         }
         let reader = EntryReader::new(self, manifest, Arc::clone(&progress))?;
-        let (send, receive) = mpsc::channel::<Bytes>(4);
-        let path = file.to_owned();
-        let write = blocking(move || write_file(&path, receive));
-        let feed = async move {
-            let kept = |e: &&EntryRecord| e.subject != STATISTICS && e.kind != EntryKind::Globals;
-            for entry in manifest.entries.iter().filter(kept) {
-                progress.on(Event::Began { name: &entry.name });
-                let frame = |text: &str| {
-                    let text = Bytes::copy_from_slice(text.as_bytes());
-                    futures::stream::iter((!text.is_empty()).then_some(Ok(text)))
-                };
-                let mut body = frame(&entry.before).chain(reader.read(entry)).chain(frame(&entry.after));
-                while let Some(bytes) = body.try_next().await? {
-                    // If nobody listens the writing failed, and says why itself.
-                    if send.send(bytes).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                progress.on(Event::Ended { name: &entry.name, rows: entry.fingerprint.rows() });
-            }
-            // An empty piece marks the end: a feed that failed ends without it.
-            let _ = send.send(Bytes::new()).await;
-            Ok::<(), Error>(())
-        };
-        let (fed, written) = futures::join!(feed, write);
-        fed?;
-        Ok(ExportReport { snapshot: snapshot.id.clone(), file: file.to_owned(), bytes: written? })
+        let content = |e: &&EntryRecord| e.subject != STATISTICS && e.kind != EntryKind::Globals;
+        let bytes = write_entries(&reader, manifest.entries.iter().filter(content), file, progress.as_ref()).await?;
+        let mut globals = manifest.entries.iter().filter(|e| e.kind == EntryKind::Globals).peekable();
+        let globals_file = globals.peek().is_some().then(|| beside(file));
+        if let Some(file) = &globals_file {
+            write_entries(&reader, globals, file, progress.as_ref()).await?;
+        }
+        Ok(ExportReport { snapshot: snapshot.id.clone(), file: file.to_owned(), globals: globals_file, bytes })
     }
+}
+
+/// The file for what belongs to the server: `shop.globals.sql.gz` beside `shop.sql.gz`.
+fn beside(file: &Path) -> PathBuf {
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, ending) = match name.find(".sql") {
+        Some(at) => name.split_at(at),
+        None => (name.as_str(), ".sql"),
+    };
+    file.with_file_name(format!("{stem}.globals{ending}"))
+}
+
+/// Writes entries one after the other, each in its frame; the length of it all in bytes.
+async fn write_entries(
+    reader: &EntryReader,
+    entries: impl Iterator<Item = &EntryRecord>,
+    file: &Path,
+    progress: &dyn Progress,
+) -> Result<u64> {
+    let (send, receive) = mpsc::channel::<Bytes>(4);
+    let path = file.to_owned();
+    let write = blocking(move || write_file(&path, receive));
+    let feed = async move {
+        for entry in entries {
+            progress.on(Event::Began { name: &entry.name });
+            let frame = |text: &str| {
+                let text = Bytes::copy_from_slice(text.as_bytes());
+                futures::stream::iter((!text.is_empty()).then_some(Ok(text)))
+            };
+            let mut body = frame(&entry.before).chain(reader.read(entry)).chain(frame(&entry.after));
+            while let Some(bytes) = body.try_next().await? {
+                // If nobody listens the writing failed, and says why itself.
+                if send.send(bytes).await.is_err() {
+                    return Ok(());
+                }
+            }
+            progress.on(Event::Ended { name: &entry.name, rows: entry.fingerprint.rows() });
+        }
+        // An empty piece marks the end: a feed that failed ends without it.
+        let _ = send.send(Bytes::new()).await;
+        Ok::<(), Error>(())
+    };
+    let (fed, written) = futures::join!(feed, write);
+    fed?;
+    written
 }
 
 fn write_file(path: &Path, pieces: mpsc::Receiver<Bytes>) -> Result<u64> {

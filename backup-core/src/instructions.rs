@@ -8,9 +8,9 @@ use crate::keys::Trust;
 pub(crate) fn text(trust: &Trust) -> String {
     let template = if trust.encrypted { ENCRYPTED } else { PLAIN };
     let tools = if trust.encrypted {
-        "`bash`, `coreutils`, `openssl` (3.0 or newer), `age`, `zstd`, `jq`, `tar`, `sqlite3`"
+        "`bash`, `coreutils`, `openssl` (3.0 or newer), `age`, `zstd`, `jq`, `tar`, and `sqlite3` or `psql`"
     } else {
-        "`bash`, `coreutils`, `zstd`, `jq`, `tar`, `sqlite3`"
+        "`bash`, `coreutils`, `zstd`, `jq`, `tar`, and `sqlite3` or `psql`"
     };
     let packages = if trust.encrypted { "openssl age zstd jq tar sqlite3" } else { "zstd jq tar sqlite3" };
     format!(
@@ -158,6 +158,25 @@ if [ "$(jq -r .source.kind "$WORK/record.json")" = sqlite ]; then
     if [ "$name" != data/sqlite_stat4 ]; then content "$n"; fi
   done | sqlite3 -bail "$OUT/restored.db"
   sqlite3 "$OUT/restored.db" 'PRAGMA integrity_check'
+fi
+```
+
+A PostgreSQL database: into one that is new and empty, with the `psql` of its version or a newer one, which finds it by
+the usual `PG…` variables. Owners and grants come last and may fail where a role is missing: `globals/roles` in the list
+of entries holds the roles of the old server, for you to read and pick from.
+
+```sh
+if [ "$(jq -r .source.kind "$WORK/record.json")" = postgres ]; then
+  PSQL="psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --output /dev/null --dbname ${DATABASE:?the name of the empty database}"
+  entries | while IFS=$'\t' read -r n kind name; do
+    case $name in globals/*|schema/ownership) continue ;; esac
+    jq -rj ".entries[$n].before // empty" "$WORK/record.json"
+    content "$n"
+    jq -rj ".entries[$n].after // empty" "$WORK/record.json"
+  done | $PSQL
+  entries | while IFS=$'\t' read -r n kind name; do
+    if [ "$name" = schema/ownership ]; then content "$n"; fi
+  done | $PSQL --set ON_ERROR_STOP=0
 fi
 ```
 

@@ -30,6 +30,10 @@ fn script(instructions: &str) -> String {
 }
 
 fn follow(store: &Path, keys: &Path, out: &Path, snapshot: &str) -> Output {
+    follow_with(store, keys, out, snapshot, &[])
+}
+
+fn follow_with(store: &Path, keys: &Path, out: &Path, snapshot: &str, more: &[(&str, &str)]) -> Output {
     let text = std::fs::read_to_string(store.join("RESTORE.md")).unwrap();
     Command::new("bash")
         .arg("-c")
@@ -38,6 +42,7 @@ fn follow(store: &Path, keys: &Path, out: &Path, snapshot: &str) -> Output {
         .env("KEYS", keys)
         .env("OUT", out)
         .env("SNAPSHOT", snapshot)
+        .envs(more.iter().copied())
         .output()
         .expect("these tests need bash")
 }
@@ -111,4 +116,35 @@ async fn an_unencrypted_repository_comes_back_by_hand() {
     repository.backup(&backup_core::SqliteSource::new(&db), BackupOptions::default()).await.unwrap();
     check(&follow(&store, Path::new("/nonexistent"), &dir.path().join("out"), "0000000001"));
     assert_same_dump(&db, &dir.path().join("out/restored.db"));
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_database_comes_back_by_hand() {
+    let server = storefront::postgres::Server::start().await.unwrap();
+    let shop = Shop::new().await;
+    server.psql("postgres", "CREATE ROLE anna; CREATE ROLE \"odd \"\"role\"\"; x\"").unwrap();
+    let url = server.database("shop").await.unwrap();
+    storefront::postgres::create(&url, &Size::orders(2_000), 5).await.unwrap();
+    server.database("odd").await.unwrap();
+    server.psql("odd", include_str!("every_type_postgres.sql")).unwrap();
+    for (n, database) in ["shop", "odd"].into_iter().enumerate() {
+        let source = backup_core::PostgresSource::new(&server.url(database)).unwrap();
+        shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
+        let empty = format!("{database}_by_hand");
+        server.database(&empty).await.unwrap();
+        let port = server.port().to_string();
+        let (socket, path) = (server.socket().display().to_string(), std::env::var("PATH").unwrap());
+        let path = format!("{}:{path}", server.programs().display());
+        let more = [
+            ("PGHOST", socket.as_str()),
+            ("PGPORT", &port),
+            ("PGUSER", "postgres"),
+            ("DATABASE", &empty),
+            ("PATH", &path),
+        ];
+        let snapshot = format!("{:010}", n + 1);
+        check(&follow_with(&shop.store(), &shop.path("keys"), &shop.path("out"), &snapshot, &more));
+        assert_eq!(server.dump(&empty, &[]).unwrap(), server.dump(database, &[]).unwrap());
+    }
 }
