@@ -468,7 +468,7 @@ async fn show(json: bool, at: &At, id: &str, of: Option<&str>) -> Result<Ended> 
     say("");
     say(&format!("{:<28} {:>12} {:>10}  FINGERPRINT", "ENTRY", "ROWS/FILES", "SIZE"));
     for e in &m.entries {
-        let rows = if matches!(e.kind, EntryKind::PreData | EntryKind::PostData) {
+        let rows = if matches!(e.kind, EntryKind::PreData | EntryKind::PostData | EntryKind::Globals) {
             "—".into()
         } else {
             count(e.fingerprint.rows())
@@ -627,6 +627,9 @@ fn say_restored(r: &RestoreReport) {
 
 fn say_exported(r: &ExportReport) {
     say(&format!("{} written to {}: {} of SQL, NOT encrypted", r.snapshot, r.file.display(), size(r.bytes)));
+    if let Some(globals) = &r.globals {
+        say(&format!("the server's roles, password verifiers included, are in {}: NOT encrypted", globals.display()));
+    }
 }
 
 fn say_drilled(r: &DrillReport) {

@@ -63,7 +63,7 @@ enum Way {
     /// This restore made it.
     New,
     /// It is to take this one's place.
-    Instead { of: Database },
+    Instead { of: Box<Database> },
 }
 
 impl Place {
@@ -103,7 +103,7 @@ impl Place {
             .await?;
         close(session).await;
         create(&staging, Some(database)).await?;
-        Ok(Self { database: staging, way: Way::Instead { of: database.clone() } })
+        Ok(Self { database: staging, way: Way::Instead { of: Box::new(database.clone()) } })
     }
 
     /// What is filled.

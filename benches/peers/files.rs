@@ -1,51 +1,9 @@
-//! The `backup` tool beside what one would use otherwise: same data, same machine, interleaved, medians.
-//!
-//! ```text
-//! cargo build --release --examples && cargo run --release -p caretaker-benches --bin peers -- files
-//! ```
+//! An uploads tree: first backup, cold and warm, and an unchanged second one.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use caretaker_benches::{Measured, Result, backup_tool, drop_caches, is_installed, measure, median, mib, say, size_of};
-use clap::{Parser, Subcommand};
-
-/// Side-by-side runs.
-#[derive(Debug, Parser)]
-struct Cli {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// An uploads tree: first backup, cold and warm, and an unchanged second one.
-    Files {
-        /// How many files.
-        #[arg(long, default_value_t = 7_500)]
-        files: u64,
-        /// How many bytes each, about.
-        #[arg(long, default_value_t = 175_000)]
-        mean: usize,
-        /// Rounds; medians count.
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-        /// Print JSON instead of Markdown.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-fn main() -> ExitCode {
-    let Cli { what: What::Files { files, mean, rounds, json } } = Cli::parse();
-    match run(files, mean, rounds, json) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
-    }
-}
 
 /// One way to back a tree up.
 struct Peer {
@@ -140,7 +98,7 @@ const PEERS: [Peer; 4] = [
     },
 ];
 
-fn run(files: u64, mean: usize, rounds: usize, json: bool) -> Result<()> {
+pub(crate) fn run(files: u64, mean: usize, rounds: usize, json: bool) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let bench = Bench { dir: dir.path().to_owned(), tool: backup_tool()? };
     storefront::uploads::create(&bench.dir.join("uploads"), 1, files, mean)?;
