@@ -37,7 +37,9 @@ async fn race(first: Repository, second: Repository, dir: &std::path::Path) {
             }
         }
     };
-    tokio::join!(tokio::spawn(writer(first.clone(), "a.db")), tokio::spawn(writer(second, "b.db"))).0.unwrap();
+    let (a, b) = tokio::join!(tokio::spawn(writer(first.clone(), "a.db")), tokio::spawn(writer(second, "b.db")));
+    a.unwrap();
+    b.unwrap();
     let catalog = first.catalog().await.unwrap();
     assert!(catalog.is_sound(), "{catalog:?}");
     assert_eq!(catalog.newest, 16);

@@ -154,6 +154,8 @@ impl Contradiction {
 impl Repository {
     /// Reads the whole log. Records that are damaged or not to be trusted are listed as such; the others count.
     pub async fn catalog(&self) -> Result<Catalog> {
+        // Before the log is listed, which can only be newer then: another writer may note its record at any moment.
+        let seen = self.keys().witness(self.id())?;
         let mut sequences = self.sequences().await?;
         sequences.sort_unstable();
         let records: Vec<(u64, Result<(CheckedRecord, Content)>)> = futures::stream::iter(sequences)
@@ -210,7 +212,7 @@ impl Repository {
             }
         }
         catalog.broken_chain.sort_unstable();
-        catalog.contradicts = Contradiction::of(self.keys().witness(self.id())?, catalog.newest, &catalog.digests);
+        catalog.contradicts = Contradiction::of(seen, catalog.newest, &catalog.digests);
         Ok(catalog)
     }
 
@@ -269,8 +271,10 @@ impl Repository {
             .map_err(|e| Error::new(ErrorKind::Internal, "a record could not be written as JSON").with_source(e))?;
         let cipher = self.metadata_cipher()?;
         let payload = seal::seal(&json, RECORD_LEVEL, &cipher)?.bytes;
+        // Before the log is listed: another writer beside these keys may add a record, and note it, at any moment.
+        let seen = self.keys().witness(self.id())?;
         let mut last = self.last_good().await?;
-        if let Some(seen) = self.keys().witness(self.id())? {
+        if let Some(seen) = seen {
             let found = self.store().read_optional(&layout::record(seen.sequence)).await?;
             let digests = found.iter().map(|bytes| (seen.sequence, Digest::sha256(bytes))).collect();
             if let Some(contradiction) = Contradiction::of(Some(seen), last, &digests) {
