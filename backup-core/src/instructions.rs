@@ -169,13 +169,13 @@ of entries holds the roles of the old server, for you to read and pick from.
 if [ "$(jq -r .source.kind "$WORK/record.json")" = postgres ]; then
   PSQL="psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --output /dev/null --dbname ${DATABASE:?the name of the empty database}"
   entries | while IFS=$'\t' read -r n kind name; do
-    case $name in globals/*|schema/ownership) continue ;; esac
+    case $name in globals/*|schema/ownership|schema/event-triggers) continue ;; esac
     jq -rj ".entries[$n].before // empty" "$WORK/record.json"
     content "$n"
     jq -rj ".entries[$n].after // empty" "$WORK/record.json"
   done | $PSQL
   entries | while IFS=$'\t' read -r n kind name; do
-    if [ "$name" = schema/ownership ]; then content "$n"; fi
+    case $name in schema/ownership|schema/event-triggers) content "$n" ;; esac
   done | $PSQL --set ON_ERROR_STOP=0
 fi
 ```

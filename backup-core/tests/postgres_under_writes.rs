@@ -307,6 +307,13 @@ async fn passwords_tls_and_rights_work_or_are_named() {
     assert!(drill.restore.is_equal(), "{:?}", drill.restore);
     assert_eq!(drill.invariants.iter().map(|i| i.holds()).collect::<Vec<_>>(), [true, false]);
     assert_eq!(server.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'scratch'").unwrap(), "0\n");
+    // Into an empty database of its own, with the extension that only the server's owner could make.
+    server.psql("postgres", "CREATE DATABASE prepared OWNER shop").unwrap();
+    server.psql("prepared", "CREATE EXTENSION citext").unwrap();
+    let prepared = PostgresTarget::new(&url(encoded, &own_ca).replace("/shop?", "/prepared?")).unwrap();
+    let drill = shop.repository.drill(&snapshot, &prepared, backup_core::DrillOptions::default()).await.unwrap();
+    assert!(drill.passed(), "{:?}", drill.restore);
+    assert_eq!(server.psql("prepared", "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace; SELECT count(*) FROM pg_extension").unwrap(), "0\n2\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -315,9 +322,10 @@ async fn one_table_comes_back_into_a_database_that_lives_on() {
     let url = server.database("shop").await.unwrap();
     storefront::postgres::create(&url, &storefront::Size::orders(500), 1).await.unwrap();
     let shop = Shop::new().await;
-    let snapshot = shop.repository.backup(&PostgresSource::new(&url).unwrap(), BackupOptions::default()).await.unwrap();
     let target = PostgresTarget::new(&url).unwrap();
     let only = |glob: &str| RestoreOptions::default().only(Some(Only::new(glob).unwrap()));
+    server.psql("shop", "CREATE ROLE clerk; GRANT SELECT (id, amount), INSERT ON payments TO clerk; ALTER TABLE payments ENABLE ROW LEVEL SECURITY; CREATE POLICY all_of_it ON payments USING (true); COMMENT ON COLUMN payments.amount IS 'in pounds'; CREATE FUNCTION quiet() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'; CREATE TRIGGER off BEFORE INSERT ON payments FOR EACH ROW EXECUTE FUNCTION quiet(); ALTER TABLE payments DISABLE TRIGGER off").unwrap();
+    let snapshot = shop.repository.backup(&PostgresSource::new(&url).unwrap(), BackupOptions::default()).await.unwrap();
     let before = server.dump("shop", &[]).unwrap();
 
     // Dropped by mistake: the table, its sequence, keys, indexes and triggers.
@@ -328,6 +336,28 @@ async fn one_table_comes_back_into_a_database_that_lives_on() {
         assert!(server.dump("shop", &["-t", table, "-t", sequence]).unwrap().lines().count() > 20);
         assert_eq!(server.dump("shop", &[]).unwrap(), before, "{table}");
     }
+    // All of it or nothing: an index of that name is in the way.
+    server.psql("shop", "DROP TABLE payments; CREATE INDEX payments_order ON orders (id)").unwrap();
+    let e = shop.repository.restore(&snapshot, &target, only("payments")).await.unwrap_err();
+    assert!(e.to_string().contains("payments_order"), "{e}");
+    assert_eq!(server.psql("shop", "SELECT to_regclass('payments') IS NULL").unwrap(), "t\n");
+    server.psql("shop", "DROP INDEX payments_order").unwrap();
+    shop.repository.restore(&snapshot, &target, only("payments")).await.unwrap();
+    assert_eq!(server.dump("shop", &[]).unwrap(), before);
+    // A partition alone would be none.
+    server
+        .psql("shop", "BEGIN; CREATE TABLE kept AS SELECT * FROM email_log_2025; DROP TABLE email_log_2025; COMMIT")
+        .unwrap();
+    let e = shop.repository.restore(&snapshot, &target, only("email_log_2025")).await.unwrap_err();
+    assert!(e.to_string().contains("partition"), "{e}");
+    // Emptied, its counter too: numbers go on where they were.
+    server.psql("shop", "TRUNCATE payments RESTART IDENTITY").unwrap();
+    shop.repository.restore(&snapshot, &target, only("payments")).await.unwrap();
+    assert_eq!(server.psql("shop", "SELECT nextval('payments_id_seq') > max(id) FROM payments").unwrap(), "t\n");
+    let off = "SELECT tgenabled FROM pg_trigger WHERE tgname = 'off'";
+    assert_eq!(server.psql("shop", off).unwrap(), "D\n", "a trigger that was off stays off");
+    let e = shop.repository.restore(&snapshot, &target, only("{orders,payments}").clean(true)).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::TargetNotEmpty && e.to_string().contains("refers to"), "{e}");
     // Rows changed by mistake.
     server.psql("shop", "UPDATE payments SET amount = 0; DELETE FROM payments WHERE id % 2 = 0").unwrap();
     let e = shop.repository.restore(&snapshot, &target, only("payments")).await.unwrap_err();

@@ -52,19 +52,31 @@ impl Statement {
         name(rest.strip_prefix("ONLY ").unwrap_or(rest)).map(|(table, _)| table)
     }
 
-    /// The table, sequence or view that it makes or changes, as `pg_dump` writes its name.
-    pub(crate) fn object(&self) -> Option<&str> {
-        if self.text.starts_with("CREATE INDEX ") || self.text.starts_with("CREATE UNIQUE INDEX ") {
-            return self.index_of();
+    /// The table, sequence or view that it makes, changes or is about: the parts of its name.
+    pub(crate) fn object(&self) -> Option<Vec<String>> {
+        let text = self.text.as_str();
+        let named = |rest: &str| name(rest).map(|(object, _)| parts(object));
+        let after = |mark: &str| text.find(mark).and_then(|at| named(&text[at + mark.len()..]));
+        if text.starts_with("CREATE INDEX ") || text.starts_with("CREATE UNIQUE INDEX ") {
+            return self.index_of().map(parts);
         }
-        for head in HEADS {
-            if let Some(rest) = self.text.strip_prefix(head) {
-                return name(rest).map(|(object, _)| object);
-            }
+        if let Some(rest) = text.strip_prefix("COMMENT ON COLUMN ") {
+            let mut object = named(rest)?;
+            object.pop();
+            return Some(object);
         }
-        if self.text.starts_with("CREATE TRIGGER ") || self.text.starts_with("CREATE CONSTRAINT TRIGGER ") {
-            let at = self.text.find(" ON ")?;
-            return name(&self.text[at + 4..]).map(|(object, _)| object);
+        if let Some(rest) = HEADS.iter().find_map(|head| text.strip_prefix(head)) {
+            return named(rest);
+        }
+        if text.starts_with("GRANT ") || text.starts_with("REVOKE ") {
+            return after(" ON TABLE ").or_else(|| after(" ON SEQUENCE "));
+        }
+        if let Some(rest) = text.strip_prefix("CREATE POLICY ") {
+            let (_, rest) = name(rest)?;
+            return named(rest.strip_prefix(" ON ")?);
+        }
+        if text.starts_with("CREATE TRIGGER ") || text.starts_with("CREATE CONSTRAINT TRIGGER ") {
+            return after(" ON ");
         }
         None
     }

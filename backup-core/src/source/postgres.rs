@@ -14,7 +14,8 @@
 //! who owns and may use it. Rows by `COPY` in text form, over several connections, the biggest tables first. Sequences,
 //! large objects, the rows of extensions' configuration tables. Roles and their password verifiers as `pg_dumpall`
 //! writes them, as an entry of their own that no restore touches. Materialized views are filled again by the restore.
-//! Foreign tables keep their definition; their rows live elsewhere. `pg_dump`'s warnings are problems of the snapshot.
+//! Foreign tables keep their definition; their rows live elsewhere. *Not* kept is what belongs to the database as a whole:
+//! its owner, rights, collation and `ALTER DATABASE … SET`; a restore in place of a database keeps those of that one. `pg_dump`'s warnings are problems of the snapshot.
 //!
 //! A role needs `SELECT` on everything, or `pg_read_all_data` (14 and newer), and must not be subject to row-level
 //! security: a silent subset is refused.
@@ -51,14 +52,20 @@ const PRE_DATA: &str = "schema/pre-data";
 const POST_DATA: &str = "schema/post-data";
 /// Owners and grants.
 pub(crate) const OWNERSHIP: &str = "schema/ownership";
+/// Event triggers.
+pub(crate) const EVENT_TRIGGERS: &str = "schema/event-triggers";
 /// The values of sequences.
 pub(crate) const SEQUENCES: &str = "data/sequences";
 /// Large objects.
 const LARGE_OBJECTS: &str = "data/large-objects";
 /// Roles.
 const ROLES: &str = "globals/roles";
+/// So many sequences are read in one query.
+const SEQUENCES_AT_ONCE: usize = 100;
 /// How often the beginning is tried anew when a table came, went or was locked.
 const ATTEMPTS: u32 = 8;
+/// How long one lock is waited for before everything begins again.
+const LEADER_WAIT: Duration = Duration::from_millis(500);
 /// How long `pg_dump` may wait for a lock that our sessions hold as well.
 const PROGRAM_WAIT: Duration = Duration::from_secs(1);
 /// Rows are handed on in pieces of this many bytes.
@@ -153,7 +160,8 @@ impl PostgresSource {
 
         // Outside of the transaction: listing takes a snapshot, and the locks have to come first.
         let before = Relations::list(&mut leader).await.map_err(failed)?;
-        let wait = self.lock_wait.as_millis();
+        // Shorter than the server takes to look for deadlocks, so that no migration falls victim to one with us.
+        let wait = self.lock_wait.min(LEADER_WAIT).as_millis();
         database
             .run(
                 &mut leader,
@@ -195,18 +203,25 @@ impl PostgresSource {
                 sqlx::query_scalar("SELECT pg_catalog.pg_backend_pid()").fetch_one(session).await.map_err(failed)?,
             );
         }
-        let definitions = match self.definitions(&programs, &snapshot).await {
-            Ok(definitions) => definitions,
-            Err(e) => return retry(e),
-        };
-        let sizes = relations.sizes(&mut leader).await.map_err(failed)?;
-        let large = relation::large_objects(&mut leader).await.map_err(failed)?;
-        let roles = if self.roles { Some(self.roles(&programs, &server).await) } else { None };
-
-        let free = Arc::new(Semaphore::new(sessions.len()));
+        // From here on somebody watches whether we are in the way.
+        let first = sessions.pop();
+        let mut first = first.ok_or_else(|| Error::new(ErrorKind::Internal, "no session was opened"))?;
+        let free = Arc::new(Semaphore::new(self.connections));
         let sessions = Arc::new(std::sync::Mutex::new(sessions));
         let guard = Guard::start(leader, pids, Arc::clone(&sessions), self.lock_wait, database.clone());
         let reader = Reader { database: database.clone(), free, sessions, guard: Arc::clone(&guard.state) };
+        let definitions = tokio::select! {
+            definitions = self.definitions(&programs, &snapshot) => definitions,
+            e = guard.state.broken() => Err(e),
+        };
+        let definitions = match definitions {
+            Ok(definitions) => definitions,
+            Err(e) => return retry(e),
+        };
+        let sizes = relations.sizes(&mut first).await.map_err(failed)?;
+        let large = relation::large_objects(&mut first).await.map_err(failed)?;
+        let roles = if self.roles { Some(self.roles(&programs, &server).await) } else { None };
+        reader.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(first);
         let mut problems: Vec<Problem> =
             definitions.warnings.iter().map(|w| Problem::new("pg_dump", w.as_str())).collect();
         let entries = self.entries(&reader, &relations, &sizes, large, definitions, roles, &mut problems);
@@ -240,7 +255,13 @@ impl PostgresSource {
         let mut definitions = Definitions::default();
         for (text, out) in [(&before.text, 0), (&after.text, 1)] {
             for statement in split(text) {
+                let words: Vec<&str> = statement.split_whitespace().take(4).collect();
+                let event_trigger = matches!(
+                    words[..],
+                    ["CREATE" | "ALTER", "EVENT", "TRIGGER", ..] | ["COMMENT", "ON", "EVENT", "TRIGGER"]
+                );
                 let out = match (is_ownership(statement), out) {
+                    _ if event_trigger => &mut definitions.last,
                     (true, _) => &mut definitions.ownership,
                     (false, 0) => &mut definitions.before,
                     _ => &mut definitions.after,
@@ -290,8 +311,9 @@ impl PostgresSource {
         }
         let sequences: Vec<&Relation> = relations.sequences().collect();
         if !sequences.is_empty() {
-            let query = relation::sequence_values(&sequences);
-            entries.push_back(Entry::new(SEQUENCES, EntryKind::Data, "sequences", reader.lines(query)));
+            // One query over thousands of them would take minutes to plan.
+            let queries = sequences.chunks(SEQUENCES_AT_ONCE).map(relation::sequence_values).collect();
+            entries.push_back(Entry::new(SEQUENCES, EntryKind::Data, "sequences", reader.lines(queries)));
         }
         let mut ownership = definitions.ownership;
         if !large.is_empty() {
@@ -307,6 +329,9 @@ impl PostgresSource {
         }
         entries.push_back(text(POST_DATA, EntryKind::PostData, "definitions", definitions.after));
         entries.push_back(text(OWNERSHIP, EntryKind::PostData, "owners and grants", ownership));
+        if !definitions.last.is_empty() {
+            entries.push_back(text(EVENT_TRIGGERS, EntryKind::PostData, "event triggers", definitions.last));
+        }
         match roles {
             Some(Ok(roles)) => entries.push_back(text(ROLES, EntryKind::Globals, "roles", roles)),
             Some(Err(e)) => problems.push(Problem::new("roles", e.to_string())),
@@ -343,7 +368,7 @@ impl Source for PostgresSource {
 
 /// A lock that was not to be had is a reason to begin again; so is a table that vanished before it was locked.
 fn retry<T>(e: Error) -> Result<Option<T>> {
-    let gone = matches!(state_of(&e).as_deref(), Some("42P01" | "3F000"));
+    let gone = matches!(state_of(&e).as_deref(), Some("42P01" | "3F000" | "40P01"));
     if gone || e.kind() == ErrorKind::SourceBusy { Ok(None) } else { Err(e) }
 }
 
@@ -353,6 +378,8 @@ struct Definitions {
     before: String,
     after: String,
     ownership: String,
+    /// Event triggers: they would fire at everything before them.
+    last: String,
     warnings: Vec<String>,
 }
 
@@ -409,11 +436,11 @@ impl Reader {
         })
     }
 
-    /// The lines that a query of one text column gives.
-    fn lines(&self, sql: String) -> BoxStream<'static, Result<Piece>> {
+    /// The lines that queries of one text column give.
+    fn lines(&self, queries: Vec<String>) -> BoxStream<'static, Result<Piece>> {
         self.read(move |database, mut session, send| async move {
             let mut out = BytesMut::new();
-            {
+            for sql in queries {
                 let mut rows = sqlx::query_scalar::<_, String>(crate::sql::trusted(sql)).fetch(&mut session);
                 while let Some(line) = rows.try_next().await.map_err(|e| database.failed("could not be read", e))? {
                     out.extend_from_slice(line.as_bytes());
@@ -444,7 +471,8 @@ impl Reader {
                     if !piece.is_empty() {
                         let hex = hex::encode(&piece);
                         out.extend_from_slice(
-                            format!("SELECT pg_catalog.lo_put('{oid}', {at}, '\\x{hex}');\n").as_bytes(),
+                            format!("SELECT pg_catalog.lo_put('{oid}', {at}, pg_catalog.decode('{hex}', 'hex'));\n")
+                                .as_bytes(),
                         );
                     }
                     at += LARGE_PIECE;
@@ -485,8 +513,12 @@ impl Reader {
                 }
                 Ok(())
             });
-            futures::stream::unfold((receive, task), |(mut receive, task)| async move {
-                receive.recv().await.map(|piece| (piece, (receive, task)))
+            futures::stream::unfold((receive, Some(task)), |(mut receive, mut task)| async move {
+                match receive.recv().await {
+                    Some(piece) => Some((piece, (receive, task))),
+                    // A reader that panicked ends like one that is done, to whoever only looks at the pieces.
+                    None => task.take()?.join().await.err().map(|e| (Err(e), (receive, None))),
+                }
             })
         };
         Box::pin(futures::FutureExt::flatten_stream(begin))

@@ -8,9 +8,11 @@
 //! follow, side by side too; then foreign keys, triggers and the rest in their own order; then owners and grants. A role
 //! that does not exist here is no reason to stop: what needed it is left out and told. At the end everything is analysed.
 //!
-//! A selection (`--only`) goes into a database that lives on: a table that is not there is made, with its sequences,
-//! indexes, keys and triggers; one that is there has to be empty, or `--clean` replaces its rows in one transaction.
-//! Rows that other tables' foreign keys would delete or change along are refused.
+//! A selection (`--only`) goes into a database that lives on, in one transaction: a table that is not there is made, with
+//! its sequences, indexes, keys, triggers, policies and rights; one that is there has to be empty, or `--clean` replaces
+//! its rows, and its sequences move on where they have to. Refused is what would harm others: rows that other tables'
+//! foreign keys would delete or change along, tables that are there and refer to one another, a lost partition. Foreign
+//! keys of other tables to a table that was lost do not come back, and that is told.
 
 mod place;
 mod selection;
@@ -33,7 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
 use crate::postgres::{Database, KIND, Programs, Script, Server, Side, Statement, is_ownership, reason, state_of};
 use crate::source::Source;
-use crate::source::postgres::{OWNERSHIP, PostgresSource, SEQUENCES};
+use crate::source::postgres::{EVENT_TRIGGERS, OWNERSHIP, PostgresSource, SEQUENCES};
 use crate::sql::trusted;
 
 /// For the sessions that fill it: a crash before the end loses the restore anyway, and its end waits for the disk.
@@ -78,9 +80,9 @@ impl PostgresTarget {
     }
 
     /// The session that runs the definitions, and those that load rows.
-    async fn sessions(&self, database: &Database) -> Result<(PgConnection, Vec<PgConnection>)> {
+    async fn sessions(&self, database: &Database, connections: usize) -> Result<(PgConnection, Vec<PgConnection>)> {
         let mut all = Vec::new();
-        for _ in 0..=self.connections {
+        for _ in 0..=connections {
             let mut session = database.connect().await?;
             database.run(&mut session, SESSION).await?;
             all.push(session);
@@ -104,15 +106,20 @@ impl Target for PostgresTarget {
             )
             .with_next_step("name a target of the snapshot's kind"));
         }
+        let connections = if filling.only.is_some() { 1 } else { self.connections };
         let (place, selection) = match &filling.only {
             Some(only) => (Place::living(&self.database).await?, Some(Selection::new(manifest, only, filling.clean))),
             None => (Place::prepare(&self.database, filling.clean).await?, None),
         };
         let database = place.database().clone();
-        let (mut leader, sessions) = self.sessions(&database).await?;
+        let (mut leader, mut sessions) = self.sessions(&database, connections).await?;
         let server = Server::of(&mut leader).await.map_err(|e| database.failed("could not be read", e))?;
         let selection = match selection {
-            Some(selection) => Some(selection.look(&database, &mut leader).await?),
+            // All of a selection is one transaction of one session.
+            Some(selection) => match sessions.first_mut() {
+                Some(session) => Some(selection.look(&database, session).await?),
+                None => return Err(Error::new(ErrorKind::Internal, "no session was opened")),
+            },
             None => None,
         };
         // Only to tell whether definitions can be compared word by word; without it they are not.
@@ -215,8 +222,9 @@ impl Intake for PostgresIntake {
                 self.versions.0, self.versions.1
             ));
         }
-        let left_out = !self.left_out.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        (entry.name == OWNERSHIP && left_out).then(|| "not all of it could be restored here".into())
+        let left_out = !self.ownership || !self.left_out.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        ((entry.name == OWNERSHIP || entry.name == EVENT_TRIGGERS) && left_out)
+            .then(|| "not all of it could be restored here".into())
     }
 
     fn concurrency(&self) -> usize {
@@ -241,6 +249,12 @@ impl Intake for PostgresIntake {
 
     async fn finish(self: Box<Self>) -> Result<Vec<String>> {
         let Self { database, place, leader, sessions, left_out, selection, .. } = *self;
+        let mut sessions = sessions.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if selection.is_some()
+            && let Some(session) = sessions.first_mut()
+        {
+            database.run(session, "COMMIT").await?;
+        }
         drop(sessions);
         let mut leader = leader.into_inner();
         // Waits for the disk, for everything before it too.
@@ -254,12 +268,12 @@ impl Intake for PostgresIntake {
             }
         }
         drop(leader);
-        place.put_in_place().await?;
+        let mut notes: Vec<String> = place.put_in_place().await?.into_iter().collect();
         let left_out = left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(left_out
-            .into_iter()
-            .map(|(why, (count, first))| format!("{why}: {count} statements were left out, the first: {first}"))
-            .collect())
+        for (why, (count, first)) in left_out {
+            notes.push(format!("{why}: {count} statements were left out, the first: {first}"));
+        }
+        Ok(notes)
     }
 }
 
@@ -269,32 +283,26 @@ impl PostgresIntake {
         let failed = |e| self.database.failed(&format!("could not load {}", entry.subject), e);
         let copy = entry.before.trim_end().trim_end_matches(';');
         let (begin, frozen, end) = match &self.selection {
-            Some(selection) => {
-                let begin = selection.begin(entry)?;
-                (begin, "", selection.end(entry))
-            }
+            Some(selection) => (selection.begin(entry)?, "", selection.end(entry)),
             None => {
                 let table = copy_table(copy);
                 let of_extension = self.is_of_extension(table).await?;
                 // A table that was emptied in the same transaction keeps the order of its rows, and needs no second visit.
                 if of_extension {
-                    ("BEGIN".into(), "", String::new())
+                    ("BEGIN".into(), "", "COMMIT".to_owned())
                 } else {
-                    (format!("BEGIN; TRUNCATE ONLY {table}"), " WITH (FREEZE)", String::new())
+                    (format!("BEGIN; TRUNCATE ONLY {table}"), " WITH (FREEZE)", "COMMIT".to_owned())
                 }
             }
         };
         let mut session = self.session().await?;
         self.database.run(session.get()?, &begin).await.map_err(|e| named(e, &entry.subject))?;
-        if let Some(selection) = &self.selection {
-            selection.make_room(&self.database, session.get()?, entry).await?;
-        }
         let mut into = session.get()?.copy_in_raw(&format!("{copy}{frozen}")).await.map_err(failed)?;
         while let Some(bytes) = body.try_next().await? {
             into.send(bytes).await.map_err(failed)?;
         }
         into.finish().await.map_err(failed)?;
-        self.database.run(session.get()?, &format!("{end}COMMIT")).await.map_err(|e| named(e, &entry.subject))?;
+        self.database.run(session.get()?, &end).await.map_err(|e| named(e, &entry.subject))?;
         session.give_back();
         Ok(())
     }
@@ -351,12 +359,24 @@ impl PostgresIntake {
             .map_err(|e| Error::new(ErrorKind::Damaged, format!("{} is no text", entry.name)).with_source(e))?;
         let mut script = Script::parse(text);
         if let Some(selection) = &self.selection {
-            selection.pick(&mut script);
+            for missed in selection.pick(&mut script)? {
+                let why = "it belongs to a table that was not restored".to_owned();
+                let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+                left_out.entry(why).or_insert((0, missed)).0 += 1;
+            }
+        }
+        if !self.ownership {
+            script.statements.retain(|s| !is_ownership(&s.text));
         }
         let mut statements = script.statements.as_slice();
         while let Some(first) = statements.first() {
             let run = statements.iter().take_while(|s| s.index_of().is_some()).count();
-            if run > 1 {
+            if self.selection.is_some() {
+                let mut session = self.session().await?;
+                self.execute(session.get()?, first).await?;
+                session.give_back();
+                statements = &statements[1..];
+            } else if run > 1 {
                 self.build(&statements[..run]).await?;
                 statements = &statements[run..];
             } else {
@@ -398,9 +418,19 @@ impl PostgresIntake {
         if !sql.is_empty() {
             self.database.run(session, &sql).await?;
         }
+        // In the one transaction of a selection what fails must not take the rest along.
+        let one_transaction = self.selection.is_some();
+        if one_transaction {
+            self.database.run(session, "SAVEPOINT caretaker").await?;
+        }
         let Err(e) = self.database.run(session, &statement.text).await else { return Ok(()) };
+        if one_transaction {
+            self.database.run(session, "ROLLBACK TO SAVEPOINT caretaker").await?;
+        }
         let state = state_of(&e).unwrap_or_default();
-        let first: String = statement.text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(100).collect();
+        // Not beyond the first text in it: options of servers and connections are passwords at times.
+        let first = statement.text.split(['\'', '$']).next().unwrap_or_default();
+        let first: String = first.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(100).collect();
         if let Some(why) = self.forgivable(&statement.text, &state, &e) {
             let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
             left_out.entry(why).or_insert((0, first)).0 += 1;
@@ -438,6 +468,7 @@ impl PostgresIntake {
         let session = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let session = match session {
             Some(session) => session,
+            None if self.selection.is_some() => return Err(gone()),
             None => {
                 // An earlier user failed and closed its own.
                 let mut session = self.database.connect().await?;

@@ -21,8 +21,10 @@ const LEAVE: Duration = Duration::from_secs(15);
 /// Objects of a user in a schema, by catalogue; extensions' own do not count.
 const OBJECTS: &str = "SELECT pg_catalog.count(*) FROM ( \
       SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AS classid, oid AS objid, relnamespace AS namespace FROM pg_catalog.pg_class \
+        WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') \
       UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, pronamespace FROM pg_catalog.pg_proc \
       UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, typnamespace FROM pg_catalog.pg_type \
+        WHERE typrelid = 0 AND typtype IN ('b', 'd', 'e', 'r') AND typelem = 0 \
     ) o JOIN pg_catalog.pg_namespace n ON n.oid = o.namespace \
     WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
       AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype = 'e')";
@@ -37,11 +39,11 @@ const REMOVALS: &str = "SELECT * FROM ( \
       UNION ALL SELECT 3, pg_catalog.format('DROP EXTENSION IF EXISTS %I CASCADE', extname) FROM pg_catalog.pg_extension WHERE extname <> ALL ($1) \
       UNION ALL SELECT 4, pg_catalog.format('DROP %s IF EXISTS %s CASCADE', \
           CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, \
-          c.oid::pg_catalog.regclass) FROM pg_catalog.pg_class c WHERE relnamespace = 'public'::pg_catalog.regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') \
+          c.oid::pg_catalog.regclass) FROM pg_catalog.pg_class c WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'public') AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') \
           AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') \
-      UNION ALL SELECT 5, pg_catalog.format('DROP ROUTINE IF EXISTS %s CASCADE', p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc p WHERE pronamespace = 'public'::pg_catalog.regnamespace \
+      UNION ALL SELECT 5, pg_catalog.format('DROP ROUTINE IF EXISTS %s CASCADE', p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc p WHERE pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'public') \
           AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e') \
-      UNION ALL SELECT 6, pg_catalog.format('DROP TYPE IF EXISTS %s CASCADE', t.oid::pg_catalog.regtype) FROM pg_catalog.pg_type t WHERE typnamespace = 'public'::pg_catalog.regnamespace AND typtype IN ('e', 'd', 'r', 'b') \
+      UNION ALL SELECT 6, pg_catalog.format('DROP TYPE IF EXISTS %s CASCADE', t.oid::pg_catalog.regtype) FROM pg_catalog.pg_type t WHERE typnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'public') AND typtype IN ('e', 'd', 'r', 'b') \
           AND typelem = 0 AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = t.oid AND d.deptype = 'e') \
       UNION ALL SELECT 7, pg_catalog.format('SELECT pg_catalog.lo_unlink(%L)', oid) FROM pg_catalog.pg_largeobject_metadata \
     ) AS removals (step, statement) ORDER BY step";
@@ -97,6 +99,19 @@ impl Place {
         }
         let staging = database.sibling(&short(database.name(), STAGING));
         let (through, mut session) = maintenance(database).await?;
+        let parked = short(database.name(), REPLACED);
+        let left: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_database WHERE datname = $1)")
+            .bind(&parked)
+            .fetch_one(&mut session)
+            .await
+            .map_err(|e| through.failed("could not be read", e))?;
+        if left {
+            return Err(Error::new(
+                ErrorKind::TargetNotEmpty,
+                format!("an earlier restore left {parked}, the database that {} replaced", database.name()),
+            )
+            .with_next_step("look whether anything in it is still needed, and drop it"));
+        }
         // Left by a restore that was killed; nobody else has such a name.
         through
             .run(&mut session, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(staging.name())))
@@ -122,15 +137,25 @@ impl Place {
     }
 
     /// The restored database takes its place.
-    pub(super) async fn put_in_place(&self) -> Result<()> {
-        let Way::Instead { of: old } = &self.way else { return Ok(()) };
-        let swapped = swap(old, &self.database).await;
-        if swapped.is_err()
-            && let Err(e) = drop_database(&self.database).await
-        {
-            tracing::warn!(error = %e, "the database that was to replace another is still there");
+    ///
+    /// What could not be tidied up afterwards is told.
+    pub(super) async fn put_in_place(&self) -> Result<Option<String>> {
+        let Way::Instead { of: old } = &self.way else { return Ok(None) };
+        if let Err(e) = swap(old, &self.database).await {
+            // Whatever broke may have broken the session too: another one lets the old database's users in again.
+            let by_hand =
+                format!("let its users in again: ALTER DATABASE {} ALLOW_CONNECTIONS true", identifier(old.name()));
+            let why = format!("{e}; what was to take its place is there as {}", self.database.name());
+            let e = Error::new(e.kind(), why).with_retry(e.is_retryable());
+            return Err(if allow_connections(old).await.is_err() { e.with_next_step(by_hand) } else { e });
         }
-        swapped
+        let parked = old.sibling(&short(old.name(), REPLACED));
+        let gone = async {
+            // Its subscriptions have to go first, and for that somebody has to get in.
+            allow_connections(&parked).await?;
+            drop_database(&parked).await
+        };
+        Ok(gone.await.err().map(|e| format!("the replaced database is still there, as {}: {e}", parked.name())))
     }
 
     /// Removes what was restored, from a place that was vacant before.
@@ -223,6 +248,14 @@ async fn create(database: &Database, like: Option<&Database>) -> Result<()> {
     made
 }
 
+async fn allow_connections(database: &Database) -> Result<()> {
+    let (through, mut session) = maintenance(database).await?;
+    let sql = format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", identifier(database.name()));
+    let allowed = through.run(&mut session, &sql).await;
+    close(session).await;
+    allowed
+}
+
 async fn drop_database(database: &Database) -> Result<()> {
     // A database cannot go while subscriptions are in it. The slot at the other end is not theirs to remove.
     if let Ok(mut session) = database.connect().await {
@@ -278,7 +311,7 @@ async fn empty(database: &Database, extensions: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// `new` takes the name, owner, rights and settings of `old`, which is dropped at the end. On an error `old` is as it was.
+/// `new` takes the name, owner, rights and settings of `old`, which is put aside. On an error `old` has its name.
 async fn swap(old: &Database, new: &Database) -> Result<()> {
     let (through, mut session) = maintenance(old).await?;
     let failed = |e| through.failed("could not be read", e);
@@ -290,28 +323,12 @@ async fn swap(old: &Database, new: &Database) -> Result<()> {
         through.run(&mut session, &setting).await?;
     }
     through.run(&mut session, &format!("ALTER DATABASE {was} WITH ALLOW_CONNECTIONS false")).await?;
-    let renamed = async {
-        leave(&through, &mut session, old.name()).await?;
-        through.run(&mut session, &format!("ALTER DATABASE {was} RENAME TO {parked}")).await?;
-        if let Err(e) = through.run(&mut session, &format!("ALTER DATABASE {is} RENAME TO {was}")).await {
-            through.run(&mut session, &format!("ALTER DATABASE {parked} RENAME TO {was}")).await?;
-            return Err(e);
-        }
-        Ok(())
-    };
-    if let Err(e) = renamed.await {
-        through.run(&mut session, &format!("ALTER DATABASE {was} WITH ALLOW_CONNECTIONS true")).await?;
-        return Err(e);
-    }
+    leave(&through, &mut session, old.name()).await?;
+    // Both names in one transaction: at no moment is there no database of that name.
+    let both = format!("BEGIN; ALTER DATABASE {was} RENAME TO {parked}; ALTER DATABASE {is} RENAME TO {was}; COMMIT");
+    through.run(&mut session, &both).await?;
     close(session).await;
-    let parked = old.sibling(&short(old.name(), REPLACED));
-    let (through, mut session) = maintenance(old).await?;
-    // Its subscriptions have to go first, and for that somebody has to get in.
-    through
-        .run(&mut session, &format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", identifier(parked.name())))
-        .await?;
-    close(session).await;
-    drop_database(&parked).await
+    Ok(())
 }
 
 /// Ends all sessions of a database that takes no new ones.
