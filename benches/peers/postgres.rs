@@ -30,7 +30,7 @@ const STEPS: [Step; 10] = [
     Step {
         name: "caretaker create (encrypted, deduplicated)",
         needs: &[],
-        before: "rm -rf place && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null",
+        before: "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null",
         run: "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$DATABASE_URL\" > /dev/null",
         stores: true,
     },
@@ -111,7 +111,6 @@ pub(crate) fn run(orders: u64, rounds: usize, json: bool) -> Result<()> {
         halves: [halves[0].1.clone(), halves[1].1.clone()],
         url,
     };
-    bench.shell("\"$TOOL\" keygen --out keys > /dev/null; cp keys/recipient.txt recipient")?;
 
     let mut times: Vec<Vec<f64>> = STEPS.iter().map(|_| Vec::new()).collect();
     let mut memory = [0; STEPS.len()];
