@@ -50,11 +50,16 @@ impl Repository {
             return Err(Error::new(ErrorKind::Config, format!("snapshot {} holds files, not a database", snapshot.id))
                 .with_next_step("restore it to a directory: --target dir:PATH"));
         }
+        let has_globals = manifest.entries.iter().any(|e| e.kind == EntryKind::Globals);
+        let globals_file = has_globals.then(|| beside(file));
+        // Both before the first byte of either.
+        for file in [Some(file), globals_file.as_deref()].into_iter().flatten() {
+            must_be_new(file)?;
+        }
         let reader = EntryReader::new(self, manifest, Arc::clone(&progress))?;
         let content = |e: &&EntryRecord| e.subject != STATISTICS && e.kind != EntryKind::Globals;
         let bytes = write_entries(&reader, manifest.entries.iter().filter(content), file, progress.as_ref()).await?;
-        let mut globals = manifest.entries.iter().filter(|e| e.kind == EntryKind::Globals).peekable();
-        let globals_file = globals.peek().is_some().then(|| beside(file));
+        let globals = manifest.entries.iter().filter(|e| e.kind == EntryKind::Globals);
         if let Some(file) = &globals_file {
             write_entries(&reader, globals, file, progress.as_ref()).await?;
         }
@@ -107,14 +112,19 @@ async fn write_entries(
     written
 }
 
-fn write_file(path: &Path, pieces: mpsc::Receiver<Bytes>) -> Result<u64> {
-    let failed = |what: &str, e: std::io::Error| {
-        Error::new(ErrorKind::Target, format!("{} {what}: {e}", path.display())).with_source(e)
-    };
+fn must_be_new(path: &Path) -> Result<()> {
     if path.exists() {
         return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} exists already", path.display()))
             .with_next_step("choose another name, or move it away"));
     }
+    Ok(())
+}
+
+fn write_file(path: &Path, pieces: mpsc::Receiver<Bytes>) -> Result<u64> {
+    let failed = |what: &str, e: std::io::Error| {
+        Error::new(ErrorKind::Target, format!("{} {what}: {e}", path.display())).with_source(e)
+    };
+    must_be_new(path)?;
     let mut name = path.as_os_str().to_owned();
     name.push(".caretaker-partial");
     let partial = PathBuf::from(name);

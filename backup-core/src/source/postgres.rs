@@ -7,15 +7,16 @@
 //!
 //! **The shop goes on.** Somebody who wants to change a table (`ALTER TABLE`, `TRUNCATE`) has to wait for a backup, and
 //! everybody else then waits behind him. So the backup looks every half second whether it is in anybody's way, and gives
-//! up after [`lock_wait`](PostgresSource::with_lock_wait), ten seconds by default. It never queues for a lock behind such
-//! a session itself.
+//! up after [`lock_wait`](PostgresSource::with_lock_wait), ten seconds by default. It waits
+//! for a lock for half a second itself, `pg_dump` for one, and then lets go of everything and begins again.
 //!
-//! **What is kept.** Definitions by `pg_dump`, in three entries: what comes before the data, what comes after it, and
-//! who owns and may use it. Rows by `COPY` in text form, over several connections, the biggest tables first. Sequences,
+//! **What is kept.** Definitions by `pg_dump`, in four entries: what comes before the data, what comes after it,
+//! who owns and may use it, and event triggers. Rows by `COPY` in text form, over several connections, the biggest tables first. Sequences,
 //! large objects, the rows of extensions' configuration tables. Roles and their password verifiers as `pg_dumpall`
 //! writes them, as an entry of their own that no restore touches. Materialized views are filled again by the restore.
 //! Foreign tables keep their definition; their rows live elsewhere. *Not* kept is what belongs to the database as a whole:
-//! its owner, rights, collation and `ALTER DATABASE … SET`; a restore in place of a database keeps those of that one. `pg_dump`'s warnings are problems of the snapshot.
+//! its owner, rights, collation and `ALTER DATABASE … SET`; a restore in place of a database keeps those of that one.
+//! `pg_dump`'s warnings are problems of the snapshot.
 //!
 //! A role needs `SELECT` on everything, or `pg_read_all_data` (14 and newer), and must not be subject to row-level
 //! security: a silent subset is refused.
@@ -123,7 +124,7 @@ impl PostgresSource {
         self
     }
 
-    /// The same with another time for which it waits for a table's lock, and for which it may stand in anybody's way.
+    /// The same with another time for which it may stand in anybody's way.
     #[must_use]
     pub fn with_lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait.max(Duration::from_millis(100));

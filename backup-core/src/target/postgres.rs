@@ -111,6 +111,8 @@ impl Target for PostgresTarget {
             Some(only) => (Place::living(&self.database).await?, Some(Selection::new(manifest, only, filling.clean))),
             None => (Place::prepare(&self.database, filling.clean).await?, None),
         };
+        // At once: what was made has to go, too, where the rest of this fails.
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.clone());
         let database = place.database().clone();
         let (mut leader, mut sessions) = self.sessions(&database, connections).await?;
         let server = Server::of(&mut leader).await.map_err(|e| database.failed("could not be read", e))?;
@@ -127,7 +129,6 @@ impl Target for PostgresTarget {
             Ok(programs) => server.described(&programs),
             Err(_) => server.version.clone(),
         };
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.clone());
         Ok(Box::new(PostgresIntake {
             database,
             place,

@@ -129,7 +129,7 @@ impl Place {
     /// After an error: what there was before is all there is.
     pub(super) async fn take_back(&self) -> Result<()> {
         match &self.way {
-            // Its tables were each restored in a transaction.
+            // All of it was one transaction, which ended with its session.
             Way::Living => Ok(()),
             Way::Empty { extensions } => empty(&self.database, extensions).await,
             Way::New | Way::Instead { .. } => drop_database(&self.database).await,

@@ -72,6 +72,9 @@ impl Selection {
             if !chosen.there {
                 continue;
             }
+            // Nobody adds rows between this look and the end.
+            let lock = format!("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE", chosen.table);
+            database.run(session, &lock).await?;
             let sql = format!("SELECT EXISTS (SELECT 1 FROM ONLY {})", chosen.table);
             chosen.full = sqlx::query_scalar(trusted(sql)).fetch_one(&mut *session).await.map_err(failed)?;
             let refused = |why: String, next: &str| {
