@@ -9,6 +9,8 @@ use std::time::Duration;
 use backup_core::ErrorKind;
 use serde::Serialize;
 
+use crate::allocator;
+
 /// How a command ended, as an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -30,6 +32,7 @@ where
     C: Future<Output = backup_core::Result<()>>,
 {
     log_to_stderr();
+    allocator::tune();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

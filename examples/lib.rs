@@ -7,6 +7,7 @@
 //! report     one HTML file
 //! ```
 
+mod allocator;
 pub mod cli;
 pub mod display;
 pub mod locate;

@@ -358,6 +358,46 @@ async fn photos_and_thumbnails_alike_are_read_once() {
     assert!(again.manifest.totals.read < 20_000, "{} bytes were read again", again.manifest.totals.read);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_behind_a_link_or_is_left_out_is_not_taken_over() {
+    let shop = Shop::new().await;
+    let uploads = shop.path("uploads");
+    for folder in ["a", "c"] {
+        fs::create_dir_all(uploads.join(folder)).unwrap();
+        fs::write(uploads.join(folder).join("x"), vec![b'x'; 700_000]).unwrap();
+    }
+    age(&uploads);
+    backup(&shop).await;
+    // `a/x` still leads to the very same file, untouched: but a walk finds it as `b/x` now.
+    fs::rename(uploads.join("a"), uploads.join("b")).unwrap();
+    symlink("b", uploads.join("a")).unwrap();
+    let second = backup(&shop).await;
+    assert!(second.manifest.is_complete(), "{:?}", second.manifest.problems);
+    restore(&shop, &second, "second").await;
+    assert_eq!(tree(&uploads), tree(&shop.path("second")));
+    // And what is left out from now on is not in the next snapshot, folder or file.
+    for glob in ["c", "c/x"] {
+        let source = FilesSource::new(&uploads).excluding(&[glob]).unwrap();
+        let third = shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
+        assert_eq!(third.manifest.totals.rows, second.manifest.totals.rows - if glob == "c" { 2 } else { 1 });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_of_many_directories_comes_back() {
+    let shop = Shop::new().await;
+    let uploads = shop.path("uploads");
+    for n in 0..1_500 {
+        fs::create_dir_all(uploads.join(format!("{}/{n}", n % 7))).unwrap();
+    }
+    let snapshot = backup(&shop).await;
+    let again = backup(&shop).await;
+    assert_eq!(again.manifest.totals.added, 0);
+    assert_eq!(snapshot.manifest.totals.rows, 1_500 + 7 + 1);
+    restore(&shop, &snapshot, "restored").await;
+    assert_eq!(tree(&uploads), tree(&shop.path("restored")));
+}
+
 #[tokio::test]
 async fn an_interrupted_swap_is_put_back() {
     let shop = Shop::new().await;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use fastcdc::v2020::{Normalization, cut_gear, get_gear_with_seed, select_masks};
 
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, RowHasher};
 use crate::manifest::Digest;
 
 /// The smallest chunk, in bytes, unless the stream ends or a unit closes before.
@@ -35,7 +35,7 @@ pub(crate) struct Cutter {
     masks: (u64, u64),
     lines: bool,
     /// A row that began in an earlier chunk.
-    open_row: Option<blake3::Hasher>,
+    open_row: Option<RowHasher>,
     /// The rows that were longer than a chunk.
     long_rows: Fingerprint,
 }
@@ -109,11 +109,11 @@ impl Cutter {
                     return Chunk { bytes, rows: 0..0 };
                 }
                 None => {
-                    self.long_rows.add_hash(&row.finalize());
+                    self.long_rows.add_hash(row.finish());
                     return Chunk { bytes, rows: 0..0 };
                 }
                 Some(at) => {
-                    self.long_rows.add_hash(&row.finalize());
+                    self.long_rows.add_hash(row.finish());
                     start = at + 1;
                 }
             }
@@ -121,7 +121,7 @@ impl Cutter {
         let mut end = bytes.len();
         if !end_of_stream && bytes.last() != Some(&b'\n') {
             end = memchr::memrchr(b'\n', &bytes[start..]).map_or(start, |at| start + at + 1);
-            let mut row = blake3::Hasher::new();
+            let mut row = RowHasher::new();
             row.update(&bytes[end..]);
             self.open_row = Some(row);
         }

@@ -10,7 +10,7 @@ use super::seal::{self, Length};
 use super::write::chunk_id;
 use super::{Task, Workers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, RowHasher};
 use crate::manifest::{ChunkRef, Digest, EntryRecord, IndexLine, Manifest, PartRef, Unit};
 use crate::progress::{Event, Progress};
 use crate::repository::{Repository, layout};
@@ -200,7 +200,7 @@ impl EntryReader {
 #[derive(Debug, Default)]
 pub(crate) struct LineCounter {
     fingerprint: Fingerprint,
-    open: Option<blake3::Hasher>,
+    open: Option<RowHasher>,
 }
 
 impl LineCounter {
@@ -209,14 +209,14 @@ impl LineCounter {
             let end = memchr::memchr(b'\n', bytes);
             row.update(&bytes[..end.unwrap_or(bytes.len())]);
             let Some(end) = end else { return };
-            self.fingerprint.add_hash(&row.finalize());
+            self.fingerprint.add_hash(row.finish());
             self.open = None;
             bytes = &bytes[end + 1..];
         }
         let whole = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
         self.fingerprint += super::chunk::fingerprint_of_lines(&bytes[..whole]);
         if whole < bytes.len() {
-            let mut row = blake3::Hasher::new();
+            let mut row = RowHasher::new();
             row.update(&bytes[whole..]);
             self.open = Some(row);
         }
@@ -224,7 +224,7 @@ impl LineCounter {
 
     pub(crate) fn finish(mut self) -> Fingerprint {
         if let Some(row) = self.open {
-            self.fingerprint.add_hash(&row.finalize());
+            self.fingerprint.add_hash(row.finish());
         }
         self.fingerprint
     }

@@ -10,11 +10,10 @@
 //! links, empty directories. Not kept: extended attributes, access-control lists, hard links (each name becomes a file of
 //! its own), holes in sparse files (they are restored as zeros). Sockets, pipes and devices are named as problems.
 
-mod catalogue;
 mod member;
+mod unchanged;
 mod walk;
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,9 +24,9 @@ use futures::TryStreamExt;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::mpsc;
 
-use self::catalogue::{Catalogue, Key, Unchanged, key};
 pub(crate) use self::member::header_mtime;
 use self::member::{Small, append_directory, append_link, read_big, read_small};
+use self::unchanged::{Comparison, PathKeys, PathSet, Unchanged};
 use self::walk::{Found, Walk};
 use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Previous, Source};
 use crate::error::{Error, ErrorKind, Result};
@@ -47,6 +46,10 @@ const TREE: &str = "files/tree";
 const BIG: u64 = 512 * 1024;
 /// What a unit of small files is filled up to, in bytes.
 const UNIT: usize = 2 * 1024 * 1024;
+/// So many units of the previous snapshot are held against the disk before the next are waited for.
+const COMPARED_AT_ONCE: usize = 16;
+/// The list of directories and links is cut into units of about this many bytes.
+const TREE_UNIT: usize = 512 * 1024;
 /// How many problems are named; beyond that they are counted.
 const NAMED_PROBLEMS: usize = 1000;
 /// Bytes of a big file handed on at once.
@@ -119,34 +122,43 @@ impl Source for FilesSource {
         }
         // Before anything is looked at: what changes from here on is read again next time.
         let taken_at = Utc::now();
-        let catalogue = match &context.previous {
-            Some(previous) => catalogue(previous.as_ref()).await,
-            None => None,
+        let unchanged = match &context.previous {
+            Some(previous) => self.unchanged(previous.as_ref()).await,
+            None => Unchanged::default(),
         };
         let (send, entries) = mpsc::channel(1);
         let (root, exclude) = (self.root.clone(), Arc::clone(&self.exclude));
-        let reader = tokio::spawn(blocking(move || read_all(&root, &exclude, catalogue, &send)));
+        let reader = tokio::spawn(blocking(move || read_all(&root, &exclude, &unchanged, &send)));
         let info = SourceInfo::new(&self.name, KIND, format!("dir:{}", self.root.display()), "1");
         Ok(Box::new(FilesCapture { info, taken_at, entries, reader }))
     }
 }
 
-/// What the previous snapshot holds. Where that cannot be read, everything is read from the source instead.
-async fn catalogue(previous: &dyn Previous) -> Option<Catalogue> {
-    let load = async {
-        let Some(mut units) = previous.units(FILES).await? else { return Ok(None) };
-        let mut catalogue = Catalogue::new(previous.taken_at(), previous.rows(FILES));
-        while let Some((unit, stored)) = units.try_next().await? {
-            catalogue.add(&unit, stored)?;
-        }
-        catalogue.sort();
-        Ok::<_, Error>(Some(catalogue))
-    };
-    match load.await {
-        Ok(found) => found,
-        Err(e) => {
-            tracing::warn!(error = %e, "the previous snapshot's list of files cannot be used; all files are read");
-            None
+impl FilesSource {
+    /// What the previous snapshot holds and the disk still has as it was. Where that cannot be said, nothing.
+    async fn unchanged(&self, previous: &dyn Previous) -> Unchanged {
+        let compare = async {
+            let Some(units) = previous.units(FILES).await? else { return Ok(Unchanged::default()) };
+            let mut units = units.try_ready_chunks(COMPARED_AT_ONCE);
+            let (root, exclude) = (self.root.clone(), Arc::clone(&self.exclude));
+            let mut comparison = Comparison::new(root, exclude, previous.taken_at(), previous.rows(FILES));
+            let keys = PathKeys::default();
+            while let Some(some) = units.try_next().await.map_err(|e| e.1)? {
+                let keys = keys.clone();
+                comparison = blocking(move || {
+                    some.iter().try_for_each(|(unit, stored)| comparison.add(unit, *stored, &keys))?;
+                    Ok(comparison)
+                })
+                .await?;
+            }
+            blocking(move || Ok(comparison.settle(keys))).await
+        };
+        match compare.await {
+            Ok(unchanged) => unchanged,
+            Err(e) => {
+                tracing::warn!(error = %e, "the previous snapshot's list of files cannot be used; all files are read");
+                Unchanged::default()
+            }
         }
     }
 }
@@ -227,12 +239,12 @@ impl<'a> Body<'a> {
 fn read_all(
     root: &Path,
     exclude: &GlobSet,
-    catalogue: Option<Catalogue>,
+    unchanged: &Unchanged,
     entries: &mpsc::Sender<Entry>,
 ) -> Result<Problems> {
     let mut problems = Problems::default();
     let body = Body::open(root, entries, FILES, EntryKind::Files)?;
-    let files = match read_files(root, exclude, catalogue, &body, &mut problems) {
+    let files = match read_files(root, exclude, unchanged, &body, &mut problems) {
         Ok(files) => files,
         Err(e) => {
             // So that the entry is not taken for complete; its reader may be gone already.
@@ -242,7 +254,7 @@ fn read_all(
     };
     drop(body);
     let body = Body::open(root, entries, TREE, EntryKind::Tree)?;
-    if let Err(e) = read_tree(root, exclude, &files, &body, &mut problems) {
+    if let Err(e) = read_tree(root, exclude, [unchanged.files(), &files], &body, &mut problems) {
         let _ = body.send.blocking_send(Err(unheard(root)));
         return Err(e);
     }
@@ -252,29 +264,14 @@ fn read_all(
 fn read_files(
     root: &Path,
     exclude: &GlobSet,
-    catalogue: Option<Catalogue>,
+    unchanged: &Unchanged,
     body: &Body<'_>,
     problems: &mut Problems,
-) -> Result<FileKeys> {
-    let unchanged = match catalogue {
-        None => None,
-        Some(mut catalogue) => {
-            // One look at everything first: a unit can be taken over only if all of its files are unchanged.
-            for found in Walk::new(root, exclude)? {
-                if let Found::File { path, relative } = found
-                    && let Ok(metadata) = path.symlink_metadata()
-                {
-                    catalogue.see(&relative, &metadata);
-                }
-            }
-            let unchanged = catalogue.settle();
-            for unit in unchanged.units() {
-                body.piece(Piece::Reuse(unit))?;
-            }
-            Some(unchanged)
-        }
-    };
-    let mut files = FileKeys { unchanged, read: Vec::new() };
+) -> Result<PathSet> {
+    for unit in unchanged.units() {
+        body.piece(Piece::Reuse(unit))?;
+    }
+    let mut files = PathSet::default();
     let mut bundle = Bundle::default();
     for found in Walk::new(root, exclude)? {
         let (path, relative) = match found {
@@ -289,8 +286,7 @@ fn read_files(
                 continue;
             }
         };
-        let key = key(relative.as_os_str().as_bytes());
-        if files.unchanged.as_ref().is_some_and(|u| u.holds(&key)) {
+        if unchanged.files().holds(&relative) {
             continue;
         }
         let size = match path.symlink_metadata() {
@@ -308,7 +304,7 @@ fn read_files(
             match read_big(&path, &relative, PIECE, &mut emit)? {
                 Some(read) => {
                     read.problem.into_iter().for_each(|p| problems.add(&path, p));
-                    files.read.push(key);
+                    files.add(&relative);
                     let Small { member, fingerprint, .. } = read.small;
                     body.piece(Piece::EndUnit { members: vec![member], fingerprint })?;
                 }
@@ -319,7 +315,7 @@ fn read_files(
         match read_small(&path, &relative) {
             Ok(Some((small, problem))) => {
                 problem.into_iter().for_each(|p| problems.add(&path, p));
-                files.read.push(key);
+                files.add(&relative);
                 bundle.add(small);
                 if bundle.bytes.len() >= UNIT {
                     bundle.send(body)?;
@@ -330,25 +326,8 @@ fn read_files(
         }
     }
     bundle.send(body)?;
-    files.read.sort_unstable();
+    files.sort();
     Ok(files)
-}
-
-/// The paths of all files in the snapshot.
-struct FileKeys {
-    unchanged: Option<Unchanged>,
-    /// Those that were read now, 12 bytes each.
-    read: Vec<Key>,
-}
-
-impl FileKeys {
-    /// Whether this path, or one above it, is that of a file.
-    fn covers(&self, relative: &Path) -> bool {
-        relative.ancestors().any(|path| {
-            let key = key(path.as_os_str().as_bytes());
-            self.read.binary_search(&key).is_ok() || self.unchanged.as_ref().is_some_and(|u| u.holds(&key))
-        })
-    }
 }
 
 /// Small files on their way into one unit.
@@ -380,12 +359,18 @@ impl Bundle {
     }
 }
 
-fn read_tree(root: &Path, exclude: &GlobSet, files: &FileKeys, body: &Body<'_>, problems: &mut Problems) -> Result<()> {
+fn read_tree(
+    root: &Path,
+    exclude: &GlobSet,
+    files: [&PathSet; 2],
+    body: &Body<'_>,
+    problems: &mut Problems,
+) -> Result<()> {
     let mut tar = Vec::new();
     let mut fingerprint = Fingerprint::EMPTY;
     for found in Walk::new(root, exclude)? {
         if let Found::Directory { path, relative } | Found::Link { path, relative } = &found
-            && files.covers(relative)
+            && relative.ancestors().any(|above| files.iter().any(|f| f.holds(above)))
         {
             problems.add(path, "it was a file, or below one, a moment before: it changed while it was read");
             continue;
@@ -397,18 +382,20 @@ fn read_tree(root: &Path, exclude: &GlobSet, files: &FileKeys, body: &Body<'_>, 
             Found::File { .. } | Found::Special { .. } | Found::Unreadable { .. } => continue,
         };
         match added {
-            Ok(hash) => fingerprint.add_hash(&hash),
+            Ok(hash) => fingerprint.add_hash(hash),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => {
                 let (Found::Directory { path, .. } | Found::Link { path, .. }) = &found else { continue };
                 problems.add(path, format!("it cannot be read: {e}"));
             }
         }
-        if tar.len() >= PIECE {
+        if tar.len() >= TREE_UNIT {
             body.bytes(std::mem::take(&mut tar))?;
+            // Directories and links have no list of members.
+            let fingerprint = std::mem::take(&mut fingerprint);
+            body.piece(Piece::EndUnit { members: Vec::new(), fingerprint })?;
         }
     }
     body.bytes(tar)?;
-    // One unit over all of it: directories and links have no list of members.
     body.piece(Piece::EndUnit { members: Vec::new(), fingerprint })
 }

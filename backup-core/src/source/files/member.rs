@@ -9,7 +9,7 @@ use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
 use crate::error::Result;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, RowHasher};
 use crate::manifest::{Member, MemberPath};
 
 /// How often a file that changes while it is read is read again.
@@ -33,11 +33,11 @@ pub(super) struct Big {
 
 /// The hash of one member: path, type, mode, time and content, not owner. What two equal trees have equal.
 #[derive(Debug)]
-struct MemberHash(blake3::Hasher);
+struct MemberHash(RowHasher);
 
 impl MemberHash {
     fn new(kind: EntryType, path: &Path, mode: u32, mtime: (i64, u32)) -> Self {
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = RowHasher::new();
         hasher.update(&[kind.as_byte()]);
         hasher.update(&(path.as_os_str().len() as u64).to_le_bytes());
         hasher.update(path.as_os_str().as_bytes());
@@ -51,8 +51,8 @@ impl MemberHash {
         self.0.update(content);
     }
 
-    fn finish(&self) -> blake3::Hash {
-        self.0.finalize()
+    fn finish(&self) -> u128 {
+        self.0.finish()
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) fn read_small(path: &Path, relative: &Path) -> io::Result<Option<(Sma
             tar.extend_from_slice(&content);
             tar.resize(tar.len() + padding(before.len()), 0);
             let mut fingerprint = Fingerprint::EMPTY;
-            fingerprint.add_hash(&hash.finish());
+            fingerprint.add_hash(hash.finish());
             let problem = (!still).then(|| CHANGING.to_owned());
             return Ok(Some((Small { tar, member: member(relative, &before), fingerprint }, problem)));
         }
@@ -121,17 +121,17 @@ pub(super) fn read_big(
         }
     }
     let mut fingerprint = Fingerprint::EMPTY;
-    fingerprint.add_hash(&hash.finish());
+    fingerprint.add_hash(hash.finish());
     Ok(Some(Big { small: Small { tar: Vec::new(), member: member(relative, &before), fingerprint }, problem }))
 }
 
-pub(super) fn append_directory(tar: &mut Vec<u8>, path: &Path, relative: &Path) -> io::Result<blake3::Hash> {
+pub(super) fn append_directory(tar: &mut Vec<u8>, path: &Path, relative: &Path) -> io::Result<u128> {
     let metadata = path.symlink_metadata()?;
     tar.extend_from_slice(&header_of(EntryType::Directory, relative, &metadata, None)?);
     Ok(MemberHash::new(EntryType::Directory, relative, metadata.mode(), mtime(&metadata)).finish())
 }
 
-pub(super) fn append_link(tar: &mut Vec<u8>, path: &Path, relative: &Path) -> io::Result<blake3::Hash> {
+pub(super) fn append_link(tar: &mut Vec<u8>, path: &Path, relative: &Path) -> io::Result<u128> {
     let metadata = path.symlink_metadata()?;
     let target = fs::read_link(path)?;
     tar.extend_from_slice(&header_of(EntryType::Symlink, relative, &metadata, Some(&target))?);

@@ -1,10 +1,11 @@
 //! Everything below a directory, in the order of its names' bytes, parents first. Symbolic links are not followed.
 
-use std::ffi::OsString;
-use std::fs;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use globset::GlobSet;
 
@@ -40,6 +41,56 @@ enum Kind {
     Special,
 }
 
+/// Finds single files where a walk would find them.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    root: PathBuf,
+    exclude: Arc<GlobSet>,
+    /// The directory looked into last, and whether a walk gets there.
+    folder: Option<(PathBuf, bool)>,
+}
+
+impl Lookup {
+    pub(super) fn new(root: PathBuf, exclude: Arc<GlobSet>) -> Self {
+        Self { root, exclude, folder: None }
+    }
+
+    /// What is known of the file, if a walk would come by it.
+    pub(super) fn file(&mut self, relative: &Path) -> Option<Metadata> {
+        let folder = relative.parent()?;
+        let reached = match &self.folder {
+            Some((known, reached)) if known == folder => *reached,
+            _ => {
+                let reached = self.reaches(folder);
+                self.folder = Some((folder.to_owned(), reached));
+                reached
+            }
+        };
+        if !reached || self.exclude.is_match(relative) {
+            return None;
+        }
+        self.root.join(relative).symlink_metadata().ok().filter(Metadata::is_file)
+    }
+
+    /// Whether there are only directories on the way to `folder`, no links, and nothing that is left out.
+    fn reaches(&self, folder: &Path) -> bool {
+        let mut so_far = PathBuf::new();
+        folder.components().all(|part| {
+            let Component::Normal(name) = part else { return false };
+            let first = so_far.as_os_str().is_empty();
+            so_far.push(name);
+            !(first && is_ours(name))
+                && !self.exclude.is_match(&so_far)
+                && self.root.join(&so_far).symlink_metadata().is_ok_and(|m| m.is_dir())
+        })
+    }
+}
+
+/// Whether this is the name of one of the folders that a restore works in, directly below the root.
+fn is_ours(name: &OsStr) -> bool {
+    name == STAGING || name == REPLACED
+}
+
 impl<'a> Walk<'a> {
     pub(super) fn new(root: &'a Path, exclude: &'a GlobSet) -> Result<Self> {
         let mut walk = Self { root, exclude, open: Vec::new(), root_due: true, trouble: Vec::new() };
@@ -58,7 +109,7 @@ impl<'a> Walk<'a> {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let ours = relative.as_os_str().is_empty() && (name == STAGING || name == REPLACED);
+            let ours = relative.as_os_str().is_empty() && is_ours(&name);
             if ours || self.exclude.is_match(relative.join(&name)) {
                 continue;
             }
