@@ -7,8 +7,8 @@ use std::time::Duration;
 use backup_core::chrono::Utc;
 use backup_core::{
     BackupOptions, Catalog, DrillOptions, DrillReport, EntryKind, Error, ErrorKind, ExportReport, Keys, Only,
-    Recipient, Repository, RestoreOptions, RestoreReport, Result, Selector, Snapshot, Status, Store, VerifyLevel,
-    VerifyOptions, VerifyReport, new_run,
+    Recipient, Repository, RestoreOptions, RestoreReport, Result, Selector, Snapshot, Source, Status, Store, Tier,
+    VerifyLevel, VerifyOptions, VerifyReport, new_run,
 };
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say, say_json};
 use caretaker_examples::display::{count, duration, progress, rate, size};
@@ -56,12 +56,18 @@ enum Command {
     Create {
         #[command(flatten)]
         at: At,
-        /// What to back up: sqlite:PATH, dir:PATH, each with an optional NAME= before it.
+        /// What to back up: postgres://…, sqlite:PATH, dir:PATH, each with an optional NAME= before it.
         #[arg(long, value_name = "[NAME=]URL", required = true)]
         source: Vec<String>,
         /// Leave out paths of a directory that match.
         #[arg(long, value_name = "GLOB")]
         exclude: Vec<String>,
+        /// Rows of these tables only, and of those their foreign keys lead to: a tier. Globs such as order_* do too.
+        #[arg(long, value_name = "TABLE,…", value_delimiter = ',')]
+        tables: Vec<String>,
+        /// What the tier is called.
+        #[arg(long, value_name = "NAME", default_value = "tables", requires = "tables")]
+        tier: String,
         /// A text to find the snapshot by.
         #[arg(long)]
         label: Option<String>,
@@ -200,7 +206,12 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
     match command {
         Command::Keygen { out } => keygen(json, &out),
         Command::Init { store, keys, recipient, .. } => init(json, &store, keys, &recipient).await,
-        Command::Create { at, source, exclude, label } => create(json, &at, &source, &exclude, label).await,
+        Command::Create { at, source, exclude, tables, tier, label } => {
+            let tier = if tables.is_empty() { None } else { Some(Tier::new(tier, &tables)?) };
+            let sources =
+                source.iter().map(|s| locate::source(s, &exclude, tier.as_ref())).collect::<Result<Vec<_>>>()?;
+            create(json, &at, &sources, label).await
+        }
         Command::List { at, of } => list(json, &at, of.of.as_deref()).await,
         Command::Show { at, id, of } => show(json, &at, &id, of.of.as_deref()).await,
         Command::Status { at, of } => status(json, &at, of.of.as_deref()).await,
@@ -302,10 +313,8 @@ async fn init(json: bool, url: &str, keys: Option<PathBuf>, recipients: &[String
     Ok(Ended::Well)
 }
 
-async fn create(json: bool, at: &At, sources: &[String], exclude: &[String], label: Option<String>) -> Result<Ended> {
+async fn create(json: bool, at: &At, sources: &[Box<dyn Source>], label: Option<String>) -> Result<Ended> {
     let repository = open(at).await?;
-    // A mistake in the last source shows before the first is read.
-    let sources = sources.iter().map(|s| locate::source(s, exclude)).collect::<Result<Vec<_>>>()?;
     for (n, source) in sources.iter().enumerate() {
         if sources[..n].iter().any(|s| s.name() == source.name()) {
             return Err(Error::new(ErrorKind::Config, format!("two sources are called {:?}", source.name()))
@@ -315,7 +324,7 @@ async fn create(json: bool, at: &At, sources: &[String], exclude: &[String], lab
     let run = new_run()?;
     let mut taken = Vec::new();
     let mut failed = Vec::new();
-    for source in &sources {
+    for source in sources {
         let mut options = BackupOptions::default().with_run(&run).with_progress(progress("backing up"));
         if let Some(label) = &label {
             options = options.with_label(label);
@@ -368,6 +377,7 @@ async fn list(json: bool, at: &At, of: Option<&str>) -> Result<Ended> {
         for s in shown {
             let m = &s.manifest;
             let mut notes = Vec::new();
+            notes.extend(m.tier.as_ref().map(|tier| format!("tier {tier}")));
             notes.extend(m.label.clone());
             if !m.is_complete() {
                 notes.push(format!("{} PROBLEMS", m.problem_count));
@@ -404,6 +414,8 @@ struct Listed<'a> {
     source: &'a str,
     kind: &'a str,
     taken_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'a str>,
     label: Option<&'a str>,
     bytes: u64,
     rows: u64,
@@ -419,6 +431,7 @@ impl<'a> Listed<'a> {
             source: &m.source.name,
             kind: &m.source.kind,
             taken_at: m.taken_at.to_rfc3339(),
+            tier: m.tier.as_deref(),
             label: m.label.as_deref(),
             bytes: m.totals.bytes,
             rows: m.totals.rows,
@@ -455,6 +468,9 @@ async fn show(json: bool, at: &At, id: &str, of: Option<&str>) -> Result<Ended> 
     ));
     if let Some(position) = &m.position {
         say(&format!("position  {position}"));
+    }
+    if let Some(tier) = &m.tier {
+        say(&format!("tier      {tier}: rows of some tables only"));
     }
     if let Some(label) = &m.label {
         say(&format!("label     {label}"));

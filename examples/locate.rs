@@ -4,11 +4,11 @@ use std::path::Path;
 
 use backup_core::{
     Discard, Error, ErrorKind, FilesSource, FilesTarget, PostgresSource, PostgresTarget, Result, Source, SqliteSource,
-    SqliteTarget, Store, Target,
+    SqliteTarget, Store, Target, Tier,
 };
 
-/// The source that `[NAME=]URL` names. `exclude` goes for directories.
-pub fn source(text: &str, exclude: &[String]) -> Result<Box<dyn Source>> {
+/// The source that `[NAME=]URL` names. `exclude` goes for directories, `tier` for databases.
+pub fn source(text: &str, exclude: &[String], tier: Option<&Tier>) -> Result<Box<dyn Source>> {
     let (name, url) = match text.split_once('=') {
         // A name has no colon; a path may have an equals sign.
         Some((name, url)) if !name.contains(':') && !name.is_empty() => (Some(name), url),
@@ -19,18 +19,28 @@ pub fn source(text: &str, exclude: &[String]) -> Result<Box<dyn Source>> {
             .with_next_step("leave it out, or give the directory a command of its own"));
     }
     if is_postgres(url) {
-        let source = PostgresSource::new(url)?;
+        let mut source = PostgresSource::new(url)?;
+        if let Some(tier) = tier {
+            source = source.only_tier(tier.clone());
+        }
         return Ok(Box::new(match name {
             Some(name) => source.named(name),
             None => source,
         }));
     }
     if let Some(path) = url.strip_prefix("sqlite:") {
-        let source = SqliteSource::new(path);
+        let mut source = SqliteSource::new(path);
+        if let Some(tier) = tier {
+            source = source.only_tier(tier.clone());
+        }
         return Ok(Box::new(match name {
             Some(name) => source.named(name),
             None => source,
         }));
+    }
+    if tier.is_some() && url.starts_with("dir:") {
+        return Err(Error::new(ErrorKind::Config, "--tables goes for databases only")
+            .with_next_step("give the directory a command of its own; --exclude leaves out parts of it"));
     }
     if let Some(path) = url.strip_prefix("dir:") {
         let source = FilesSource::new(path).excluding(exclude)?;
@@ -83,11 +93,11 @@ mod tests {
 
     #[test]
     fn names_and_paths_are_told_apart() {
-        assert_eq!(source("shop=sqlite:/a/b=c.db", &[]).unwrap().name(), "shop");
-        assert_eq!(source("sqlite:/a/x=y.db", &[]).unwrap().name(), "x=y");
-        assert_eq!(source("dir:/var/uploads", &[]).unwrap().name(), "uploads");
+        assert_eq!(source("shop=sqlite:/a/b=c.db", &[], None).unwrap().name(), "shop");
+        assert_eq!(source("sqlite:/a/x=y.db", &[], None).unwrap().name(), "x=y");
+        assert_eq!(source("dir:/var/uploads", &[], None).unwrap().name(), "uploads");
         assert_eq!(
-            source("ftp://u:secret@h", &[]).unwrap_err().to_string(),
+            source("ftp://u:secret@h", &[], None).unwrap_err().to_string(),
             "source ftp:…: this kind of source is not known"
         );
         assert!(target("mongodb://x").is_err());

@@ -18,7 +18,7 @@ use crate::repository::{Lease, LeaseMode, Repository, host_name};
 use crate::source::{Capture, CaptureContext, CaptureEnd, Entry, Source};
 
 /// How hard zstd tries for data, unless it is told otherwise. Measured by `benches`: see its `levels` command.
-const LEVEL: i32 = 3;
+const LEVEL: i32 = 1;
 /// Entries of one source that are written at the same time.
 const SIDE_BY_SIDE: usize = 4;
 
@@ -123,7 +123,7 @@ impl Repository {
             tracing::info!(files = swept, "removed the torn writes of a killed run");
         }
         let epoch = self.epoch()?;
-        let previous = self.previous(source.name(), &epoch).await?;
+        let previous = self.previous(source.name(), source.tier(), &epoch).await?;
         let writer = Arc::new(Writer::new(self, options.level, previous.clone(), Arc::clone(&options.progress))?);
 
         let context = CaptureContext { previous: previous.clone().map(|p| p as _) };
@@ -145,10 +145,11 @@ impl Repository {
         let end = capture.finish().await?;
         lease.check()?;
 
-        let mut manifest = self.manifest(info, entries, end, &writer, epoch, started_at, &options)?;
+        let mut manifest = self.manifest(info, entries, end, &writer, epoch, started_at, source.tier(), &options)?;
         // A directory without anything in it still is one entry.
         let empty = u64::from(manifest.entries.iter().any(|e| e.kind == EntryKind::Tree));
-        if let Some(before) = previous.as_ref().map(|p| p.manifest.totals.rows).filter(|rows| *rows > empty)
+        let alike = previous.as_ref().map(|p| &p.manifest).filter(|m| m.tier.as_deref() == source.tier());
+        if let Some(before) = alike.map(|m| m.totals.rows).filter(|rows| *rows > empty)
             && manifest.totals.rows <= empty
         {
             // An unmounted disk, a truncated file: kept, but never taken for a good night.
@@ -163,12 +164,16 @@ impl Repository {
         Ok(Snapshot { id: SnapshotId::new(sequence, &digest), sequence, digest, manifest })
     }
 
-    /// What of the newest snapshot of this source can be shared.
-    async fn previous(&self, name: &str, epoch: &str) -> Result<Option<Arc<KnownPrevious>>> {
+    /// What can be shared: the newest full snapshot of this source, or the newest of the same tier if that is newer. A tier
+    /// taken since the last full snapshot holds what changed most, so its chunks are shared too.
+    async fn previous(&self, name: &str, tier: Option<&str>, epoch: &str) -> Result<Option<Arc<KnownPrevious>>> {
         let id_key = self.id_key()?;
-        let shares = |m: &Manifest| m.source.name == name && m.epoch == epoch && m.id_key == id_key && m.is_full();
-        let Some((snapshot, bad)) = self.newest_snapshot(shares).await? else { return Ok(None) };
-        match Known::load(self, &snapshot.manifest, &bad).await {
+        let shares = |m: &Manifest| m.source.name == name && m.epoch == epoch && m.id_key == id_key;
+        let alike = |m: &Manifest| shares(m) && (m.is_full() || m.tier.as_deref() == tier);
+        let Some((snapshot, bad)) = self.newest_snapshot(alike).await? else { return Ok(None) };
+        let newest = self.newest_snapshot(shares).await?.filter(|(newest, _)| newest.sequence > snapshot.sequence);
+        let manifests = [&snapshot.manifest].into_iter().chain(newest.as_ref().map(|(newest, _)| &newest.manifest));
+        match Known::load(self, manifests, &bad).await {
             Ok(known) => Ok(Some(Arc::new(KnownPrevious {
                 repository: self.clone(),
                 manifest: snapshot.manifest,
@@ -199,6 +204,7 @@ impl Repository {
         writer: &Writer,
         epoch: String,
         started_at: chrono::DateTime<chrono::Utc>,
+        tier: Option<&str>,
         options: &BackupOptions,
     ) -> Result<Manifest> {
         let (read, added, objects) = writer.counts();
@@ -221,7 +227,7 @@ impl Repository {
                 None => new_run()?,
             },
             source,
-            tier: None,
+            tier: tier.map(str::to_owned),
             label: options.label.clone(),
             host: host_name(),
             software: env!("CARGO_PKG_VERSION").to_owned(),

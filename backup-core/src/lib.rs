@@ -62,6 +62,7 @@
 //! source        traits Source and Capture      source/{sqlite,postgres,files}
 //! target        traits Target and Intake       target/{sqlite,postgres,files,discard}
 //! postgres      what the PostgreSQL source and target share
+//! tier          part of a database on purpose
 //! manifest      what a snapshot's record says
 //! fingerprint   order-independent content fingerprints
 //! keys          who may read, write and remove
@@ -95,6 +96,8 @@ pub mod source;
 mod sql;
 mod status;
 pub mod target;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod tier;
 mod verify;
 
 pub use self::backup::{BackupOptions, new_run};
@@ -129,6 +132,8 @@ pub use self::target::postgres::PostgresTarget;
 #[cfg(feature = "sqlite")]
 pub use self::target::sqlite::SqliteTarget;
 pub use self::target::{Discard, Filling, Intake, Invariant, InvariantOutcome, Only, Target};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use self::tier::Tier;
 pub use self::verify::{Finding, FindingKind, VerifyLevel, VerifyOptions, VerifyReport};
 
 /// Re-exported for implementations of this crate's traits.

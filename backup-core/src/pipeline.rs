@@ -7,12 +7,14 @@
 //!
 //! Everything that waits in between counts against one budget of bytes, whatever the number of entries.
 
-pub(crate) mod chunk;
+pub(crate) mod block;
+mod chunk;
 mod read;
 pub(crate) mod seal;
 mod worker;
 mod write;
 
+pub(crate) use self::block::Blocks;
 pub(crate) use self::chunk::fingerprint_of_lines;
 pub(crate) use self::read::{EntryReader, LineCounter, index_lines, units_of};
 pub(crate) use self::worker::Workers;

@@ -29,7 +29,7 @@ const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle
     SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; \
     SET bytea_output = 'hex'; SET standard_conforming_strings = on; \
     SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; SET xmloption = content; SET client_encoding = 'UTF8'; SET row_security = off; \
-    SET synchronize_seqscans = off; SET max_parallel_workers_per_gather = 0; SET jit = off; \
+    SET synchronize_seqscans = off; SET enable_tidscan = on; SET max_parallel_workers_per_gather = 0; SET jit = off; \
     SELECT pg_catalog.set_config('transaction_timeout', '0', false) \
       FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'; \
     SELECT pg_catalog.set_config('search_path', '', false)";

@@ -151,6 +151,13 @@ impl Repository {
     ) -> Result<RestoreReport> {
         let began = Instant::now();
         let manifest = &snapshot.manifest;
+        if let (Some(tier), true, None) = (&manifest.tier, options.clean, &options.only) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("snapshot {} holds only the tier {tier:?}: in place of {} it would leave all other tables empty", snapshot.id, target.location()),
+            )
+            .with_next_step("restore it into an empty database, or pick its tables with --only; a full snapshot can replace a database"));
+        }
         let reader = EntryReader::new(self, manifest, Arc::clone(&options.progress))?;
         let filling = Filling { clean: options.clean, only: options.only.clone(), ownership: options.ownership };
         let intake = target.open(manifest, &filling).await?;

@@ -66,6 +66,11 @@ pub trait Source: Debug + Send + Sync {
     /// What its snapshots are found by. Two sources of one repository must not share a name.
     fn name(&self) -> &str;
 
+    /// The tier it reads, where it reads only part of what there is.
+    fn tier(&self) -> Option<&str> {
+        None
+    }
+
     /// Fixes one consistent instant and begins to read it.
     ///
     /// Dropping the future or the capture ends every session it opened.

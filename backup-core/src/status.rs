@@ -24,7 +24,7 @@ pub struct SourceStatus {
     pub stored_verified_at: Option<DateTime<Utc>>,
     /// The same for its content.
     pub content_verified_at: Option<DateTime<Utc>>,
-    /// When any snapshot of this source last passed a drill; `None` where that is unknown.
+    /// When any full snapshot of this source last passed a drill; `None` where that is unknown.
     pub drilled_at: Option<DateTime<Utc>>,
     /// How long that drill took, in milliseconds.
     pub drill_milliseconds: Option<u64>,
@@ -64,7 +64,9 @@ impl Status {
                     .evidence
                     .iter()
                     .filter(|e| {
-                        e.what == "drill" && e.passed && e.snapshots.iter().any(|id| all.iter().any(|s| s.id == *id))
+                        e.what == "drill"
+                            && e.passed
+                            && e.snapshots.iter().any(|id| all.iter().any(|s| s.id == *id && s.manifest.is_full()))
                     })
                     .max_by_key(|e| e.finished_at);
                 SourceStatus {

@@ -6,7 +6,8 @@
 mod support;
 
 use backup_core::{
-    BackupOptions, ErrorKind, PostgresSource, PostgresTarget, RestoreOptions, VerifyLevel, VerifyOptions,
+    BackupOptions, EntryKind, ErrorKind, PostgresSource, PostgresTarget, RestoreOptions, Selector, Tier, VerifyLevel,
+    VerifyOptions,
 };
 use storefront::Size;
 use storefront::postgres::Server;
@@ -104,4 +105,121 @@ async fn every_type_and_object_comes_back() {
         server.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE '%caretaker%'").unwrap(),
         "0\n"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_holds_its_tables_and_what_their_keys_lead_to() {
+    let server = Server::start().await.unwrap();
+    let url = server.database("shop").await.unwrap();
+    storefront::postgres::create(&url, &Size::orders(500), 3).await.unwrap();
+    let shop = Shop::new().await;
+    let everything = PostgresSource::new(&url).unwrap();
+    let full = shop.repository.backup(&everything, BackupOptions::default()).await.unwrap();
+    let critical = everything.clone().only_tier(Tier::new("critical", &["payments", "email_log"]).unwrap());
+    let tier = shop.repository.backup(&critical, BackupOptions::default()).await.unwrap();
+    assert_eq!(tier.manifest.tier.as_deref(), Some("critical"));
+    // Rows of payments need orders, those need customers; a partitioned table is its partitions.
+    let held: Vec<&str> = tier
+        .manifest
+        .entries
+        .iter()
+        .filter(|e| e.kind == EntryKind::Data && e.name != "data/sequences")
+        .map(|e| e.subject.as_str())
+        .collect();
+    let mut expected =
+        ["customers", "email_log_2025", "email_log_2026", "email_log_old", "orders", "payments"].to_vec();
+    expected.sort_by_key(|name| held.iter().position(|h| h == name));
+    assert_eq!(held, expected);
+    // All of it was stored by the full snapshot; and what a tier stored a full one need not store again.
+    let rows: Vec<_> = tier.manifest.entries.iter().filter(|e| e.kind == EntryKind::Data).collect();
+    assert!(rows.iter().all(|e| full.manifest.entry(&e.name).unwrap().fingerprint == e.fingerprint));
+    assert!(tier.manifest.totals.added < 10_000, "{} bytes were added", tier.manifest.totals.added);
+    server.psql("shop", "UPDATE payments SET amount = amount + 1").unwrap();
+    let changed = shop.repository.backup(&critical, BackupOptions::default()).await.unwrap();
+    let after = shop.repository.backup(&everything, BackupOptions::default()).await.unwrap();
+    assert!(changed.manifest.totals.added > 2 * after.manifest.totals.added, "{:?}", after.manifest.totals);
+
+    // By itself it is a database whose keys all lead somewhere.
+    let target = PostgresTarget::new(&server.url("restored")).unwrap();
+    let report = shop.repository.restore(&changed, &target, RestoreOptions::default()).await.unwrap();
+    assert!(report.is_equal());
+    let counts =
+        "SELECT (SELECT count(*) FROM payments), (SELECT count(*) FROM orders), (SELECT count(*) FROM order_items)";
+    let (there, here) = (server.psql("restored", counts).unwrap(), server.psql("shop", counts).unwrap());
+    assert_eq!(there.trim().rsplit_once('|').unwrap(), (here.trim().rsplit_once('|').unwrap().0, "0"));
+    // In place of a whole database it would empty the others' tables; single tables it can give back.
+    let live = PostgresTarget::new(&url).unwrap();
+    let e = shop.repository.restore(&tier, &live, RestoreOptions::default().clean(true)).await.unwrap_err();
+    assert!(e.to_string().contains("critical") && e.kind() == ErrorKind::Config, "{e}");
+    // And "latest" never means it.
+    let catalog = shop.repository.catalog().await.unwrap();
+    let later = shop.repository.backup(&critical, BackupOptions::default()).await.unwrap();
+    assert!(later.sequence > after.sequence);
+    assert_eq!(catalog.select(&Selector::Latest, None).unwrap().id, after.id);
+
+    let nothing = everything.clone().only_tier(Tier::new("critical", &["orders", "order"]).unwrap());
+    let e = shop.repository.backup(&nothing, BackupOptions::default()).await.unwrap_err();
+    assert!(e.to_string().contains("no table is called order"), "{e}");
+}
+
+/// One table that outweighs all others is read over several connections; nobody can tell from the result.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_read_in_parts_comes_back_in_its_order() {
+    let server = Server::start().await.unwrap();
+    let url = server.database("shop").await.unwrap();
+    // Holes, moved rows and values outside of the pages.
+    server
+        .psql(
+            "shop",
+            "CREATE TABLE log (id int PRIMARY KEY, text text, \"odd; name\" bytea, twice int GENERATED ALWAYS AS (id * 2) STORED);
+             INSERT INTO log SELECT n, repeat(md5(n::text), 4), CASE WHEN n % 1000 = 0 THEN decode(repeat(md5(n::text), 1000), 'hex') END FROM generate_series(1, 200000) n;
+             DELETE FROM log WHERE id % 7 = 0;
+             UPDATE log SET text = 'moved' WHERE id % 11 = 0;
+             CREATE TABLE small AS SELECT 1 AS x",
+        )
+        .unwrap();
+    let pages: i64 = server.psql("shop", "SELECT pg_relation_size('log') / 8192").unwrap().trim().parse().unwrap();
+    assert!(pages > 3000, "{pages} pages are too few for this test");
+    let shop = Shop::new().await;
+    let source = PostgresSource::new(&url).unwrap();
+    let whole = shop.repository.backup(&source.clone().with_connections(1), BackupOptions::default()).await.unwrap();
+    for connections in [2, 3, 7] {
+        let parts = shop
+            .repository
+            .backup(&source.clone().with_connections(connections), BackupOptions::default())
+            .await
+            .unwrap();
+        let (one, other) = (whole.manifest.entry("data/public.log"), parts.manifest.entry("data/public.log"));
+        // The same bytes in the same order: every chunk is shared.
+        assert_eq!(one, other);
+        assert_eq!(parts.manifest.entry("data/public.log").unwrap().fingerprint.rows(), 171_429);
+    }
+    let statements: String = server
+        .psql("shop", "SELECT count(*) FROM pg_stat_user_tables WHERE relname = 'log' AND seq_scan <= 4")
+        .unwrap();
+    assert_eq!(statements, "1\n", "parts were read by scanning all of the table");
+    let target = PostgresTarget::new(&server.url("restored")).unwrap();
+    let report = shop.repository.restore(&whole, &target, RestoreOptions::default()).await.unwrap();
+    assert!(report.is_equal());
+    assert_same(&server, "shop", "restored");
+}
+
+/// Of an extension's tables only what the user entered is the user's.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_an_extensions_configuration_are_kept() {
+    let server = Server::start().await.unwrap();
+    let url = server.database("shop").await.unwrap();
+    server
+        .psql(
+            "shop",
+            "CREATE EXTENSION citext; CREATE TABLE config (name text, is_users boolean); CREATE TABLE internals (x int);
+             INSERT INTO config VALUES ('theirs', false), ('mine', true), ('mine too', true); INSERT INTO internals VALUES (1);
+             ALTER EXTENSION citext ADD TABLE config; ALTER EXTENSION citext ADD TABLE internals;
+             UPDATE pg_extension SET extconfig = ARRAY['config'::regclass::oid], extcondition = ARRAY['WHERE is_users'] WHERE extname = 'citext'",
+        )
+        .unwrap();
+    let shop = Shop::new().await;
+    let snapshot = shop.repository.backup(&PostgresSource::new(&url).unwrap(), BackupOptions::default()).await.unwrap();
+    assert_eq!(snapshot.manifest.entry("data/public.config").unwrap().fingerprint.rows(), 2);
+    assert!(snapshot.manifest.entry("data/public.internals").is_none());
 }

@@ -6,7 +6,9 @@ mod support;
 
 use std::path::Path;
 
-use backup_core::{BackupOptions, ErrorKind, Only, RestoreOptions, Selector, SqliteSource, VerifyLevel, VerifyOptions};
+use backup_core::{
+    BackupOptions, EntryKind, ErrorKind, Only, RestoreOptions, Selector, SqliteSource, Tier, VerifyLevel, VerifyOptions,
+};
 use storefront::Size;
 use support::{Shop, assert_same_dump, dump, sqlite3};
 
@@ -316,4 +318,29 @@ async fn a_damaged_target_says_what_to_do() {
         .await
         .unwrap_err();
     assert!(e.next_step().is_some_and(|n| n.contains("new file")), "{e:?}");
+}
+
+#[tokio::test]
+async fn a_tier_holds_its_tables_and_what_their_keys_lead_to() {
+    let shop = Shop::new().await;
+    let db = shop.path("shop.db");
+    storefront::sqlite::create(&db, &storefront::Size::orders(300), 3).await.unwrap();
+    sqlite3(&db, "CREATE VIRTUAL TABLE notes USING fts5(text); INSERT INTO notes VALUES ('find me');");
+    let source = shop.source("shop.db");
+    shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
+    let critical = source.clone().only_tier(Tier::new("critical", &["payments", "notes"]).unwrap());
+    let tier = shop.repository.backup(&critical, BackupOptions::default()).await.unwrap();
+    let held: std::collections::BTreeSet<&str> =
+        tier.manifest.entries.iter().filter(|e| e.kind == EntryKind::Data).map(|e| e.subject.as_str()).collect();
+    assert_eq!(held.into_iter().collect::<Vec<_>>(), ["customers", "notes", "orders", "payments"]);
+    assert!(tier.manifest.totals.added < 10_000);
+    let report = shop.repository.restore(&tier, &shop.target("r.db"), RestoreOptions::default()).await.unwrap();
+    assert!(report.is_equal());
+    let restored = shop.path("r.db");
+    assert_eq!(sqlite3(&restored, "PRAGMA foreign_key_check"), "");
+    assert_eq!(sqlite3(&restored, "SELECT count(*) FROM order_items; SELECT text FROM notes('find')"), "0\nfind me\n");
+    let clean = RestoreOptions::default().clean(true);
+    let e = shop.repository.restore(&tier, &shop.target("shop.db"), clean).await.unwrap_err();
+    assert!(e.to_string().contains("critical"), "{e}");
+    assert_eq!(shop.repository.catalog().await.unwrap().select(&Selector::Latest, None).unwrap().sequence, 1);
 }

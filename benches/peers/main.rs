@@ -38,9 +38,12 @@ enum What {
     },
     /// A PostgreSQL shop over a local socket: first backup, an unchanged second one, restore.
     Postgres {
-        /// How many orders; a million are some 600 MB of table data.
-        #[arg(long, default_value_t = 1_000_000)]
+        /// How many orders; a million are some 800 MB of table data.
+        #[arg(long, default_value_t = 600_000)]
         orders: u64,
+        /// Only steps whose names contain one of these; the floor always runs.
+        #[arg(long, value_name = "TEXT")]
+        only: Vec<String>,
         /// Rounds; medians count.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -53,7 +56,7 @@ enum What {
 fn main() -> ExitCode {
     let done = match Cli::parse().what {
         What::Files { files, mean, rounds, json } => files::run(files, mean, rounds, json),
-        What::Postgres { orders, rounds, json } => postgres::run(orders, rounds, json),
+        What::Postgres { orders, only, rounds, json } => postgres::run(orders, &only, rounds, json),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

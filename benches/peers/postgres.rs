@@ -86,7 +86,7 @@ const STEPS: [Step; 10] = [
     },
 ];
 
-pub(crate) fn run(orders: u64, rounds: usize, json: bool) -> Result<()> {
+pub(crate) fn run(orders: u64, only: &[String], rounds: usize, json: bool) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let server = runtime.block_on(Server::start())?;
     let url = runtime.block_on(server.database("shop"))?;
@@ -117,7 +117,8 @@ pub(crate) fn run(orders: u64, rounds: usize, json: bool) -> Result<()> {
     let mut stored = 0;
     for _ in 0..rounds {
         for (n, step) in STEPS.iter().enumerate() {
-            if !step.needs.iter().all(|p| is_installed(p)) {
+            let left_out = n > 0 && !only.is_empty() && !only.iter().any(|o| step.name.contains(o.as_str()));
+            if left_out || !step.needs.iter().all(|p| is_installed(p)) {
                 continue;
             }
             if !step.before.is_empty() {
@@ -131,13 +132,14 @@ pub(crate) fn run(orders: u64, rounds: usize, json: bool) -> Result<()> {
             }
         }
     }
-    let floor = median(times[0].clone()).unwrap_or(f64::NAN);
+    // Against the floor of the same round: a slow minute of the machine slows both.
+    let of_floor = |t: &[f64]| median(t.iter().zip(&times[0]).map(|(t, floor)| t / floor).collect());
     let version = server.psql("shop", "SHOW server_version")?;
     if json {
         let steps: Vec<_> = STEPS
             .iter()
             .zip(&times)
-            .map(|(s, t)| serde_json::json!({ "step": s.name, "seconds": median(t.clone()), "of_floor": median(t.clone()).map(|m| m / floor) }))
+            .map(|(s, t)| serde_json::json!({ "step": s.name, "seconds": median(t.clone()), "of_floor": of_floor(t) }))
             .collect();
         say(&serde_json::to_string_pretty(
             &serde_json::json!({ "server": version.trim(), "table_bytes": data, "rounds": rounds, "stored_bytes": stored, "steps": steps }),
@@ -156,9 +158,9 @@ pub(crate) fn run(orders: u64, rounds: usize, json: bool) -> Result<()> {
     for (n, (step, t)) in STEPS.iter().zip(&times).enumerate() {
         // Of a pipe only the shell is watched, which says nothing.
         let memory = if step.run.starts_with("exec ") { mib(memory[n]) } else { "—".into() };
-        match median(t.clone()) {
-            Some(m) => say(&format!("| {} | {m:.2} | {:.2} | {memory} |", step.name, m / floor)),
-            None => say(&format!("| {} | not installed | | |", step.name)),
+        match (median(t.clone()), of_floor(t)) {
+            (Some(m), Some(ratio)) => say(&format!("| {} | {m:.2} | {ratio:.2} | {memory} |", step.name)),
+            _ => say(&format!("| {} | left out or not installed | | |", step.name)),
         }
     }
     Ok(())

@@ -10,13 +10,13 @@ use crate::fingerprint::{Fingerprint, RowHasher};
 use crate::manifest::Digest;
 
 /// The smallest chunk, in bytes, unless the stream ends or a unit closes before.
-pub(crate) const MIN: usize = 256 * 1024;
+pub(crate) const MIN: usize = 768 * 1024;
 /// What chunks are on average, in bytes: encryption and requests cost less for each byte the larger the object.
 pub(crate) const AVERAGE: usize = 1024 * 1024;
 /// The largest chunk, in bytes.
 pub(crate) const MAX: usize = 4 * 1024 * 1024;
 /// How much is gathered before it is cut.
-pub(crate) const BLOCK: usize = MAX + 2 * AVERAGE;
+pub(crate) const BLOCK: usize = 3 * AVERAGE;
 
 /// A chunk, and which of its bytes are whole rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +56,13 @@ impl Cutter {
         }
     }
 
-    /// Cuts as many chunks as can be decided on, all of `block` if it is the `last`; returns them and what is left.
+    /// Cuts as many chunks as can be decided on, all of `block` if it is the `last`; returns them and what is left, which
+    /// is less than [`MAX`].
     pub(crate) fn cut(&mut self, mut block: Bytes, last: bool) -> (Vec<Chunk>, Bytes) {
         let mut chunks = Vec::new();
-        while !block.is_empty() && (last || block.len() >= MAX) {
-            let chunk = block.split_to(self.boundary(&block));
+        while !block.is_empty() {
+            let Some(end) = self.boundary(&block, last) else { break };
+            let chunk = block.split_to(end);
             let end_of_stream = last && block.is_empty();
             chunks.push(self.rows_of(chunk, end_of_stream));
         }
@@ -77,22 +79,32 @@ impl Cutter {
         self.lines
     }
 
-    fn boundary(&self, block: &[u8]) -> usize {
+    /// Where the first chunk of `block` ends; `None` if that depends on what comes after it.
+    fn boundary(&self, block: &[u8], last: bool) -> Option<usize> {
         let window = &block[..block.len().min(MAX)];
+        let is_all = last || block.len() >= MAX;
         let (small, large) = self.masks;
+        // It goes by pairs of bytes, and an odd one at the end would be judged otherwise than with its neighbour.
+        let scanned = if is_all { window } else { &window[..window.len() & !1] };
         let (_, end) =
-            cut_gear(window, MIN, AVERAGE, MAX, small, large, small << 1, large << 1, &self.gear, &self.gear_shifted);
+            cut_gear(scanned, MIN, AVERAGE, MAX, small, large, small << 1, large << 1, &self.gear, &self.gear_shifted);
+        if end >= scanned.len() && !is_all {
+            return None;
+        }
         if !self.lines || end == 0 || window[end - 1] == b'\n' {
-            return end.max(1);
+            return Some(end.max(1));
         }
         // On to the end of the row; failing that (a row beyond the largest chunk), back to the end of the one before.
         if let Some(more) = memchr::memchr(b'\n', &window[end..]) {
-            return end + more + 1;
+            return Some(end + more + 1);
+        }
+        if !is_all {
+            return None;
         }
         if window.len() == block.len() && block.len() < MAX {
-            return block.len();
+            return Some(block.len());
         }
-        memchr::memrchr(b'\n', &window[..end]).map_or(window.len(), |at| at + 1)
+        Some(memchr::memrchr(b'\n', &window[..end]).map_or(window.len(), |at| at + 1))
     }
 
     fn rows_of(&mut self, bytes: Bytes, end_of_stream: bool) -> Chunk {

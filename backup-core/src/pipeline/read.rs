@@ -25,10 +25,7 @@ pub(crate) fn index_lines<'a>(
 ) -> impl Stream<Item = Result<IndexLine>> + Send + 'a {
     let inline = futures::stream::iter(entry.inline.iter().cloned().map(Ok));
     let parts = futures::stream::iter(&entry.parts)
-        .map(move |part| async move {
-            let lines = read_part(repository, part).await?;
-            Ok::<_, Error>(futures::stream::iter(lines.into_iter().map(Ok)))
-        })
+        .map(move |part| async move { Ok::<_, Error>(futures::stream::iter(read_part(repository, part).await?)) })
         .buffered(2)
         .try_flatten();
     inline.chain(parts)
@@ -62,7 +59,8 @@ pub(crate) fn units_of<'a>(
         .filter_map(futures::future::ready)
 }
 
-async fn read_part(repository: &Repository, part: &PartRef) -> Result<Vec<IndexLine>> {
+/// The lines of one part; each is parsed only when it is asked for, since its text is smaller.
+async fn read_part(repository: &Repository, part: &PartRef) -> Result<impl Iterator<Item = Result<IndexLine>>> {
     let path = layout::object(&part.object);
     let bytes = repository.store().read(&path).await?;
     let text = seal::open(
@@ -73,10 +71,14 @@ async fn read_part(repository: &Repository, part: &PartRef) -> Result<Vec<IndexL
         repository.is_encrypted(),
         path.as_ref(),
     )?;
-    serde_json::Deserializer::from_slice(&text)
-        .into_iter::<IndexLine>()
-        .collect::<Result<_, _>>()
-        .map_err(|e| index_error(path.as_ref(), "one of its lines is no index line").with_source(e))
+    let mut at = 0;
+    Ok(std::iter::from_fn(move || {
+        let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        at += end + 1;
+        let line = serde_json::from_slice(&rest[..end]);
+        Some(line.map_err(|e| index_error(path.as_ref(), "one of its lines is no index line").with_source(e)))
+    }))
 }
 
 fn index_error(name: &str, why: &str) -> Error {

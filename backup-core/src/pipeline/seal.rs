@@ -1,5 +1,6 @@
 //! What happens to the bytes of one object: zstd, then age, then SHA-256; and back, checking everything.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 
 use bytes::Bytes;
@@ -41,13 +42,38 @@ impl Sealed {
 
 /// Compresses and encrypts. CPU work: for the workers.
 pub(crate) fn seal(plain: &[u8], level: i32, cipher: &Cipher) -> Result<Sealed> {
-    let compressed = zstd::bulk::compress(plain, level)
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("zstd could not compress a chunk: {e}")).with_source(e))?;
-    let bytes = match cipher {
-        Cipher::Plain => compressed,
-        Cipher::Age(recipients) => encrypt(&compressed, recipients)?,
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let compressed = compress(plain, level, kept).map_err(|e| {
+            Error::new(ErrorKind::Internal, format!("zstd could not compress a chunk: {e}")).with_source(e)
+        })?;
+        let bytes = match cipher {
+            Cipher::Plain => compressed.to_vec(),
+            Cipher::Age(recipients) => encrypt(compressed, recipients)?,
+        };
+        Ok(Sealed { digest: Digest::sha256(&bytes), bytes: bytes.into() })
+    })
+}
+
+thread_local! {
+    /// What a thread compresses with, and into: making these anew costs a good part of the compression itself.
+    static COMPRESSOR: RefCell<Option<Compression>> = const { RefCell::new(None) };
+}
+
+struct Compression {
+    level: i32,
+    compressor: zstd::bulk::Compressor<'static>,
+    out: Vec<u8>,
+}
+
+fn compress<'a>(plain: &[u8], level: i32, kept: &'a mut Option<Compression>) -> std::io::Result<&'a [u8]> {
+    let mut compression = match kept.take().filter(|c| c.level == level) {
+        Some(compression) => compression,
+        None => Compression { level, compressor: zstd::bulk::Compressor::new(level)?, out: Vec::new() },
     };
-    Ok(Sealed { digest: Digest::sha256(&bytes), bytes: bytes.into() })
+    compression.out.clear();
+    compression.out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+    compression.compressor.compress_to_buffer(plain, &mut compression.out)?;
+    Ok(&kept.insert(compression).out)
 }
 
 /// Checks the name, decrypts and decompresses. `plain` is the exact length to expect, or a bound.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 
+use super::block::Blocks;
 use super::chunk::{self, Chunk, Cutter};
 use super::read::{index_lines, units_of};
 use super::seal::{self, Cipher, Sealed};
@@ -40,14 +41,18 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Everything that `manifest` refers to and that the store still lists at its right length.
+    /// Everything that the manifests refer to and that the store still lists at its right length.
     ///
     /// The list alone proves nothing and is never trusted to name content. But without it a lost chunk would be lost to
     /// every later snapshot too; so it is stored again.
     /// What a verify has found `bad` since is stored again as well.
-    pub(crate) async fn load(repository: &Repository, manifest: &Manifest, bad: &HashSet<String>) -> Result<Self> {
+    pub(crate) async fn load(
+        repository: &Repository,
+        manifests: impl Iterator<Item = &Manifest>,
+        bad: &HashSet<String>,
+    ) -> Result<Self> {
         let mut known = Self::default();
-        for entry in &manifest.entries {
+        for entry in manifests.flat_map(|m| &m.entries) {
             for part in &entry.parts {
                 known.parts.insert(part.id, *part);
             }
@@ -117,6 +122,7 @@ impl Previous for KnownPrevious {
 pub(crate) struct Writer {
     pub(crate) repository: Repository,
     workers: Workers,
+    blocks: Blocks,
     budget: Arc<Semaphore>,
     data: Arc<Cipher>,
     metadata: Arc<Cipher>,
@@ -144,6 +150,7 @@ impl Writer {
             id_key: repository.id_key()?,
             repository: repository.clone(),
             workers: Workers::for_this_machine(),
+            blocks: Blocks::default(),
             budget: Arc::new(Semaphore::new(BUDGET)),
             level,
             previous,
@@ -169,8 +176,8 @@ impl Writer {
         let mut sink = Sink {
             writer: Arc::clone(self),
             cutter: Some(Cutter::new(&self.id_key, lines)),
-            first: Bytes::new(),
-            gathered: BytesMut::new(),
+            gathered: Vec::new(),
+            next_cut: chunk::BLOCK,
             waiting: VecDeque::new(),
             index: Index::default(),
             fingerprint: Fingerprint::EMPTY,
@@ -311,9 +318,10 @@ struct Sink {
     writer: Arc<Writer>,
     /// Away while a worker uses it.
     cutter: Option<Cutter>,
-    /// A first piece, and what came after it. Alone it is cut as it is, without being copied.
-    first: Bytes,
-    gathered: BytesMut,
+    /// What is not cut yet: less than a chunk that could not be decided on, and what came since.
+    gathered: Vec<u8>,
+    /// How much has to be there before cutting is tried.
+    next_cut: usize,
     waiting: VecDeque<Waiting>,
     index: Index,
     fingerprint: Fingerprint,
@@ -327,16 +335,15 @@ enum Waiting {
 
 impl Sink {
     async fn push(&mut self, bytes: Bytes) -> Result<()> {
-        if self.first.is_empty() && self.gathered.is_empty() {
-            self.first = bytes;
-        } else {
-            if self.gathered.is_empty() {
-                self.gathered.extend_from_slice(&std::mem::take(&mut self.first));
+        // A large piece goes in slices, so that what is gathered stays small.
+        for slice in bytes.chunks(chunk::AVERAGE) {
+            if self.gathered.capacity() == 0 {
+                self.gathered = self.writer.blocks.take(chunk::MAX + chunk::AVERAGE);
             }
-            self.gathered.extend_from_slice(&bytes);
-        }
-        if self.first.len().max(self.gathered.len()) >= chunk::BLOCK {
-            self.cut(false).await?;
+            self.gathered.extend_from_slice(slice);
+            if self.gathered.len() >= self.next_cut {
+                self.cut(false).await?;
+            }
         }
         Ok(())
     }
@@ -373,11 +380,10 @@ impl Sink {
 
     /// Cuts what was gathered, all of it at the end of a unit or of the entry.
     async fn cut(&mut self, last: bool) -> Result<()> {
-        let block = match std::mem::take(&mut self.first) {
-            first if !first.is_empty() => first,
-            _ if self.gathered.is_empty() => return Ok(()),
-            _ => std::mem::take(&mut self.gathered).freeze(),
-        };
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let block = self.writer.blocks.share(std::mem::take(&mut self.gathered));
         let mut cutter =
             self.cutter.take().ok_or_else(|| Error::new(ErrorKind::Internal, "an entry went on after an error"))?;
         let (cutter, (chunks, rest)) = self
@@ -405,9 +411,11 @@ impl Sink {
             self.settle(false).await?;
         }
         if !rest.is_empty() {
-            // At most one chunk; it is copied so that the block can be freed.
+            // At most one chunk; it is copied so that the block can be used again.
+            self.gathered = self.writer.blocks.take(chunk::MAX + chunk::AVERAGE);
             self.gathered.extend_from_slice(&rest);
         }
+        self.next_cut = (rest.len() + chunk::AVERAGE).max(chunk::BLOCK);
         Ok(())
     }
 

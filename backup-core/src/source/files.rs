@@ -236,12 +236,7 @@ impl<'a> Body<'a> {
     }
 }
 
-fn read_all(
-    root: &Path,
-    exclude: &GlobSet,
-    unchanged: &Unchanged,
-    entries: &mpsc::Sender<Entry>,
-) -> Result<Problems> {
+fn read_all(root: &Path, exclude: &GlobSet, unchanged: &Unchanged, entries: &mpsc::Sender<Entry>) -> Result<Problems> {
     let mut problems = Problems::default();
     let body = Body::open(root, entries, FILES, EntryKind::Files)?;
     let files = match read_files(root, exclude, unchanged, &body, &mut problems) {

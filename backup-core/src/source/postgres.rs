@@ -22,6 +22,7 @@
 //! security: a silent subset is refused.
 
 mod guard;
+mod reader;
 mod relation;
 
 use std::collections::VecDeque;
@@ -30,22 +31,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
-use futures::stream::BoxStream;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use self::guard::Guard;
+use self::reader::Reader;
 use self::relation::{Relation, Relations};
 use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, Problem, SourceInfo};
-use crate::pipeline::Task;
+use crate::pipeline::Blocks;
 use crate::postgres::{Database, KIND, Programs, Server, Side, is_ownership, split, state_of};
 use crate::sql::literal;
+use crate::tier::Tier;
 
 /// Definitions before the data.
 const PRE_DATA: &str = "schema/pre-data";
@@ -69,10 +70,6 @@ const ATTEMPTS: u32 = 8;
 const LEADER_WAIT: Duration = Duration::from_millis(500);
 /// How long `pg_dump` may wait for a lock that our sessions hold as well.
 const PROGRAM_WAIT: Duration = Duration::from_secs(1);
-/// Rows are handed on in pieces of this many bytes.
-const PIECE: usize = 512 * 1024;
-/// Bytes of a large object in one statement.
-const LARGE_PIECE: i64 = 256 * 1024;
 
 /// A live PostgreSQL database.
 ///
@@ -91,6 +88,7 @@ pub struct PostgresSource {
     lock_wait: Duration,
     programs: Option<PathBuf>,
     roles: bool,
+    tier: Option<Tier>,
 }
 
 impl PostgresSource {
@@ -107,7 +105,15 @@ impl PostgresSource {
 
     pub(crate) fn of(database: Database) -> Self {
         let name = database.name().to_owned();
-        Self { database, name, connections: 2, lock_wait: Duration::from_secs(10), programs: None, roles: true }
+        Self {
+            database,
+            name,
+            connections: 2,
+            lock_wait: Duration::from_secs(10),
+            programs: None,
+            roles: true,
+            tier: None,
+        }
     }
 
     /// The same under another name.
@@ -142,6 +148,14 @@ impl PostgresSource {
     #[must_use]
     pub fn without_roles(mut self) -> Self {
         self.roles = false;
+        self
+    }
+
+    /// The same, with the rows of this tier only. Definitions and sequences are complete; large objects and the server's
+    /// roles are left to full snapshots.
+    #[must_use]
+    pub fn only_tier(mut self, tier: Tier) -> Self {
+        self.tier = Some(tier);
         self
     }
 
@@ -210,22 +224,46 @@ impl PostgresSource {
         let free = Arc::new(Semaphore::new(self.connections));
         let sessions = Arc::new(std::sync::Mutex::new(sessions));
         let guard = Guard::start(leader, pids, Arc::clone(&sessions), self.lock_wait, database.clone());
-        let reader = Reader { database: database.clone(), free, sessions, guard: Arc::clone(&guard.state) };
-        let definitions = tokio::select! {
-            definitions = self.definitions(&programs, &snapshot) => definitions,
-            e = guard.state.broken() => Err(e),
+        let reader = Reader {
+            database: database.clone(),
+            free,
+            sessions,
+            guard: Arc::clone(&guard.state),
+            blocks: Blocks::default(),
+        };
+        let roles =
+            async { if self.roles && self.tier.is_none() { Some(self.roles(&programs, &server).await) } else { None } };
+        let (definitions, roles) = tokio::select! {
+            both = futures::future::join(self.definitions(&programs, &snapshot), roles) => both,
+            e = guard.state.broken() => (Err(e), None),
         };
         let definitions = match definitions {
             Ok(definitions) => definitions,
             Err(e) => return retry(e),
         };
-        let sizes = relations.sizes(&mut first).await.map_err(failed)?;
-        let large = relation::large_objects(&mut first).await.map_err(failed)?;
-        let roles = if self.roles { Some(self.roles(&programs, &server).await) } else { None };
+        let mut tables: Vec<&Relation> = relations.with_rows().collect();
+        if let Some(tier) = &self.tier {
+            tables = relations.of_tier(tier, &mut first).await.map_err(failed)??;
+        }
+        let sizes = relation::sizes(&tables, &mut first).await.map_err(failed)?;
+        let large = match self.tier {
+            Some(_) => Vec::new(),
+            None => relation::large_objects(&mut first).await.map_err(failed)?,
+        };
         reader.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(first);
         let mut problems: Vec<Problem> =
             definitions.warnings.iter().map(|w| Problem::new("pg_dump", w.as_str())).collect();
-        let entries = self.entries(&reader, &relations, &sizes, large, definitions, roles, &mut problems);
+        tables.sort_by_key(|r| (std::cmp::Reverse(sizes.bytes(r)), r.qualified()));
+        let rows = tables.into_iter().map(|table| {
+            let body = match sizes.parts(table, server.major, self.connections) {
+                Some(parts) => reader.copy_parts(parts, self.connections),
+                None => reader.copy(table.copy_out()),
+            };
+            Entry::new(format!("data/{}.{}", table.schema, table.name), EntryKind::Data, table.subject(), body)
+                .framed(format!("{};\n", table.copy_in()), "\\.\n\n")
+        });
+        let sequences: Vec<&Relation> = relations.sequences().collect();
+        let entries = self.entries(&reader, rows.collect(), &sequences, large, definitions, roles, &mut problems);
         let info = SourceInfo::new(&self.name, KIND, database.location(), server.described(&programs));
         let position =
             position.map_or_else(|| format!("snapshot {snapshot}"), |p| format!("WAL {p}, snapshot {snapshot}"));
@@ -292,8 +330,8 @@ impl PostgresSource {
     fn entries(
         &self,
         reader: &Reader,
-        relations: &Relations,
-        sizes: &std::collections::HashMap<i64, i64>,
+        rows: Vec<Entry>,
+        sequences: &[&Relation],
         large: Vec<relation::LargeObject>,
         definitions: Definitions,
         roles: Option<Result<String>>,
@@ -301,16 +339,7 @@ impl PostgresSource {
     ) -> VecDeque<Entry> {
         let mut entries = VecDeque::new();
         entries.push_back(text(PRE_DATA, EntryKind::PreData, "definitions", definitions.before));
-        let mut tables: Vec<&Relation> = relations.with_rows().collect();
-        tables.sort_by_key(|r| (std::cmp::Reverse(sizes.get(&r.oid).copied().unwrap_or(0)), r.qualified()));
-        for table in tables {
-            let (name, subject) = (format!("data/{}.{}", table.schema, table.name), table.subject());
-            let body = reader.copy(table.copy_out());
-            entries.push_back(
-                Entry::new(name, EntryKind::Data, subject, body).framed(format!("{};\n", table.copy_in()), "\\.\n\n"),
-            );
-        }
-        let sequences: Vec<&Relation> = relations.sequences().collect();
+        entries.extend(rows);
         if !sequences.is_empty() {
             // One query over thousands of them would take minutes to plan.
             let queries = sequences.chunks(SEQUENCES_AT_ONCE).map(relation::sequence_values).collect();
@@ -346,6 +375,10 @@ impl PostgresSource {
 impl Source for PostgresSource {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn tier(&self) -> Option<&str> {
+        self.tier.as_ref().map(Tier::name)
     }
 
     async fn capture(&self, _: CaptureContext) -> Result<Box<dyn Capture>> {
@@ -416,166 +449,6 @@ impl Capture for PostgresCapture {
         let count = problems.len() as u64;
         Ok(CaptureEnd::at(taken_at).with_position(position).with_problems(problems, count))
     }
-}
-
-/// The sessions that read, and who gets the next free one.
-#[derive(Clone)]
-struct Reader {
-    database: Database,
-    free: Arc<Semaphore>,
-    sessions: Arc<std::sync::Mutex<Vec<PgConnection>>>,
-    guard: Arc<guard::State>,
-}
-
-impl Reader {
-    /// The rows that a `COPY … TO STDOUT` gives, one a line.
-    fn copy(&self, sql: String) -> BoxStream<'static, Result<Piece>> {
-        self.read(move |database, mut session, send| async move {
-            let rows = copy_rows(&database, &mut session, &sql, &send).await?;
-            tracing::debug!(rows, sql, "copied");
-            Ok(session)
-        })
-    }
-
-    /// The lines that queries of one text column give.
-    fn lines(&self, queries: Vec<String>) -> BoxStream<'static, Result<Piece>> {
-        self.read(move |database, mut session, send| async move {
-            let mut out = BytesMut::new();
-            for sql in queries {
-                let mut rows = sqlx::query_scalar::<_, String>(crate::sql::trusted(sql)).fetch(&mut session);
-                while let Some(line) = rows.try_next().await.map_err(|e| database.failed("could not be read", e))? {
-                    out.extend_from_slice(line.as_bytes());
-                    out.extend_from_slice(b"\n");
-                }
-            }
-            hand_on(&send, &mut out).await;
-            Ok(session)
-        })
-    }
-
-    /// Large objects as statements that make them.
-    fn large_objects(&self, oids: Vec<i64>) -> BoxStream<'static, Result<Piece>> {
-        self.read(move |database, mut session, send| async move {
-            let failed = |e| database.failed("could not read a large object", e);
-            let mut out = BytesMut::new();
-            for oid in oids {
-                out.extend_from_slice(format!("SELECT pg_catalog.lo_create('{oid}');\n").as_bytes());
-                let mut at = 0_i64;
-                loop {
-                    let piece: Vec<u8> = sqlx::query_scalar("SELECT pg_catalog.lo_get($1::int8::oid, $2, $3::int4)")
-                        .bind(oid)
-                        .bind(at)
-                        .bind(LARGE_PIECE)
-                        .fetch_one(&mut session)
-                        .await
-                        .map_err(failed)?;
-                    if !piece.is_empty() {
-                        let hex = hex::encode(&piece);
-                        out.extend_from_slice(
-                            format!("SELECT pg_catalog.lo_put('{oid}', {at}, pg_catalog.decode('{hex}', 'hex'));\n")
-                                .as_bytes(),
-                        );
-                    }
-                    at += LARGE_PIECE;
-                    if out.len() >= PIECE && !hand_on(&send, &mut out).await {
-                        return Ok(session);
-                    }
-                    if (piece.len() as i64) < LARGE_PIECE {
-                        break;
-                    }
-                }
-            }
-            hand_on(&send, &mut out).await;
-            Ok(session)
-        })
-    }
-
-    /// Runs `work` with the next free session once somebody asks for the first piece. A session whose work failed or was
-    /// broken off is closed: it may be in the middle of an answer.
-    fn read<W, F>(&self, work: W) -> BoxStream<'static, Result<Piece>>
-    where
-        W: FnOnce(Database, PgConnection, mpsc::Sender<Result<Piece>>) -> F + Send + 'static,
-        F: Future<Output = Result<PgConnection>> + Send + 'static,
-    {
-        let this = self.clone();
-        let begin = async move {
-            let (send, receive) = mpsc::channel(2);
-            let task = Task::spawn(async move {
-                let guard = Arc::clone(&this.guard);
-                let failed = send.clone();
-                let outcome = tokio::select! {
-                    outcome = this.with_session(work, send) => outcome,
-                    e = guard.broken() => Err(e),
-                };
-                if let Err(e) = outcome {
-                    // Why the whole capture ended matters more than that this session did.
-                    let e = guard.check().err().unwrap_or(e);
-                    let _nobody_listens = failed.send(Err(e)).await;
-                }
-                Ok(())
-            });
-            futures::stream::unfold((receive, Some(task)), |(mut receive, mut task)| async move {
-                match receive.recv().await {
-                    Some(piece) => Some((piece, (receive, task))),
-                    // A reader that panicked ends like one that is done, to whoever only looks at the pieces.
-                    None => task.take()?.join().await.err().map(|e| (Err(e), (receive, None))),
-                }
-            })
-        };
-        Box::pin(futures::FutureExt::flatten_stream(begin))
-    }
-
-    async fn with_session<W, F>(&self, work: W, send: mpsc::Sender<Result<Piece>>) -> Result<()>
-    where
-        W: FnOnce(Database, PgConnection, mpsc::Sender<Result<Piece>>) -> F,
-        F: Future<Output = Result<PgConnection>>,
-    {
-        let gone =
-            || Error::new(ErrorKind::Source, format!("{}: no session is left to read with", self.database.location()));
-        let permit = self.free.acquire().await.map_err(|_| gone())?;
-        let session = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-        let session = match session {
-            Some(session) => session,
-            None => return Err(self.guard.check().err().unwrap_or_else(gone)),
-        };
-        let session = work(self.database.clone(), session, send).await?;
-        let mut home = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Once the capture is broken off nothing may hold a lock any more.
-        self.guard.check()?;
-        home.push(session);
-        drop(home);
-        drop(permit);
-        Ok(())
-    }
-}
-
-async fn copy_rows(
-    database: &Database,
-    session: &mut PgConnection,
-    sql: &str,
-    send: &mpsc::Sender<Result<Piece>>,
-) -> Result<u64> {
-    let failed = |e| database.failed("could not be read to its end", e);
-    let mut rows = 0;
-    let mut out = BytesMut::with_capacity(PIECE + PIECE / 8);
-    let mut copy = session.copy_out_raw(sql).await.map_err(failed)?;
-    while let Some(row) = copy.try_next().await.map_err(failed)? {
-        rows += 1;
-        out.extend_from_slice(&row);
-        if out.len() >= PIECE {
-            if !hand_on(send, &mut out).await {
-                return Err(Error::new(ErrorKind::Source, format!("reading {} was broken off", database.location())));
-            }
-            out.reserve(PIECE + PIECE / 8);
-        }
-    }
-    hand_on(send, &mut out).await;
-    Ok(rows)
-}
-
-/// Whether anybody still listens.
-async fn hand_on(send: &mpsc::Sender<Result<Piece>>, out: &mut BytesMut) -> bool {
-    out.is_empty() || send.send(Ok(out.split().freeze().into())).await.is_ok()
 }
 
 /// Ends a session politely; one that does not answer is just dropped.

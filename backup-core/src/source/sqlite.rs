@@ -27,6 +27,7 @@ use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, Problem, SourceInfo};
 use crate::sql;
+use crate::tier::Tier;
 
 /// What a source and a target of this kind call themselves.
 pub(crate) const KIND: &str = "sqlite";
@@ -50,6 +51,7 @@ const PIECE: usize = 256 * 1024;
 pub struct SqliteSource {
     path: PathBuf,
     name: String,
+    tier: Option<Tier>,
 }
 
 impl SqliteSource {
@@ -57,7 +59,7 @@ impl SqliteSource {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let name = path.file_stem().map_or_else(|| "sqlite".into(), |n| n.to_string_lossy().into_owned());
-        Self { path, name }
+        Self { path, name, tier: None }
     }
 
     /// The same under another name.
@@ -66,12 +68,23 @@ impl SqliteSource {
         self.name = name.into();
         self
     }
+
+    /// The same, with the rows of this tier only.
+    #[must_use]
+    pub fn only_tier(mut self, tier: Tier) -> Self {
+        self.tier = Some(tier);
+        self
+    }
 }
 
 #[async_trait]
 impl Source for SqliteSource {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn tier(&self) -> Option<&str> {
+        self.tier.as_ref().map(Tier::name)
     }
 
     async fn capture(&self, _: CaptureContext) -> Result<Box<dyn Capture>> {
@@ -86,7 +99,7 @@ impl Source for SqliteSource {
         let failed = |e| error(&self.path, e);
         // The transaction takes its snapshot with the first read, which is the schema's.
         sqlx::query("BEGIN").execute(&mut connection).await.map_err(failed)?;
-        let schema = Schema::read(&mut connection).await.map_err(failed)?;
+        let mut schema = Schema::read(&mut connection).await.map_err(failed)?;
         if let Some(name) = schema.unwritable() {
             return Err(Error::new(
                 ErrorKind::Source,
@@ -96,6 +109,10 @@ impl Source for SqliteSource {
                 ),
             )
             .with_next_step("rename the table or column: ALTER TABLE … RENAME …"));
+        }
+        if let Some(tier) = &self.tier {
+            let needs = schema.needs(&mut connection).await.map_err(failed)?;
+            schema.keep_rows_of(tier, &needs)?;
         }
         let taken_at = Utc::now();
         if schema.journal_mode != "wal" {

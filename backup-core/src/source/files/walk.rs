@@ -79,9 +79,8 @@ impl Lookup {
             let Component::Normal(name) = part else { return false };
             let first = so_far.as_os_str().is_empty();
             so_far.push(name);
-            !(first && is_ours(name))
-                && !self.exclude.is_match(&so_far)
-                && self.root.join(&so_far).symlink_metadata().is_ok_and(|m| m.is_dir())
+            let left_out = (first && is_ours(name)) || self.exclude.is_match(&so_far);
+            !left_out && self.root.join(&so_far).symlink_metadata().is_ok_and(|m| m.is_dir())
         })
     }
 }

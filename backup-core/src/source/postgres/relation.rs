@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
+use crate::error::Error;
 use crate::sql::{identifier, literal, trusted};
+use crate::tier::Tier;
 
 /// Tables, partitions, sequences and foreign tables outside of the system's schemas; of extensions only the tables
 /// whose rows belong to the user.
@@ -58,6 +60,17 @@ impl Relation {
     /// The statement that loads it.
     pub(super) fn copy_in(&self) -> String {
         format!("COPY {}{} FROM stdin", self.qualified(), self.columns())
+    }
+
+    /// The statements that read it part by part: from each of these pages to the next, and from the last to its end.
+    fn copy_out_from(&self, pages: impl Iterator<Item = i64>) -> Vec<String> {
+        let columns = self.columns.iter().map(|c| identifier(c)).collect::<Vec<_>>().join(", ");
+        let begin: Vec<i64> = pages.collect();
+        let end = begin.iter().skip(1).map(|page| format!(" AND ctid < '({page},0)'")).chain([String::new()]);
+        let part = |(page, end): (&i64, String)| {
+            format!("COPY (SELECT {columns} FROM ONLY {} WHERE ctid >= '({page},0)'{end}) TO STDOUT", self.qualified())
+        };
+        begin.iter().zip(end).map(part).collect()
     }
 
     /// The statement that reads it.
@@ -116,15 +129,88 @@ impl Relations {
         self.0.iter().filter(|r| r.kind == "S" && r.is_users())
     }
 
-    /// Bytes on disk, by object id.
-    pub(super) async fn sizes(&self, session: &mut PgConnection) -> Result<HashMap<i64, i64>, sqlx::Error> {
-        let oids: Vec<i64> = self.with_rows().map(|r| r.oid).collect();
-        let rows =
-            sqlx::query("SELECT o, pg_catalog.pg_table_size(o::pg_catalog.oid) FROM pg_catalog.unnest($1::int8[]) o")
-                .bind(oids)
-                .fetch_all(session)
-                .await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.unwrap_or(0)))).collect()
+    /// The tables with rows that belong to a tier: what it names, their parts, and where foreign keys lead.
+    pub(super) async fn of_tier<'a>(
+        &'a self,
+        tier: &Tier,
+        session: &mut PgConnection,
+    ) -> Result<Result<Vec<&'a Relation>, Error>, sqlx::Error> {
+        let tables: Vec<&Relation> = self.lockable().collect();
+        let place: HashMap<i64, usize> = tables.iter().enumerate().map(|(n, r)| (r.oid, n)).collect();
+        let mut needs = Vec::new();
+        for row in sqlx::query(NEEDS).fetch_all(session).await? {
+            if let (Some(from), Some(to)) = (place.get(&row.try_get(0)?), place.get(&row.try_get(1)?)) {
+                needs.push((*from, *to));
+            }
+        }
+        let names: Vec<String> = tables.iter().map(|r| r.subject()).collect();
+        Ok(tier.members(&names, &needs).map(|members| {
+            tables
+                .into_iter()
+                .zip(members)
+                .filter(|(r, is_member)| *is_member && r.kind == "r")
+                .map(|(r, _)| r)
+                .collect()
+        }))
+    }
+}
+
+/// Foreign keys, and what a partitioned or inherited table is made of.
+const NEEDS: &str = "SELECT conrelid::int8, confrelid::int8 FROM pg_catalog.pg_constraint WHERE contype = 'f' \
+    UNION SELECT inhparent::int8, inhrelid::int8 FROM pg_catalog.pg_inherits";
+
+/// How large tables are, by object id.
+#[derive(Debug)]
+pub(super) struct Sizes(HashMap<i64, Size>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    /// With what is stored outside of the rows.
+    bytes: i64,
+    /// Pages of the rows themselves, where they lie in pages one after the other.
+    pages: i64,
+}
+
+/// Tables from this many pages on are worth reading in parts.
+const PARTED_FROM: i64 = 2048;
+/// Pages of a part: some 4 MiB.
+const PART: i64 = 512;
+/// The first version that reads from one page to another without looking at the others.
+const RANGE_SCANS: u32 = 14;
+
+pub(super) async fn sizes(tables: &[&Relation], session: &mut PgConnection) -> Result<Sizes, sqlx::Error> {
+    let oids: Vec<i64> = tables.iter().map(|r| r.oid).collect();
+    let rows = sqlx::query(
+        "SELECT c.oid::int8, pg_catalog.pg_table_size(c.oid), CASE a.amname WHEN 'heap' THEN \
+           pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8 ELSE 0 END \
+         FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam WHERE c.oid = ANY ($1::int8[]::pg_catalog.oid[])",
+    )
+    .bind(oids)
+    .fetch_all(session)
+    .await?;
+    let size = |row: &sqlx::postgres::PgRow| {
+        let number = |at| row.try_get::<Option<i64>, _>(at).map(Option::unwrap_or_default);
+        Ok((row.try_get(0)?, Size { bytes: number(1)?, pages: number(2)? }))
+    };
+    rows.iter().map(size).collect::<Result<_, _>>().map(Sizes)
+}
+
+impl Sizes {
+    /// Bytes on disk.
+    pub(super) fn bytes(&self, table: &Relation) -> i64 {
+        self.0.get(&table.oid).map_or(0, |s| s.bytes)
+    }
+
+    /// The statements that read a table in parts, where that is worth it: where one session would still be reading it
+    /// when the others are through with everything else.
+    pub(super) fn parts(&self, table: &Relation, major: u32, connections: usize) -> Option<Vec<String>> {
+        let size = self.0.get(&table.oid)?;
+        let all: i64 = self.0.values().map(|s| s.bytes).sum();
+        let share = all / i64::try_from(connections).unwrap_or(i64::MAX);
+        let worth_it = connections > 1 && major >= RANGE_SCANS && size.pages >= PARTED_FROM && size.bytes > share;
+        // Of extensions' tables only some rows count; without columns there is nothing to select.
+        (worth_it && table.condition.is_none() && !table.columns.is_empty())
+            .then(|| table.copy_out_from((0..).map(|n| n * PART).take_while(|page| *page < size.pages)))
     }
 }
 

@@ -6,6 +6,7 @@ use sqlx::{Row, SqliteConnection};
 use super::row::Encoding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql;
+use crate::tier::Tier;
 
 /// What kind of definition an [`Object`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +227,29 @@ impl Schema {
             schema.unwanted_statistics = Some("sqlite_stat4");
         }
         Ok(schema)
+    }
+
+    /// Which tables' rows need which others', by their places in `tables`: where foreign keys lead.
+    pub(super) async fn needs(&self, db: &mut SqliteConnection) -> Result<Vec<(usize, usize)>, sqlx::Error> {
+        let mut needs = Vec::new();
+        for (from, table) in self.tables.iter().enumerate() {
+            let parents: Vec<String> = sqlx::query_scalar("SELECT \"table\" FROM pragma_foreign_key_list(?1, 'main')")
+                .bind(&table.name)
+                .fetch_all(&mut *db)
+                .await?;
+            let place = |parent: &String| self.tables.iter().position(|t| t.name.eq_ignore_ascii_case(parent));
+            needs.extend(parents.iter().filter_map(place).map(|to| (from, to)));
+        }
+        Ok(needs)
+    }
+
+    /// Leaves out the rows of tables that do not belong to the tier.
+    pub(super) fn keep_rows_of(&mut self, tier: &Tier, needs: &[(usize, usize)]) -> Result<(), Error> {
+        let names: Vec<String> = self.tables.iter().map(|t| t.owner.clone()).collect();
+        let members = tier.members(&names, needs)?;
+        let mut members = members.into_iter();
+        self.tables.retain(|_| members.next().unwrap_or(true));
+        Ok(())
     }
 
     /// A name that keeps a row from being one line.
