@@ -51,6 +51,7 @@
 //! |---|---|---|
 //! | `sqlite` | yes | [`SqliteSource`], [`SqliteTarget`] |
 //! | `files` | yes | [`FilesSource`], [`FilesTarget`] (Unix) |
+//! | `mysql` | no | [`MysqlSource`], [`MysqlTarget`]: MySQL and MariaDB |
 //! | `postgres` | no | [`PostgresSource`], [`PostgresTarget`]; needs `pg_dump` beside it |
 //! | `tls` | no | TLS for connections to database servers (rustls) |
 //! | `s3` | no | `s3://` stores |
@@ -59,9 +60,9 @@
 //!
 //! ```text
 //! error         what can go wrong, and what to do then
-//! source        traits Source and Capture      source/{sqlite,postgres,files}
-//! target        traits Target and Intake       target/{sqlite,postgres,files,discard}
-//! postgres      what the PostgreSQL source and target share
+//! source        traits Source and Capture      source/{sqlite,postgres,mysql,files}
+//! target        traits Target and Intake       target/{sqlite,postgres,mysql,files,discard}
+//! postgres  mysql    what the source and target of one kind of server share
 //! tier          part of a database on purpose
 //! manifest      what a snapshot's record says
 //! fingerprint   order-independent content fingerprints
@@ -84,6 +85,8 @@ pub mod fingerprint;
 mod instructions;
 pub mod keys;
 mod manifest;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod pipeline;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -92,11 +95,11 @@ mod repository;
 mod restore;
 mod select;
 pub mod source;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 mod status;
 pub mod target;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod tier;
 mod verify;
 
@@ -119,6 +122,8 @@ pub use self::restore::{RestoreOptions, RestoreReport};
 pub use self::select::Selector;
 #[cfg(feature = "files")]
 pub use self::source::files::FilesSource;
+#[cfg(feature = "mysql")]
+pub use self::source::mysql::MysqlSource;
 #[cfg(feature = "postgres")]
 pub use self::source::postgres::PostgresSource;
 #[cfg(feature = "sqlite")]
@@ -127,12 +132,14 @@ pub use self::source::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Previo
 pub use self::status::{SourceStatus, Status};
 #[cfg(feature = "files")]
 pub use self::target::files::FilesTarget;
+#[cfg(feature = "mysql")]
+pub use self::target::mysql::MysqlTarget;
 #[cfg(feature = "postgres")]
 pub use self::target::postgres::PostgresTarget;
 #[cfg(feature = "sqlite")]
 pub use self::target::sqlite::SqliteTarget;
 pub use self::target::{Discard, Filling, Intake, Invariant, InvariantOutcome, Only, Target};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use self::tier::Tier;
 pub use self::verify::{Finding, FindingKind, VerifyLevel, VerifyOptions, VerifyReport};
 

@@ -212,6 +212,9 @@ pub struct EntryRecord {
     pub bytes: u64,
     /// How many chunks it is cut into.
     pub chunks: u64,
+    /// Where its lines are bare rows: what has to stand before each, and a `;` after it, to make a statement.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub insert: String,
     /// What has to stand before its bytes so that the database's own client reads them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub before: String,

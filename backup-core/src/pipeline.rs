@@ -14,6 +14,7 @@ pub(crate) mod seal;
 mod worker;
 mod write;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) use self::block::Blocks;
 pub(crate) use self::chunk::fingerprint_of_lines;
 pub(crate) use self::read::{EntryReader, LineCounter, index_lines, units_of};

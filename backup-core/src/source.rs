@@ -5,8 +5,12 @@
 
 #[cfg(feature = "files")]
 pub mod files;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod sessions;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -161,6 +165,9 @@ pub struct Entry {
     pub kind: EntryKind,
     /// The table or folder it belongs to, as its owner calls it: what `--only` selects by.
     pub subject: String,
+    /// Where its lines are bare rows: what has to stand before each of them, or before several with commas between, to make
+    /// a statement. Empty where they are statements already, or the frame makes them some.
+    pub insert: String,
     /// What has to stand before and after its content so that the database's own client reads it; neither is a row.
     pub frame: (String, String),
     /// Its content. For kinds other than [`Files`](EntryKind::Files) and [`Tree`](EntryKind::Tree) one row a line, in an
@@ -176,7 +183,21 @@ impl Entry {
         subject: impl Into<String>,
         body: impl futures::Stream<Item = Result<Piece>> + Send + 'static,
     ) -> Self {
-        Self { name: name.into(), kind, subject: subject.into(), frame: Default::default(), body: Box::pin(body) }
+        Self {
+            name: name.into(),
+            kind,
+            subject: subject.into(),
+            insert: String::new(),
+            frame: Default::default(),
+            body: Box::pin(body),
+        }
+    }
+
+    /// The same with what makes a statement of each row.
+    #[must_use]
+    pub fn inserted(mut self, insert: impl Into<String>) -> Self {
+        self.insert = insert.into();
+        self
     }
 
     /// The same with what has to stand before and after its content.

@@ -4,6 +4,8 @@
 mod discard;
 #[cfg(feature = "files")]
 pub mod files;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
@@ -171,7 +173,7 @@ pub trait Intake: Send + Sync {
 }
 
 /// Splits a text of SQL statements, each with the comment line before it as its name.
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) fn named_statements(text: &str) -> Vec<(String, String)> {
     let mut out = Vec::new();
     let mut name = None;

@@ -24,14 +24,14 @@ use crate::repository::{RECORD_LEVEL, Repository, layout};
 use crate::source::{Entry, Piece, Previous};
 
 /// Plaintext bytes that may be between the cutter and the store at once.
-const BUDGET: usize = 8 << 20;
+const BUDGET: usize = 6 << 20;
 /// Chunks of one entry that may be waiting for an earlier one.
 const WINDOW: usize = 64;
 /// Up to so many index lines stand in the snapshot's record itself.
 const INLINE_LINES: usize = 8;
 /// An index part is cut where its content says so, between these sizes in bytes.
 const PART_MIN: usize = 64 * 1024;
-const PART_MAX: usize = 1024 * 1024;
+const PART_MAX: usize = 512 * 1024;
 
 /// What the store is known to hold, from signed records, and confirmed by its own list.
 #[derive(Debug, Default)]
@@ -170,7 +170,7 @@ impl Writer {
 
     /// Stores one entry, durably, and says where it is. Dropping the future leaves unreferenced chunks at most.
     pub(crate) async fn write(self: &Arc<Self>, entry: Entry) -> Result<EntryRecord> {
-        let Entry { name, kind, subject, frame: (before, after), mut body } = entry;
+        let Entry { name, kind, subject, insert, frame: (before, after), mut body } = entry;
         self.progress.on(Event::Began { name: &name });
         let lines = !matches!(kind, EntryKind::Files | EntryKind::Tree);
         let mut sink = Sink {
@@ -218,7 +218,7 @@ impl Writer {
         self.progress.on(Event::Ended { name: &name, rows: fingerprint.rows() });
         let Index { text: _, lines, parts, bytes, chunks } = index;
         let inline = if parts.is_empty() { lines } else { Vec::new() };
-        Ok(EntryRecord { name, kind, subject, bytes, chunks, before, after, fingerprint, inline, parts })
+        Ok(EntryRecord { name, kind, subject, bytes, chunks, insert, before, after, fingerprint, inline, parts })
     }
 
     /// Stores one chunk, unless its content is known to be there.

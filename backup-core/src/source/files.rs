@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::member::header_mtime;
 use self::member::{Small, append_directory, append_link, read_big, read_small};
-use self::unchanged::{Comparison, PathKeys, PathSet, Unchanged};
+use self::unchanged::{Comparison, DIRECTORY, LINK, PathKeys, PathSet, Unchanged};
 use self::walk::{Found, Walk};
 use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Previous, Source};
 use crate::error::{Error, ErrorKind, Result};
@@ -239,8 +239,8 @@ impl<'a> Body<'a> {
 fn read_all(root: &Path, exclude: &GlobSet, unchanged: &Unchanged, entries: &mpsc::Sender<Entry>) -> Result<Problems> {
     let mut problems = Problems::default();
     let body = Body::open(root, entries, FILES, EntryKind::Files)?;
-    let files = match read_files(root, exclude, unchanged, &body, &mut problems) {
-        Ok(files) => files,
+    let seen = match read_files(root, exclude, unchanged, &body, &mut problems) {
+        Ok(seen) => seen,
         Err(e) => {
             // So that the entry is not taken for complete; its reader may be gone already.
             let _ = body.send.blocking_send(Err(unheard(root)));
@@ -249,13 +249,14 @@ fn read_all(root: &Path, exclude: &GlobSet, unchanged: &Unchanged, entries: &mps
     };
     drop(body);
     let body = Body::open(root, entries, TREE, EntryKind::Tree)?;
-    if let Err(e) = read_tree(root, exclude, [unchanged.files(), &files], &body, &mut problems) {
+    if let Err(e) = read_tree(root, exclude, &seen, &body, &mut problems) {
         let _ = body.send.blocking_send(Err(unheard(root)));
         return Err(e);
     }
     Ok(problems)
 }
 
+/// Reads the files; returns which directories and links there were meanwhile.
 fn read_files(
     root: &Path,
     exclude: &GlobSet,
@@ -266,12 +267,19 @@ fn read_files(
     for unit in unchanged.units() {
         body.piece(Piece::Reuse(unit))?;
     }
-    let mut files = PathSet::default();
+    let mut seen = PathSet::default();
     let mut bundle = Bundle::default();
     for found in Walk::new(root, exclude)? {
         let (path, relative) = match found {
             Found::File { path, relative } => (path, relative),
-            Found::Directory { .. } | Found::Link { .. } => continue,
+            Found::Directory { relative, .. } => {
+                seen.add(&relative, DIRECTORY);
+                continue;
+            }
+            Found::Link { relative, .. } => {
+                seen.add(&relative, LINK);
+                continue;
+            }
             Found::Special { path } => {
                 problems.add(&path, "it is a socket, pipe or device, which a backup cannot hold");
                 continue;
@@ -281,7 +289,7 @@ fn read_files(
                 continue;
             }
         };
-        if unchanged.files().holds(&relative) {
+        if unchanged.holds(&relative) {
             continue;
         }
         let size = match path.symlink_metadata() {
@@ -299,7 +307,6 @@ fn read_files(
             match read_big(&path, &relative, PIECE, &mut emit)? {
                 Some(read) => {
                     read.problem.into_iter().for_each(|p| problems.add(&path, p));
-                    files.add(&relative);
                     let Small { member, fingerprint, .. } = read.small;
                     body.piece(Piece::EndUnit { members: vec![member], fingerprint })?;
                 }
@@ -310,7 +317,6 @@ fn read_files(
         match read_small(&path, &relative) {
             Ok(Some((small, problem))) => {
                 problem.into_iter().for_each(|p| problems.add(&path, p));
-                files.add(&relative);
                 bundle.add(small);
                 if bundle.bytes.len() >= UNIT {
                     bundle.send(body)?;
@@ -321,8 +327,8 @@ fn read_files(
         }
     }
     bundle.send(body)?;
-    files.sort();
-    Ok(files)
+    seen.sort();
+    Ok(seen)
 }
 
 /// Small files on their way into one unit.
@@ -354,23 +360,14 @@ impl Bundle {
     }
 }
 
-fn read_tree(
-    root: &Path,
-    exclude: &GlobSet,
-    files: [&PathSet; 2],
-    body: &Body<'_>,
-    problems: &mut Problems,
-) -> Result<()> {
+fn read_tree(root: &Path, exclude: &GlobSet, seen: &PathSet, body: &Body<'_>, problems: &mut Problems) -> Result<()> {
     let mut tar = Vec::new();
     let mut fingerprint = Fingerprint::EMPTY;
     for found in Walk::new(root, exclude)? {
-        if let Found::Directory { path, relative } | Found::Link { path, relative } = &found
-            && relative.ancestors().any(|above| files.iter().any(|f| f.holds(above)))
-        {
-            problems.add(path, "it was a file, or below one, a moment before: it changed while it was read");
-            continue;
-        }
+        // What came since, perhaps where a file was, is for the next backup: a path must not be two things in one.
         let added = match &found {
+            Found::Directory { relative, .. } if !seen.holds(relative, DIRECTORY) => continue,
+            Found::Link { relative, .. } if !seen.holds(relative, LINK) => continue,
             Found::Directory { path, relative } => append_directory(&mut tar, path, relative),
             Found::Link { path, relative } => append_link(&mut tar, path, relative),
             // What cannot be read was named with the files.

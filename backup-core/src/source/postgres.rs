@@ -27,7 +27,6 @@ mod relation;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,11 +34,11 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
-use tokio::sync::Semaphore;
 
 use self::guard::Guard;
 use self::reader::Reader;
 use self::relation::{Relation, Relations};
+use super::sessions::Sessions;
 use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, Problem, SourceInfo};
@@ -219,38 +218,32 @@ impl PostgresSource {
             );
         }
         // From here on somebody watches whether we are in the way.
-        let first = sessions.pop();
-        let mut first = first.ok_or_else(|| Error::new(ErrorKind::Internal, "no session was opened"))?;
-        let free = Arc::new(Semaphore::new(self.connections));
-        let sessions = Arc::new(std::sync::Mutex::new(sessions));
-        let guard = Guard::start(leader, pids, Arc::clone(&sessions), self.lock_wait, database.clone());
-        let reader = Reader {
-            database: database.clone(),
-            free,
-            sessions,
-            guard: Arc::clone(&guard.state),
-            blocks: Blocks::default(),
-        };
+        let sessions = Sessions::new(database.location(), sessions);
+        let guard = Guard::start(leader, pids, sessions.clone(), self.lock_wait, database.clone());
+        let reader = Reader { database: database.clone(), sessions, blocks: Blocks::default() };
         let roles =
             async { if self.roles && self.tier.is_none() { Some(self.roles(&programs, &server).await) } else { None } };
         let (definitions, roles) = tokio::select! {
             both = futures::future::join(self.definitions(&programs, &snapshot), roles) => both,
-            e = guard.state.broken() => (Err(e), None),
+            e = reader.sessions.state().broken() => (Err(e), None),
         };
         let definitions = match definitions {
             Ok(definitions) => definitions,
             Err(e) => return retry(e),
         };
-        let mut tables: Vec<&Relation> = relations.with_rows().collect();
-        if let Some(tier) = &self.tier {
-            tables = relations.of_tier(tier, &mut first).await.map_err(failed)??;
-        }
-        let sizes = relation::sizes(&tables, &mut first).await.map_err(failed)?;
-        let large = match self.tier {
-            Some(_) => Vec::new(),
-            None => relation::large_objects(&mut first).await.map_err(failed)?,
+        let look = async |session: &mut PgConnection| {
+            let mut tables: Vec<&Relation> = relations.with_rows().collect();
+            if let Some(tier) = &self.tier {
+                tables = relations.of_tier(tier, session).await.map_err(failed)??;
+            }
+            let sizes = relation::sizes(&tables, session).await.map_err(failed)?;
+            let large = match self.tier {
+                Some(_) => Vec::new(),
+                None => relation::large_objects(session).await.map_err(failed)?,
+            };
+            Ok((tables, sizes, large))
         };
-        reader.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(first);
+        let (mut tables, sizes, large) = reader.sessions.with(look).await?;
         let mut problems: Vec<Problem> =
             definitions.warnings.iter().map(|w| Problem::new("pg_dump", w.as_str())).collect();
         tables.sort_by_key(|r| (std::cmp::Reverse(sizes.bytes(r)), r.qualified()));
@@ -267,7 +260,7 @@ impl PostgresSource {
         let info = SourceInfo::new(&self.name, KIND, database.location(), server.described(&programs));
         let position =
             position.map_or_else(|| format!("snapshot {snapshot}"), |p| format!("WAL {p}, snapshot {snapshot}"));
-        Ok(Some(PostgresCapture { info, taken_at, position, problems, entries, guard, _reader: reader }))
+        Ok(Some(PostgresCapture { info, taken_at, position, problems, entries, guard, reader }))
     }
 
     async fn lock(&self, session: &mut PgConnection, relations: &Relations, how: &str) -> Result<()> {
@@ -428,7 +421,7 @@ struct PostgresCapture {
     problems: Vec<Problem>,
     entries: VecDeque<Entry>,
     guard: Guard,
-    _reader: Reader,
+    reader: Reader,
 }
 
 #[async_trait]
@@ -438,7 +431,7 @@ impl Capture for PostgresCapture {
     }
 
     async fn next(&mut self) -> Result<Option<Entry>> {
-        self.guard.state.check()?;
+        self.reader.sessions.state().check()?;
         Ok(self.entries.pop_front())
     }
 

@@ -21,8 +21,12 @@
 //! ```
 
 mod data;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod process;
 #[cfg(feature = "s3-server")]
 pub mod s3;
 pub mod sqlite;

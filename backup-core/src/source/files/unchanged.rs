@@ -76,7 +76,7 @@ impl Comparison {
             if !same {
                 return Ok(());
             }
-            files.push(keys.of(path));
+            files.push(keys.of(path, FILE));
             // As a tar member: header, record of the exact time, padding. A big file is not for merging, however small.
             bytes += if member.size < BIG { member.size.next_multiple_of(512) + 1536 } else { UNIT as u64 };
         }
@@ -115,14 +115,21 @@ impl Unchanged {
         self.units.iter().copied()
     }
 
-    /// The files that come along with them.
-    pub(super) fn files(&self) -> &PathSet {
-        &self.files
+    /// Whether this file comes along with them.
+    pub(super) fn holds(&self, file: &Path) -> bool {
+        self.files.holds(file, FILE)
     }
 }
 
-/// 64 bits that stand for a path.
+/// 64 bits that stand for a path and what it is.
 type Key = u64;
+
+/// What a path is.
+const FILE: u8 = b'-';
+/// See [`FILE`].
+pub(super) const DIRECTORY: u8 = b'd';
+/// See [`FILE`].
+pub(super) const LINK: u8 = b'l';
 
 /// Makes keys of paths, others in each run: nobody can name a file so that it passes for another, and what two paths
 /// have in common by chance they do not have the next time. That one of a thousand new files passes for one of a million
@@ -131,8 +138,8 @@ type Key = u64;
 pub(super) struct PathKeys(RandomState);
 
 impl PathKeys {
-    fn of(&self, path: &Path) -> Key {
-        self.0.hash_one(path.as_os_str())
+    fn of(&self, path: &Path, kind: u8) -> Key {
+        self.0.hash_one((path.as_os_str(), kind))
     }
 }
 
@@ -145,16 +152,16 @@ pub(super) struct PathSet {
 
 impl PathSet {
     /// Adds a path. Before [`holds`](Self::holds) is asked, the set has to be [sorted](Self::sort).
-    pub(super) fn add(&mut self, path: &Path) {
-        self.paths.push(self.keys.of(path));
+    pub(super) fn add(&mut self, path: &Path, kind: u8) {
+        self.paths.push(self.keys.of(path, kind));
     }
 
     pub(super) fn sort(&mut self) {
         self.paths.sort_unstable();
     }
 
-    pub(super) fn holds(&self, path: &Path) -> bool {
-        self.paths.binary_search(&self.keys.of(path)).is_ok()
+    pub(super) fn holds(&self, path: &Path, kind: u8) -> bool {
+        self.paths.binary_search(&self.keys.of(path, kind)).is_ok()
     }
 }
 

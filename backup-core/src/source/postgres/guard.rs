@@ -1,17 +1,17 @@
 //! The session that holds the snapshot: kept alive, and kept out of the shop's way.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::close;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Task;
 use crate::postgres::Database;
+use crate::source::sessions::Sessions;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(500);
@@ -22,44 +22,9 @@ const WAITING: &str = "SELECT l.pid, COALESCE(pg_catalog.min(l.relation::pg_cata
 
 /// The session that holds the snapshot.
 pub(super) struct Guard {
-    pub(super) state: Arc<State>,
+    sessions: Sessions<PgConnection>,
     task: Task<()>,
     end: oneshot::Sender<()>,
-}
-
-/// Whether the capture may go on.
-#[derive(Debug)]
-pub(super) struct State {
-    broken: watch::Sender<bool>,
-    why: Mutex<Option<(ErrorKind, String, bool)>>,
-}
-
-impl State {
-    /// An error once the capture cannot go on.
-    pub(super) fn check(&self) -> Result<()> {
-        match &*self.why.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            None => Ok(()),
-            Some((kind, why, retry)) => {
-                Err(Error::new(*kind, why.clone()).with_retry(*retry).with_next_step("run it again"))
-            }
-        }
-    }
-
-    /// Waits until it cannot.
-    pub(super) async fn broken(&self) -> Error {
-        let mut broken = self.broken.subscribe();
-        if broken.wait_for(|broken| *broken).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        self.check().err().unwrap_or_else(|| Error::new(ErrorKind::Source, "the capture was broken off"))
-    }
-
-    fn break_off(&self, e: &Error) {
-        let mut why = self.why.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        why.get_or_insert_with(|| (e.kind(), e.to_string(), e.is_retryable()));
-        drop(why);
-        self.broken.send_replace(true);
-    }
 }
 
 impl Guard {
@@ -67,31 +32,28 @@ impl Guard {
     pub(super) fn start(
         leader: PgConnection,
         pids: Vec<i32>,
-        sessions: Arc<Mutex<Vec<PgConnection>>>,
+        sessions: Sessions<PgConnection>,
         patience: Duration,
         database: Database,
     ) -> Self {
-        let state = Arc::new(State { broken: watch::Sender::new(false), why: Mutex::new(None) });
         let (end, ended) = oneshot::channel();
-        let watched = Arc::clone(&state);
+        let watched = sessions.clone();
         let task = Task::spawn(async move {
             let outcome = watch_over(leader, &pids, patience, &database, ended).await;
             if let Err(e) = &outcome {
                 watched.break_off(e);
-                // Idle ones hold their locks too; those that read are dropped by whoever reads.
-                sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
             }
             outcome
         });
-        Self { state, task, end }
+        Self { sessions, task, end }
     }
 
     /// All is read. An error if the session did not hold until now.
     pub(super) async fn finish(self) -> Result<()> {
-        let Self { state, task, end } = self;
+        let Self { sessions, task, end } = self;
         let _it_ended_before = end.send(());
         task.join().await?;
-        state.check()
+        sessions.state().check()
     }
 }
 

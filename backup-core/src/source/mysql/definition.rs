@@ -1,0 +1,344 @@
+//! Definitions, as the server shows them.
+
+use std::collections::BTreeSet;
+
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{Executor, Row};
+
+use super::table::Table;
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::Problem;
+use crate::mysql::{Database, Object, ObjectKind, Server, identifier, literal, number};
+use crate::sql::trusted;
+
+/// What a session that runs definitions is set to, before and between those that want something else.
+const PLAIN: &str =
+    "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', character_set_client = utf8mb4, time_zone = '+00:00'";
+
+/// All definitions of a database.
+#[derive(Debug, Default)]
+pub(super) struct Definitions {
+    pub(super) settings: Vec<Object>,
+    /// Sequences and tables.
+    pub(super) tables: Vec<Object>,
+    /// Routines, views, triggers and events, in this order.
+    pub(super) programs: Vec<Object>,
+    pub(super) problems: Vec<Problem>,
+}
+
+pub(super) async fn read(
+    database: &Database,
+    session: &mut MySqlConnection,
+    server: &Server,
+    tables: &[Table],
+) -> Result<Definitions> {
+    let mut reader = Reader { database, session, schema: literal(database.name()) };
+    let mut definitions = Definitions { problems: reader.unseen().await?, ..Definitions::default() };
+    definitions.settings = reader.settings(server).await?;
+    for table in tables {
+        let name = identifier(&table.name);
+        if table.is_sequence() {
+            let shown = reader.show("SEQUENCE", &table.name, 1).await?;
+            definitions.tables.push(Object::new(ObjectKind::Sequence, &table.name, shown.sql));
+            let next = reader.rows(&format!("SELECT CAST(next_not_cached_value AS CHAR) FROM {name}")).await?;
+            let next = next.first().map(|row| reader.text(row, 0)).transpose()?.unwrap_or_default();
+            let set = format!("DO SETVAL({name}, {next}, 0)");
+            definitions.tables.push(Object::new(ObjectKind::Sequence, &table.name, set));
+        }
+    }
+    for table in tables.iter().filter(|t| !t.is_sequence()) {
+        let shown = reader.show("TABLE", &table.name, 1).await?;
+        let sql =
+            if tables.iter().any(Table::is_sequence) { own_sequences(&shown.sql, database.name()) } else { shown.sql };
+        definitions.tables.push(Object::new(ObjectKind::Table, &table.name, sql));
+    }
+    reader.programs(&mut definitions).await?;
+    Ok(definitions)
+}
+
+/// One definition, and what the session has to be set to for it.
+struct Shown {
+    sql: String,
+    mode: Option<String>,
+    charset: Option<(String, String)>,
+    time_zone: Option<String>,
+}
+
+struct Reader<'a> {
+    database: &'a Database,
+    session: &'a mut MySqlConnection,
+    schema: String,
+}
+
+impl Reader<'_> {
+    async fn rows(&mut self, sql: &str) -> Result<Vec<MySqlRow>> {
+        self.session
+            .fetch_all(sqlx::raw_sql(trusted(sql)))
+            .await
+            .map_err(|e| self.database.failed("could not be read", e))
+    }
+
+    fn text(&self, row: &MySqlRow, at: usize) -> Result<String> {
+        let text: Option<String> =
+            row.try_get_unchecked(at).map_err(|e| self.database.failed("could not be read", e))?;
+        Ok(text.unwrap_or_default())
+    }
+
+    async fn names(&mut self, sql: &str) -> Result<Vec<(String, String)>> {
+        let rows = self.rows(sql).await?;
+        rows.iter().map(|row| Ok((self.text(row, 0)?, self.text(row, 1)?))).collect()
+    }
+
+    /// `SHOW CREATE …`, whose answer has the definition in column `at`.
+    async fn show(&mut self, what: &str, name: &str, at: usize) -> Result<Shown> {
+        let rows = self.rows(&format!("SHOW CREATE {what} {}", identifier(name))).await?;
+        let row = rows.first();
+        let definition = match row {
+            Some(row) => row
+                .try_get_unchecked::<Option<String>, _>(at)
+                .map_err(|e| self.database.failed("could not be read", e))?,
+            None => None,
+        };
+        let Some((row, sql)) = row.zip(definition) else {
+            return Err(Error::new(
+                ErrorKind::Source,
+                format!(
+                    "{}: the definition of {} {name} may not be read",
+                    self.database.location(),
+                    what.to_lowercase()
+                ),
+            )
+            .with_next_step(
+                "give the user the right to see it: SELECT on mysql.proc (MariaDB) or SHOW_ROUTINE (MySQL)",
+            ));
+        };
+        let named = |column: &str| row.try_get_unchecked::<Option<String>, _>(column).ok().flatten();
+        Ok(Shown {
+            sql,
+            mode: named("sql_mode"),
+            charset: named("character_set_client").zip(named("collation_connection")),
+            time_zone: named("time_zone"),
+        })
+    }
+
+    async fn settings(&mut self, server: &Server) -> Result<Vec<Object>> {
+        let sql = format!(
+            "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
+            self.schema
+        );
+        let mut objects = vec![
+            Object::new(ObjectKind::Session, "", "SET NAMES utf8mb4"),
+            Object::new(ObjectKind::Session, "", PLAIN),
+            Object::new(ObjectKind::Session, "", "SET SESSION foreign_key_checks = 0, unique_checks = 0"),
+        ];
+        if server.keeps_history() {
+            objects.push(Object::new(ObjectKind::Session, "", "SET SESSION system_versioning_insert_history = 1"));
+        }
+        for (charset, collation) in self.names(&sql).await? {
+            let sql = format!("ALTER DATABASE CHARACTER SET {charset} COLLATE {collation}");
+            objects.push(Object::new(ObjectKind::Database, "", sql));
+        }
+        Ok(objects)
+    }
+
+    async fn programs(&mut self, definitions: &mut Definitions) -> Result<()> {
+        let schema = self.schema.clone();
+        let sql = format!(
+            "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema} ORDER BY ROUTINE_TYPE, ROUTINE_NAME"
+        );
+        for (kind, name) in self.names(&sql).await? {
+            let shown = self.show(&kind, &name, 2).await?;
+            definitions.add(ObjectKind::Routine, &name, shown);
+        }
+        let sql = format!(
+            "SELECT TABLE_NAME, '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema} ORDER BY TABLE_NAME"
+        );
+        let views = self.names(&sql).await?;
+        // One view may need another: first each gets a stand-in with its columns.
+        for (view, _) in &views {
+            let sql = format!(
+                "SELECT COLUMN_NAME, '' FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
+                literal(view)
+            );
+            let columns: Vec<String> =
+                self.names(&sql).await?.iter().map(|(c, _)| format!("1 AS {}", identifier(c))).collect();
+            let columns = if columns.is_empty() { "1".to_owned() } else { columns.join(", ") };
+            let sql = format!("CREATE VIEW {} AS SELECT {columns}", identifier(view));
+            definitions.programs.push(Object::new(ObjectKind::View, view, sql));
+        }
+        for (view, _) in &views {
+            let mut shown = self.show("VIEW", view, 1).await?;
+            if let Some(rest) = shown.sql.strip_prefix("CREATE ") {
+                shown.sql = format!("CREATE OR REPLACE {rest}");
+            }
+            definitions.add(ObjectKind::View, view, shown);
+        }
+        let sql = format!(
+            "SELECT TRIGGER_NAME, '' FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema} ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
+        );
+        for (name, _) in self.names(&sql).await? {
+            let shown = self.show("TRIGGER", &name, 2).await?;
+            definitions.add(ObjectKind::Trigger, &name, shown);
+        }
+        let sql = format!(
+            "SELECT EVENT_NAME, '' FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY EVENT_NAME"
+        );
+        for (name, _) in self.names(&sql).await? {
+            let shown = self.show("EVENT", &name, 3).await?;
+            definitions.add(ObjectKind::Event, &name, shown);
+        }
+        if !definitions.programs.is_empty() {
+            definitions.programs.push(Object::new(ObjectKind::Session, "", PLAIN));
+        }
+        Ok(())
+    }
+
+    /// What this user would not see even if it were there: the server hides it instead of refusing it.
+    async fn unseen(&mut self) -> Result<Vec<Problem>> {
+        let grants = self.rows("SHOW GRANTS").await?;
+        let mut rights = BTreeSet::new();
+        let mut reads_routines = false;
+        for row in &grants {
+            let grant = self.text(row, 0)?;
+            let Some((what, on)) = grant.strip_prefix("GRANT ").and_then(|g| g.split_once(" ON ")) else { continue };
+            let object = on.split(" TO ").next().unwrap_or(on);
+            let is_here = object == "*.*" || self.covers(object);
+            if is_here {
+                rights.extend(what.split(", ").map(|r| r.trim().to_uppercase()));
+            }
+            let reads = what.contains("ALL PRIVILEGES") || what.split(", ").any(|r| r == "SELECT");
+            reads_routines |= reads && (object == "*.*" || object.starts_with("`mysql`"));
+        }
+        let has = |right: &str| rights.contains("ALL PRIVILEGES") || rights.contains(right);
+        reads_routines |= ["EXECUTE", "CREATE ROUTINE", "ALTER ROUTINE", "SHOW_ROUTINE", "SHOW CREATE ROUTINE"]
+            .iter()
+            .any(|r| has(r));
+        let missing = [
+            ("triggers", "TRIGGER", has("TRIGGER")),
+            ("events", "EVENT", has("EVENT")),
+            ("routines", "SELECT on mysql.proc, or SHOW_ROUTINE", reads_routines),
+        ];
+        Ok(missing
+            .into_iter()
+            .filter(|(_, _, may)| !may)
+            .map(|(what, right, _)| Problem::new(what, format!("this user does not see them without the right {right}: if there are any, they are not in the snapshot")))
+            .collect())
+    }
+
+    /// Whether rights on an object such as `` `shop\_%`.* `` hold for all of this database.
+    fn covers(&self, object: &str) -> bool {
+        let Some(pattern) = object.strip_suffix(".*").map(|p| p.trim_matches('`')) else { return false };
+        like(pattern.as_bytes(), self.database.name().as_bytes())
+    }
+}
+
+/// A table's definition without the name of the database before its sequences: restored under another name, the table
+/// would go on counting in the old one.
+fn own_sequences(sql: &str, database: &str) -> String {
+    ["nextval", "lastval"].iter().fold(sql.to_owned(), |sql, function| {
+        sql.replace(&format!("{function}({}.", identifier(database)), &format!("{function}("))
+    })
+}
+
+/// SQL's `LIKE`, as grants use it for databases.
+fn like(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern {
+        [] => name.is_empty(),
+        [b'%', rest @ ..] => (0..=name.len()).any(|n| like(rest, &name[n..])),
+        [b'_', rest @ ..] => !name.is_empty() && like(rest, &name[1..]),
+        [b'\\', c, rest @ ..] => name.first() == Some(c) && like(rest, &name[1..]),
+        [c, rest @ ..] => name.first() == Some(c) && like(rest, &name[1..]),
+    }
+}
+
+impl Definitions {
+    fn add(&mut self, kind: ObjectKind, name: &str, shown: Shown) {
+        let Shown { sql, mode, charset, time_zone } = shown;
+        let mut set = Vec::new();
+        set.extend(mode.map(|mode| format!("sql_mode = {}", literal(&mode))));
+        if let Some((charset, collation)) = charset {
+            // The text comes in utf8mb4; under another character set the server would misread it.
+            if charset.starts_with("utf8") || sql.is_ascii() {
+                set.push(format!("character_set_client = {charset}"));
+            } else {
+                set.push("character_set_client = utf8mb4".to_owned());
+                let why = format!("it was written in {charset}; its text is kept as utf8mb4");
+                self.problems.push(Problem::new(name, why));
+            }
+            set.push(format!("collation_connection = {collation}"));
+        }
+        set.extend(time_zone.map(|zone| format!("time_zone = {}", literal(&zone))));
+        if !set.is_empty() {
+            self.programs.push(Object::new(ObjectKind::Session, name, format!("SET SESSION {}", set.join(", "))));
+        }
+        self.programs.push(Object::new(kind, name, sql));
+    }
+}
+
+/// All users with their rights, as statements; `None` where they may not be read.
+pub(super) async fn users(session: &mut MySqlConnection, server: &Server) -> Result<Option<String>, sqlx::Error> {
+    let role = if server.mariadb { "is_role = 'Y'" } else { "FALSE" };
+    let sql = format!("SELECT User, Host, {role} FROM mysql.user ORDER BY 3 DESC, User, Host");
+    let rows = match session.fetch_all(sqlx::raw_sql(trusted(sql))).await {
+        Ok(rows) => rows,
+        Err(e) if matches!(number(&e), Some(1044 | 1142 | 1143)) => {
+            tracing::warn!(
+                "the server's users may not be read: they are not in the snapshot (it takes SELECT on mysql.*)"
+            );
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
+    };
+    let mut out = String::new();
+    for row in rows {
+        let (user, host): (String, String) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
+        let is_role = row.try_get_unchecked::<String, _>(2)? == "1";
+        let name = if is_role { literal(&user) } else { format!("{}@{}", literal(&user), literal(&host)) };
+        let mut statements = Vec::new();
+        if is_role {
+            statements.push(format!("CREATE ROLE {name}"));
+        } else {
+            statements.push(format!("SHOW CREATE USER {name}"));
+        }
+        statements.push(format!("SHOW GRANTS FOR {name}"));
+        for statement in statements {
+            if statement.starts_with("CREATE") {
+                out.push_str(&format!("{statement};\n"));
+                continue;
+            }
+            let shown = match session.fetch_all(sqlx::raw_sql(trusted(statement))).await {
+                Ok(shown) => shown,
+                // A user that the server itself does not use, such as one of a host name while it resolves none.
+                Err(e) if matches!(number(&e), Some(1133 | 1141)) => {
+                    out.push_str(&format!("-- {name} is not shown: {}\n", e.to_string().replace('\n', " ")));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            for row in shown {
+                out.push_str(&format!("{};\n", row.try_get_unchecked::<String, _>(0)?.replace('\n', " ")));
+            }
+        }
+    }
+    Ok(Some(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::like;
+
+    #[test]
+    fn rights_on_patterns_of_databases_are_understood() {
+        for (pattern, name, covers) in [
+            ("shop", "shop", true),
+            ("shop%", "shop_eu", true),
+            (r"shop\_eu", "shop_eu", true),
+            (r"shop\_eu", "shopXeu", false),
+            ("sho_", "shop", true),
+            ("%", "x", true),
+            ("shop", "shops", false),
+        ] {
+            assert_eq!(like(pattern.as_bytes(), name.as_bytes()), covers, "{pattern} {name}");
+        }
+    }
+}

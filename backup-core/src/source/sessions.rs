@@ -1,0 +1,177 @@
+//! Sessions with a database server that read one instant side by side, and whether they still may.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::Piece;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::Task;
+
+/// Where the pieces of an entry go.
+pub(super) type Pieces = mpsc::Sender<Result<Piece>>;
+
+/// Pieces that may wait for whoever stores them.
+const PIECES_AHEAD: usize = 2;
+
+/// Whether a capture may go on.
+#[derive(Debug)]
+pub(super) struct State {
+    broken: watch::Sender<bool>,
+    why: Mutex<Option<(ErrorKind, String, bool)>>,
+}
+
+impl State {
+    fn new() -> Self {
+        Self { broken: watch::Sender::new(false), why: Mutex::new(None) }
+    }
+
+    /// An error once the capture cannot go on.
+    pub(super) fn check(&self) -> Result<()> {
+        match &*self.why.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(()),
+            Some((kind, why, retry)) => {
+                Err(Error::new(*kind, why.clone()).with_retry(*retry).with_next_step("run it again"))
+            }
+        }
+    }
+
+    /// Waits until it cannot.
+    pub(super) async fn broken(&self) -> Error {
+        let mut broken = self.broken.subscribe();
+        if broken.wait_for(|broken| *broken).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.check().err().unwrap_or_else(|| Error::new(ErrorKind::Source, "the capture was broken off"))
+    }
+}
+
+/// Sessions of type `C`, and who gets the next free one.
+#[derive(Debug)]
+pub(super) struct Sessions<C> {
+    location: String,
+    free: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<C>>>,
+    state: Arc<State>,
+}
+
+impl<C> Clone for Sessions<C> {
+    fn clone(&self) -> Self {
+        Self {
+            location: self.location.clone(),
+            free: Arc::clone(&self.free),
+            idle: Arc::clone(&self.idle),
+            state: Arc::clone(&self.state),
+        }
+    }
+}
+
+impl<C: Send + 'static> Sessions<C> {
+    /// These sessions with the database that messages call `location`.
+    pub(super) fn new(location: String, sessions: Vec<C>) -> Self {
+        Self {
+            location,
+            free: Arc::new(Semaphore::new(sessions.len())),
+            idle: Arc::new(Mutex::new(sessions)),
+            state: Arc::new(State::new()),
+        }
+    }
+
+    /// Whether they may go on.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Ends the capture: idle sessions close, which frees their locks too; those that read are dropped by whoever reads.
+    pub(super) fn break_off(&self, e: &Error) {
+        let mut why = self.state.why.lock().unwrap_or_else(PoisonError::into_inner);
+        why.get_or_insert_with(|| (e.kind(), e.to_string(), e.is_retryable()));
+        drop(why);
+        self.state.broken.send_replace(true);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Borrows a session outside of the reading of entries, before it begins.
+    pub(super) async fn with<T>(&self, work: impl AsyncFnOnce(&mut C) -> Result<T>) -> Result<T> {
+        let permit = self.free.acquire().await.map_err(|_| self.gone())?;
+        let mut session = self.take()?;
+        let done = work(&mut session).await?;
+        self.give_back(session)?;
+        drop(permit);
+        Ok(done)
+    }
+
+    /// Runs `work` with the next free session once somebody asks for the first piece. A session whose work failed or was
+    /// broken off is closed: it may be in the middle of an answer.
+    pub(super) fn read<W, F>(&self, work: W) -> BoxStream<'static, Result<Piece>>
+    where
+        W: FnOnce(C, Pieces) -> F + Send + 'static,
+        F: Future<Output = Result<C>> + Send + 'static,
+    {
+        let this = self.clone();
+        Box::pin(futures::FutureExt::flatten_stream(async move { this.start(PIECES_AHEAD, work) }))
+    }
+
+    /// Runs `work` as soon as a session is free; so many pieces are kept until somebody asks for them.
+    pub(super) fn start<W, F>(&self, ahead: usize, work: W) -> BoxStream<'static, Result<Piece>>
+    where
+        W: FnOnce(C, Pieces) -> F + Send + 'static,
+        F: Future<Output = Result<C>> + Send + 'static,
+    {
+        let this = self.clone();
+        let (send, receive) = mpsc::channel(ahead);
+        let task = Task::spawn(async move {
+            let failed = send.clone();
+            let outcome = tokio::select! {
+                outcome = this.with_next(work, send) => outcome,
+                e = this.state.broken() => Err(e),
+            };
+            if let Err(e) = outcome {
+                // Why the whole capture ended matters more than that this session did.
+                let e = this.state.check().err().unwrap_or(e);
+                let _nobody_listens = failed.send(Err(e)).await;
+            }
+            Ok(())
+        });
+        let body = futures::stream::unfold((receive, Some(task)), |(mut receive, mut task)| async move {
+            match receive.recv().await {
+                Some(piece) => Some((piece, (receive, task))),
+                // A reader that panicked ends like one that is done, to whoever only looks at the pieces.
+                None => task.take()?.join().await.err().map(|e| (Err(e), (receive, None))),
+            }
+        });
+        body.boxed()
+    }
+
+    async fn with_next<W, F>(&self, work: W, send: Pieces) -> Result<()>
+    where
+        W: FnOnce(C, Pieces) -> F,
+        F: Future<Output = Result<C>>,
+    {
+        let permit = self.free.acquire().await.map_err(|_| self.gone())?;
+        let session = self.take()?;
+        let session = work(session, send).await?;
+        self.give_back(session)?;
+        drop(permit);
+        Ok(())
+    }
+
+    fn take(&self) -> Result<C> {
+        let session = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        session.ok_or_else(|| self.state.check().err().unwrap_or_else(|| self.gone()))
+    }
+
+    fn give_back(&self, session: C) -> Result<()> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once the capture is broken off nothing may hold a lock any more.
+        self.state.check()?;
+        idle.push(session);
+        Ok(())
+    }
+
+    fn gone(&self) -> Error {
+        Error::new(ErrorKind::Source, format!("{}: no session is left to read with", self.location))
+    }
+}

@@ -1,0 +1,115 @@
+//! What is restored is what was backed up: `mariadb-dump` sees no difference.
+
+#![cfg(feature = "mysql")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
+mod support;
+
+use backup_core::{BackupOptions, MysqlSource, MysqlTarget, RestoreOptions, VerifyLevel, VerifyOptions};
+use storefront::Size;
+use storefront::mysql::Server;
+use support::Shop;
+
+fn assert_same(server: &Server, a: &str, b: &str, arguments: &[&str]) {
+    let dump = |database: &str| {
+        let text = String::from_utf8_lossy(&server.dump(database, arguments).unwrap()).into_owned();
+        // The server writes the database before the name of a sequence; each has to be its own.
+        text.replace(&format!("nextval(`{database}`."), "nextval(")
+    };
+    let (a, b) = (dump(a), dump(b));
+    if a == b {
+        return;
+    }
+    let differ: Vec<_> = a
+        .lines()
+        .zip(b.lines())
+        .enumerate()
+        .filter(|(_, (x, y))| x != y)
+        .take(5)
+        .map(|(n, (x, y))| (n, x.chars().take(300).collect::<String>(), y.chars().take(300).collect::<String>()))
+        .collect();
+    panic!("dumps of {} and {} bytes differ: {differ:#?}", a.len(), b.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shop_comes_back() {
+    let server = Server::start().await.unwrap();
+    let url = server.database("shop").unwrap();
+    let size = Size::orders(200_000);
+    let facts = storefront::mysql::create(&url, &size, 3).await.unwrap();
+    assert!(facts.orphaned_items > 0);
+
+    let shop = Shop::new().await;
+    let source = MysqlSource::new(&url).unwrap();
+    let first = shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
+    assert_eq!(first.manifest.problems, []);
+    assert!(first.manifest.position.as_ref().unwrap().contains("2 sessions under BACKUP STAGE"));
+    assert!(shop.repository.verify(None, VerifyOptions::new(VerifyLevel::Content)).await.unwrap().is_sound());
+    let restored = MysqlTarget::new(&server.url("restored")).unwrap();
+    let report = shop.repository.restore(&first, &restored, RestoreOptions::default()).await.unwrap();
+    assert!(report.is_equal());
+    assert_eq!(report.notes, Vec::<String>::new());
+    assert_same(&server, "shop", "restored", &[]);
+
+    let again = shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
+    println!("first {} again {}", first.manifest.totals.added, again.manifest.totals.added);
+    assert!(again.manifest.totals.added * 100 < first.manifest.totals.added);
+    storefront::mysql::trade_a_day(&url, &size, 3).await.unwrap();
+    let day = shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
+    println!("day {}", day.manifest.totals.added);
+    assert!(day.manifest.totals.added * 10 < first.manifest.totals.added);
+}
+
+/// What a client prints rounded, or not at all, is compared by the server itself.
+const SAME_VALUES: &str = "
+    SELECT 'numbers', count(*) FROM a.numbers x JOIN b.numbers y USING (id) WHERE x.f <=> y.f AND x.db <=> y.db AND x.d <=> y.d
+        AND x.bit1 <=> y.bit1 AND x.bit9 <=> y.bit9 AND x.bit64 <=> y.bit64 AND x.f2 <=> y.f2;
+    SELECT 'texts', count(*) FROM a.texts x JOIN b.texts y USING (id) WHERE hex(x.vb) <=> hex(y.vb) AND hex(x.bi) <=> hex(y.bi) AND md5(x.lb) <=> md5(y.lb)
+        AND md5(x.lt) <=> md5(y.lt) AND hex(x.sj) <=> hex(y.sj) AND hex(x.u2) <=> hex(y.u2) AND hex(x.l1) <=> hex(y.l1) AND hex(x.v) <=> hex(y.v) AND x.e + 0 <=> y.e + 0;
+    SELECT 'times', count(*) FROM a.times x JOIN b.times y USING (id) WHERE x.d <=> y.d AND x.t <=> y.t AND x.ts6 <=> y.ts6 AND x.dt6 <=> y.dt6;
+    SELECT 'shapes', count(*) FROM a.shapes x JOIN b.shapes y USING (id) WHERE hex(x.g) <=> hex(y.g) AND hex(x.p) <=> hex(y.p) AND st_srid(x.g) = st_srid(y.g);
+    SELECT 'history', count(*) FROM a.history FOR SYSTEM_TIME ALL x JOIN b.history FOR SYSTEM_TIME ALL y ON x.id = y.id AND x.row_start = y.row_start AND x.row_end = y.row_end AND x.price = y.price;
+    SELECT 'own_period', count(*) FROM a.own_period FOR SYSTEM_TIME ALL x JOIN b.own_period FOR SYSTEM_TIME ALL y ON x.id = y.id AND x.since = y.since AND x.until = y.until AND x.x = y.x;
+    SELECT 'invoice', (SELECT next_not_cached_value FROM a.invoice) = (SELECT next_not_cached_value FROM b.invoice);
+    SELECT 'hidden', sum(hidden) FROM b.generated";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_and_object_comes_back() {
+    let server = Server::start().await.unwrap();
+    let url = server.database("a").unwrap();
+    server.sql("", "ALTER DATABASE a CHARACTER SET latin1 COLLATE latin1_german1_ci").unwrap();
+    server.sql("a", include_str!("every_type_mariadb.sql")).unwrap();
+    let shop = Shop::new().await;
+    let source = MysqlSource::new(&url).unwrap();
+    let snapshot = shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
+    assert_eq!(snapshot.manifest.problems, []);
+    let target = MysqlTarget::new(&server.url("b")).unwrap();
+    let report = shop.repository.restore(&snapshot, &target, RestoreOptions::default()).await.unwrap();
+    assert_eq!(report.notes, Vec::<String>::new());
+    assert!(report.is_equal());
+    assert_same(&server, "a", "b", &[]);
+    assert_same(&server, "a", "b", &["--order-by-primary", "--dump-history"]);
+    assert_eq!(
+        server.sql("", SAME_VALUES).unwrap(),
+        "numbers\t505\ntexts\t4\ntimes\t3\nshapes\t2\nhistory\t3\nown_period\t2\ninvoice\t1\nhidden\t6\n"
+    );
+    assert_eq!(server.sql("b", "SELECT two FROM a_needs_b; SELECT shout('hi'); INSERT INTO no_key VALUES (1, 'x'); SELECT a, b FROM no_key WHERE a > 100").unwrap(), "2\nHI!;\n101\ttrig\n");
+    assert_eq!(
+        server
+            .sql("", "SELECT default_collation_name FROM information_schema.schemata WHERE schema_name = 'b'")
+            .unwrap(),
+        "latin1_german1_ci\n"
+    );
+    // Into what is not empty, nothing.
+    let e = shop.repository.restore(&snapshot, &target, RestoreOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), backup_core::ErrorKind::TargetNotEmpty);
+    // A failed restore leaves a place as vacant as it was.
+    let user = "CREATE USER weak@localhost; GRANT ALL ON weak.* TO weak@localhost; CREATE DATABASE weak";
+    server.sql("", user).unwrap();
+    let weak = MysqlTarget::new(&server.url_as("weak", "weak")).unwrap();
+    let report = shop.repository.restore(&snapshot, &weak, RestoreOptions::default()).await;
+    match report {
+        Ok(report) => assert!(report.notes.iter().any(|n| n.contains("nobody")), "{:?}", report.notes),
+        Err(e) => panic!("{e}"),
+    }
+}

@@ -1,0 +1,76 @@
+//! What the throw-away servers share: whom they run as, how they end, and their certificates.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::Error;
+
+/// User and group to run the server as; `None` where this user will do.
+pub(crate) fn owner(user: &str, package: &str) -> Result<Option<(u32, u32)>, Error> {
+    let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self")?);
+    if me != 0 {
+        return Ok(None);
+    }
+    let users = std::fs::read_to_string("/etc/passwd")?;
+    let mut fields = users.lines().map(|l| l.split(':').collect::<Vec<_>>());
+    let found = fields.find(|f| f[0] == user).ok_or_else(|| {
+        Error::Server(format!("there is no user {user} to run a server as: apt-get install {package}"))
+    })?;
+    let number = |at: usize| found.get(at).and_then(|n| n.parse().ok());
+    Ok(number(2).zip(number(3)))
+}
+
+/// A program as that user; it ends when this process does.
+pub(crate) fn as_user(owner: Option<(u32, u32)>, program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg("--pdeathsig=KILL");
+    if let Some((uid, gid)) = owner {
+        command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".to_owned()]);
+    }
+    command.arg(program).env("LC_ALL", "C").current_dir("/");
+    command
+}
+
+/// A certificate authority of its own, and a certificate for localhost.
+pub(crate) fn certificates(data: &Path, owner: Option<(u32, u32)>) -> Result<(), Error> {
+    let openssl = |arguments: &[&str]| -> Result<(), Error> {
+        let output = Command::new("openssl").args(arguments).current_dir(data).stdin(Stdio::null()).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Error::Server(format!("openssl: {}", String::from_utf8_lossy(&output.stderr))))
+    };
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let authority =
+        ["req", "-x509", "-days", "30", "-subj", "/CN=storefront tests", "-keyout", "ca.key", "-out", "ca.crt"];
+    openssl(&[&authority[..], &key].concat())?;
+    let own = ["req", "-x509", "-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
+    let own = [
+        &own[..],
+        &[
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-keyout",
+            "server.key",
+            "-out",
+            "server.crt",
+        ],
+        &key,
+    ]
+    .concat();
+    openssl(&own)?;
+    for name in ["server.key", "server.crt", "ca.crt"] {
+        let path = data.join(name);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(if name == "ca.crt" { 0o644 } else { 0o600 }))?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
+        }
+    }
+    std::fs::copy(data.join("ca.crt"), data.join("../ca.crt"))?;
+    Ok(())
+}
