@@ -410,27 +410,30 @@ fn named(e: Error, what: &str) -> Error {
 
 /// A definition without its `DEFINER=…`, and who that was; `None` where there is none.
 fn without_definer(sql: &str) -> Option<(String, String)> {
-    // The server writes it before the name of the object, so before any text of a user's.
-    let at = sql.find(" DEFINER=`")?;
+    // The server writes it before the name of the object, so before any text of a user's. Names are in double quotes
+    // where the object was made under ANSI_QUOTES.
+    let at = sql.find(" DEFINER=")?;
     let head = &sql[..at];
-    if !head
-        .split_whitespace()
-        .all(|w| w.starts_with("ALGORITHM=") || ["CREATE", "OR", "REPLACE", "AGGREGATE"].contains(&w))
-    {
+    let is_beginning = |w: &str| w.starts_with("ALGORITHM=") || ["CREATE", "OR", "REPLACE", "AGGREGATE"].contains(&w);
+    if !head.split_whitespace().all(is_beginning) {
         return None;
     }
     let rest = &sql[at + " DEFINER=".len()..];
     let user = quoted(rest)?;
-    let host = if rest[user..].starts_with("@`") { 1 + quoted(&rest[user + 1..])? } else { 0 };
+    let host = match rest[user..].strip_prefix('@') {
+        Some(host) => 1 + quoted(host)?,
+        None => 0,
+    };
     let (definer, tail) = rest.split_at(user + host);
     Some((format!("{head}{tail}"), definer.to_owned()))
 }
 
-/// The length of a name in backquotes at the beginning of `text`.
+/// The length of a quoted name at the beginning of `text`.
 fn quoted(text: &str) -> Option<usize> {
-    let mut inside = text.strip_prefix('`')?.char_indices().peekable();
+    let quote = text.chars().next().filter(|c| matches!(c, '`' | '"'))?;
+    let mut inside = text[1..].char_indices().peekable();
     while let Some((at, c)) = inside.next() {
-        if c == '`' && inside.next_if(|(_, c)| *c == '`').is_none() {
+        if c == quote && inside.next_if(|(_, c)| *c == quote).is_none() {
             return Some(at + 2);
         }
     }
@@ -451,6 +454,8 @@ mod tests {
             without_definer("CREATE DEFINER=`role` FUNCTION `f`() RETURN 1").unwrap().0,
             "CREATE FUNCTION `f`() RETURN 1"
         );
+        let sql = r#"CREATE DEFINER="root"@"localhost" PACKAGE "tools" AS END"#;
+        assert_eq!(without_definer(sql).unwrap().0, r#"CREATE PACKAGE "tools" AS END"#);
         assert_eq!(without_definer("CREATE TABLE `a` (`b` text DEFAULT ' DEFINER=`x`')"), None);
     }
 }
