@@ -56,7 +56,7 @@ enum Command {
     Create {
         #[command(flatten)]
         at: At,
-        /// What to back up: postgres://…, sqlite:PATH, dir:PATH, each with an optional NAME= before it.
+        /// What to back up: postgres://…, mysql://…, sqlite:PATH, dir:PATH, each with an optional NAME= before it.
         #[arg(long, value_name = "[NAME=]URL", required = true)]
         source: Vec<String>,
         /// Leave out paths of a directory that match.

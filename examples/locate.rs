@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use backup_core::{
-    Discard, Error, ErrorKind, FilesSource, FilesTarget, PostgresSource, PostgresTarget, Result, Source, SqliteSource,
-    SqliteTarget, Store, Target, Tier,
+    Discard, Error, ErrorKind, FilesSource, FilesTarget, MysqlSource, MysqlTarget, PostgresSource, PostgresTarget,
+    Result, Source, SqliteSource, SqliteTarget, Store, Target, Tier,
 };
 
 /// The source that `[NAME=]URL` names. `exclude` goes for directories, `tier` for databases.
@@ -17,6 +17,16 @@ pub fn source(text: &str, exclude: &[String], tier: Option<&Tier>) -> Result<Box
     if !exclude.is_empty() && !url.starts_with("dir:") {
         return Err(Error::new(ErrorKind::Config, "--exclude goes for dir: sources only")
             .with_next_step("leave it out, or give the directory a command of its own"));
+    }
+    if is_mysql(url) {
+        let mut source = MysqlSource::new(url)?;
+        if let Some(tier) = tier {
+            source = source.only_tier(tier.clone());
+        }
+        return Ok(Box::new(match name {
+            Some(name) => source.named(name),
+            None => source,
+        }));
     }
     if is_postgres(url) {
         let mut source = PostgresSource::new(url)?;
@@ -49,7 +59,7 @@ pub fn source(text: &str, exclude: &[String], tier: Option<&Tier>) -> Result<Box
             None => source,
         }));
     }
-    Err(unknown("source", url, "postgres://…, sqlite:PATH or dir:PATH"))
+    Err(unknown("source", url, "postgres://…, mysql://…, sqlite:PATH or dir:PATH"))
 }
 
 /// The target that a URL names.
@@ -63,10 +73,13 @@ pub fn target(url: &str) -> Result<Box<dyn Target>> {
     if is_postgres(url) {
         return Ok(Box::new(PostgresTarget::new(url)?));
     }
+    if is_mysql(url) {
+        return Ok(Box::new(MysqlTarget::new(url)?));
+    }
     if url == "discard:" {
         return Ok(Box::new(Discard));
     }
-    Err(unknown("target", url, "postgres://…, sqlite:PATH, dir:PATH or discard:"))
+    Err(unknown("target", url, "postgres://…, mysql://…, sqlite:PATH, dir:PATH or discard:"))
 }
 
 /// The store for a new repository: a folder is made where there is none.
@@ -79,6 +92,10 @@ pub fn new_store(url: &str) -> Result<Store> {
 
 fn is_postgres(url: &str) -> bool {
     url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+fn is_mysql(url: &str) -> bool {
+    url.starts_with("mysql://") || url.starts_with("mariadb://")
 }
 
 fn unknown(what: &str, url: &str, known: &str) -> Error {

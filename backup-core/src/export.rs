@@ -8,11 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::insert::Inserts;
 use crate::manifest::{EntryKind, EntryRecord, Snapshot, SnapshotId};
 use crate::pipeline::{EntryReader, blocking};
 use crate::progress::{Event, Progress};
@@ -21,6 +23,8 @@ use crate::repository::Repository;
 /// Statistics of SQLite's query planner in a table that not every `sqlite3` has. They can be made again with `ANALYZE`;
 /// a file that does not load is worse.
 const STATISTICS: &str = "sqlite_stat4";
+/// Statements of rows are ended at this length in bytes.
+const STATEMENT: usize = 512 * 1024;
 
 /// What an export wrote.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,7 +44,8 @@ impl Repository {
     /// Writes `snapshot` to `file` as plain SQL, compressed with gzip where the name ends in `.gz`; the file appears when
     /// it is complete and never replaces another. It is *not* encrypted. `sqlite3 new.db < file` loads a SQLite one;
     /// the planner's statistics of `sqlite_stat4` are left out, since not every `sqlite3` has that table. `psql -d new < file`
-    /// loads a PostgreSQL one; its server's roles, password verifiers included, go to a file of their own beside it.
+    /// loads a PostgreSQL one, `mariadb new < file` or `mysql new < file` one of MySQL or MariaDB; the server's roles or
+    /// users, password verifiers included, go to a file of their own beside it.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where the snapshot is of files; [`ErrorKind::TargetNotEmpty`] where `file` exists.
@@ -94,7 +99,11 @@ async fn write_entries(
                 let text = Bytes::copy_from_slice(text.as_bytes());
                 futures::stream::iter((!text.is_empty()).then_some(Ok(text)))
             };
-            let mut body = frame(&entry.before).chain(reader.read(entry)).chain(frame(&entry.after));
+            let rows = match entry.insert.as_str() {
+                "" => reader.read(entry),
+                insert => statements(reader.read(entry), insert),
+            };
+            let mut body = frame(&entry.before).chain(rows).chain(frame(&entry.after));
             while let Some(bytes) = body.try_next().await? {
                 // If nobody listens the writing failed, and says why itself.
                 if send.send(bytes).await.is_err() {
@@ -110,6 +119,27 @@ async fn write_entries(
     let (fed, written) = futures::join!(feed, write);
     fed?;
     written
+}
+
+/// Rows as statements, many in each.
+fn statements<'a>(body: BoxStream<'a, Result<Bytes>>, insert: &str) -> BoxStream<'a, Result<Bytes>> {
+    let with_end = |mut statement: Vec<u8>| {
+        statement.extend_from_slice(b";\n");
+        Bytes::from(statement)
+    };
+    let inserts = Inserts::new(insert, STATEMENT);
+    futures::stream::try_unfold((body, Some(inserts)), move |(mut body, inserts)| async move {
+        let Some(mut inserts) = inserts else { return Ok(None) };
+        let (text, inserts) = match body.try_next().await? {
+            Some(bytes) => (inserts.feed(&bytes), Some(inserts)),
+            None => (inserts.finish()?.into_iter().collect(), None),
+        };
+        let text: Vec<Bytes> = text.into_iter().map(with_end).collect();
+        Ok::<_, Error>(Some((text, (body, inserts))))
+    })
+    .map_ok(|some| futures::stream::iter(some.into_iter().map(Ok)))
+    .try_flatten()
+    .boxed()
 }
 
 fn must_be_new(path: &Path) -> Result<()> {

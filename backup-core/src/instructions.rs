@@ -8,9 +8,9 @@ use crate::keys::Trust;
 pub(crate) fn text(trust: &Trust) -> String {
     let template = if trust.encrypted { ENCRYPTED } else { PLAIN };
     let tools = if trust.encrypted {
-        "`bash`, `coreutils`, `openssl` (3.0 or newer), `age`, `zstd`, `jq`, `tar`, and `sqlite3` or `psql`"
+        "`bash`, `coreutils`, `openssl` (3.0 or newer), `age`, `zstd`, `jq`, `tar`, and `sqlite3`, `psql` or `mariadb`"
     } else {
-        "`bash`, `coreutils`, `zstd`, `jq`, `tar`, and `sqlite3` or `psql`"
+        "`bash`, `coreutils`, `zstd`, `jq`, `tar`, and `sqlite3`, `psql` or `mariadb`"
     };
     let packages = if trust.encrypted { "openssl age zstd jq tar sqlite3" } else { "zstd jq tar sqlite3" };
     format!(
@@ -177,6 +177,28 @@ if [ "$(jq -r .source.kind "$WORK/record.json")" = postgres ]; then
   entries | while IFS=$'\t' read -r n kind name; do
     case $name in schema/ownership|schema/event-triggers) content "$n" ;; esac
   done | $PSQL --set ON_ERROR_STOP=0
+fi
+```
+
+A MySQL or MariaDB database: into one that is new and empty, with the server's own client; `CLIENT` says how it is called
+and reaches the server. Rows become one statement each, which is slow and fits into any `max_allowed_packet`. A definer
+that does not exist there is accepted or refused as the server sees fit; `globals/users` in the list of entries holds the
+users of the old one.
+
+```sh
+if [ "$(jq -r .source.kind "$WORK/record.json")" = mysql ]; then
+  { echo 'SET autocommit=0;'
+    entries | while IFS=$'\t' read -r n kind name; do
+      case $name in globals/*) continue ;; esac
+      INSERT=$(jq -r ".entries[$n].insert // empty" "$WORK/record.json")
+      if [ -n "$INSERT" ]; then
+        content "$n" | INSERT=$INSERT awk '{ print ENVIRON["INSERT"] $0 ";" }'
+      else
+        content "$n"
+      fi
+    done
+    echo 'COMMIT;'
+  } | ${CLIENT:-mariadb} --binary-mode "${DATABASE:?the name of the empty database}"
 fi
 ```
 

@@ -70,6 +70,7 @@
 //! pipeline      chunk, id, compress, encrypt, and back
 //! repository    configuration, log, leases, over object stores
 //! backup  restore  compare  verify  drill  export  select  status    one verb each
+//! insert        rows as INSERT statements
 //! instructions  RESTORE.md
 //! progress      what a long operation is doing
 //! ```
@@ -82,6 +83,7 @@ mod drill;
 mod error;
 mod export;
 pub mod fingerprint;
+mod insert;
 mod instructions;
 pub mod keys;
 mod manifest;

@@ -1,7 +1,6 @@
 //! What the MySQL/MariaDB source and target share: how to reach a database, what its errors mean, and scripts of
 //! definitions.
 
-mod insert;
 mod script;
 
 use std::str::FromStr;
@@ -11,7 +10,6 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 use url::Url;
 
-pub(crate) use self::insert::Inserts;
 pub(crate) use self::script::{Object, ObjectKind, objects_of, write};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::trusted;
@@ -208,10 +206,19 @@ impl Server {
         Ok(Self { mariadb: version.contains("MariaDB"), version })
     }
 
-    /// Whether the history of a system-versioned table can be inserted again: MariaDB from 10.11 on.
-    pub(crate) fn keeps_history(&self) -> bool {
+    /// What a session has to be set to so that it takes rows as they are: such as break a CHECK that came later, and
+    /// the history of a system-versioned table (MariaDB from 10.11 on).
+    pub(crate) fn insert_settings(&self) -> Vec<&'static str> {
         let mut numbers = self.version.split(['.', '-']).map_while(|n| n.parse::<u32>().ok());
-        self.mariadb && (numbers.next(), numbers.next()) >= (Some(10), Some(11))
+        let version = (numbers.next(), numbers.next());
+        let mut settings = Vec::new();
+        if self.mariadb {
+            settings.push("check_constraint_checks = 0");
+            if version >= (Some(10), Some(11)) {
+                settings.push("system_versioning_insert_history = 1");
+            }
+        }
+        settings
     }
 
     /// Vendor and version, for people.

@@ -1,16 +1,20 @@
 //! The `backup` tool beside what one would use otherwise: same data, same machine, interleaved, medians.
 //!
 //! ```text
-//! cargo build --release --examples && cargo run --release -p caretaker-benches --bin peers -- files|postgres
+//! cargo build --release --examples && cargo run --release -p caretaker-benches --bin peers -- files|postgres|mysql
 //! ```
 
 mod files;
+mod mysql;
 mod postgres;
+mod steps;
 
 use std::process::ExitCode;
 
 use caretaker_benches::say;
 use clap::{Parser, Subcommand};
+
+use self::steps::Options;
 
 /// Side-by-side runs.
 #[derive(Debug, Parser)]
@@ -41,22 +45,24 @@ enum What {
         /// How many orders; a million are some 800 MB of table data.
         #[arg(long, default_value_t = 600_000)]
         orders: u64,
-        /// Only steps whose names contain one of these; the floor always runs.
-        #[arg(long, value_name = "TEXT")]
-        only: Vec<String>,
-        /// Rounds; medians count.
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-        /// Print JSON instead of Markdown.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// The same of a MariaDB shop.
+    Mysql {
+        /// How many orders; a million are some 800 MB of table data.
+        #[arg(long, default_value_t = 600_000)]
+        orders: u64,
+        #[command(flatten)]
+        options: Options,
     },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().what {
         What::Files { files, mean, rounds, json } => files::run(files, mean, rounds, json),
-        What::Postgres { orders, only, rounds, json } => postgres::run(orders, &only, rounds, json),
+        What::Postgres { orders, options } => postgres::run(orders, &options),
+        What::Mysql { orders, options } => mysql::run(orders, &options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

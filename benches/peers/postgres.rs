@@ -1,22 +1,10 @@
 //! A PostgreSQL shop over a local socket.
 
-use std::path::PathBuf;
-use std::process::Command;
-
-use caretaker_benches::{Measured, Result, backup_tool, is_installed, measure, median, mib, say, size_of};
+use caretaker_benches::Result;
 use storefront::Size;
 use storefront::postgres::Server;
 
-/// One measured step.
-struct Step {
-    name: &'static str,
-    needs: &'static [&'static str],
-    /// Run before it, not measured.
-    before: &'static str,
-    run: &'static str,
-    /// Whether what it stores is to be told.
-    stores: bool,
-}
+use crate::steps::{Options, Step, Title, compare};
 
 const DROP: &str = "psql -q -d postgres -c 'DROP DATABASE IF EXISTS restored'";
 const STEPS: [Step; 10] = [
@@ -86,7 +74,7 @@ const STEPS: [Step; 10] = [
     },
 ];
 
-pub(crate) fn run(orders: u64, only: &[String], rounds: usize, json: bool) -> Result<()> {
+pub(crate) fn run(orders: u64, options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let server = runtime.block_on(Server::start())?;
     let url = runtime.block_on(server.database("shop"))?;
@@ -102,95 +90,18 @@ pub(crate) fn run(orders: u64, only: &[String], rounds: usize, json: bool) -> Re
         halves[0].0 += size.parse::<u64>()?;
         halves[0].1 += &format!(" {name}");
     }
-    let dir = tempfile::tempdir()?;
-    let tool = backup_tool()?;
-    let bench = Bench {
-        dir: dir.path().to_owned(),
-        tool,
-        server: &server,
-        halves: [halves[0].1.clone(), halves[1].1.clone()],
-        url,
-    };
-
-    let mut times: Vec<Vec<f64>> = STEPS.iter().map(|_| Vec::new()).collect();
-    let mut memory = [0; STEPS.len()];
-    let mut stored = 0;
-    for _ in 0..rounds {
-        for (n, step) in STEPS.iter().enumerate() {
-            let left_out = n > 0 && !only.is_empty() && !only.iter().any(|o| step.name.contains(o.as_str()));
-            if left_out || !step.needs.iter().all(|p| is_installed(p)) {
-                continue;
-            }
-            if !step.before.is_empty() {
-                bench.shell(step.before)?;
-            }
-            let measured = bench.shell(step.run)?;
-            times[n].push(measured.time.as_secs_f64());
-            memory[n] = memory[n].max(measured.memory);
-            if step.stores {
-                stored = size_of(&bench.dir.join("place"))?.0;
-            }
-        }
-    }
-    // Against the floor of the same round: a slow minute of the machine slows both.
-    let of_floor = |t: &[f64]| median(t.iter().zip(&times[0]).map(|(t, floor)| t / floor).collect());
     let version = server.psql("shop", "SHOW server_version")?;
-    if json {
-        let steps: Vec<_> = STEPS
-            .iter()
-            .zip(&times)
-            .map(|(s, t)| serde_json::json!({ "step": s.name, "seconds": median(t.clone()), "of_floor": of_floor(t) }))
-            .collect();
-        say(&serde_json::to_string_pretty(
-            &serde_json::json!({ "server": version.trim(), "table_bytes": data, "rounds": rounds, "stored_bytes": stored, "steps": steps }),
-        )?);
-        return Ok(());
-    }
-    say(&format!(
-        "PostgreSQL {}, {} MiB of tables, {rounds} rounds, medians; caretaker stores {} MiB:",
-        version.trim(),
-        mib(data),
-        mib(stored)
-    ));
-    say("");
-    say("| | seconds | of bare COPY | peak MiB |");
-    say("|---|---|---|---|");
-    for (n, (step, t)) in STEPS.iter().zip(&times).enumerate() {
-        // Of a pipe only the shell is watched, which says nothing.
-        let memory = if step.run.starts_with("exec ") { mib(memory[n]) } else { "—".into() };
-        match (median(t.clone()), of_floor(t)) {
-            (Some(m), Some(ratio)) => say(&format!("| {} | {m:.2} | {ratio:.2} | {memory} |", step.name)),
-            _ => say(&format!("| {} | left out or not installed | | |", step.name)),
-        }
-    }
-    Ok(())
-}
-
-struct Bench<'a> {
-    dir: PathBuf,
-    tool: PathBuf,
-    server: &'a Server,
-    halves: [String; 2],
-    url: String,
-}
-
-impl Bench<'_> {
-    fn shell(&self, text: &str) -> Result<Measured> {
-        let path = format!("{}:{}", self.server.programs().display(), std::env::var("PATH")?);
-        measure(
-            Command::new("bash")
-                .args(["-e", "-o", "pipefail", "-c", text])
-                .current_dir(&self.dir)
-                .env("PATH", path)
-                .env("PGHOST", self.server.socket())
-                .env("PGPORT", self.server.port().to_string())
-                .env("PGUSER", "postgres")
-                .env("PGDATABASE", "shop")
-                .env("TOOL", &self.tool)
-                .env("DATABASE_URL", &self.url)
-                .env("RESTORED_URL", self.server.url("restored"))
-                .env("HALF_A", &self.halves[0])
-                .env("HALF_B", &self.halves[1]),
-        )
-    }
+    let path = format!("{}:{}", server.programs().display(), std::env::var("PATH")?);
+    let environment = [
+        ("PATH", path),
+        ("PGHOST", server.socket().display().to_string()),
+        ("PGPORT", server.port().to_string()),
+        ("PGUSER", "postgres".to_owned()),
+        ("PGDATABASE", "shop".to_owned()),
+        ("DATABASE_URL", url),
+        ("RESTORED_URL", server.url("restored")),
+        ("HALF_A", halves[0].1.clone()),
+        ("HALF_B", halves[1].1.clone()),
+    ];
+    compare(&STEPS, &environment, &Title { server: format!("PostgreSQL {}", version.trim()), data }, options)
 }

@@ -23,9 +23,10 @@ use self::keys::take_apart;
 use self::place::Place;
 use super::{Filling, Intake, Invariant, InvariantOutcome, Target, named_statements};
 use crate::error::{Error, ErrorKind, Result};
+use crate::insert::Inserts;
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
 use crate::mysql::{
-    Database, Inserts, KIND, Object, ObjectKind, Server, Side, close, identifier, number_of, objects_of, reason,
+    Database, KIND, Object, ObjectKind, Server, Side, close, identifier, number_of, objects_of, reason,
 };
 use crate::source::Source;
 use crate::source::mysql::{MysqlSource, TABLES};
@@ -113,11 +114,9 @@ impl Target for MysqlTarget {
         let packet: usize = packet.parse().map_err(|e| {
             Error::new(ErrorKind::Target, format!("max_allowed_packet {packet:?} is no number")).with_source(e)
         })?;
-        if server.keeps_history() {
+        for setting in server.insert_settings() {
             for session in sessions.iter_mut().chain([&mut leader]) {
-                database
-                    .run(session, "SET SESSION system_versioning_insert_history = 1, check_constraint_checks = 0")
-                    .await?;
+                database.run(session, &format!("SET SESSION {setting}")).await?;
             }
         }
         Ok(Box::new(MysqlIntake {

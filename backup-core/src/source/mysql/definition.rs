@@ -131,8 +131,10 @@ impl Reader<'_> {
             Object::new(ObjectKind::Session, "", PLAIN),
             Object::new(ObjectKind::Session, "", "SET SESSION foreign_key_checks = 0, unique_checks = 0"),
         ];
-        if server.keeps_history() {
-            objects.push(Object::new(ObjectKind::Session, "", "SET SESSION system_versioning_insert_history = 1"));
+        for setting in server.insert_settings() {
+            // In a comment that only MariaDB reads.
+            let sql = format!("/*M! SET SESSION {setting} */");
+            objects.push(Object::new(ObjectKind::Session, "", sql));
         }
         for (charset, collation) in self.names(&sql).await? {
             let sql = format!("ALTER DATABASE CHARACTER SET {charset} COLLATE {collation}");
