@@ -19,7 +19,7 @@ pub(crate) const KIND: &str = "mysql";
 /// How long a server may take to answer a new connection.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Every session of ours: nothing times out by itself, a slow store included; text and times mean the same everywhere.
-const SESSION: &str = "SET SESSION sql_mode = '', time_zone = '+00:00', wait_timeout = 86400, \
+const SESSION: &str = "SET SESSION sql_mode = '', time_zone = '+00:00', wait_timeout = 3600, \
     net_read_timeout = 3600, net_write_timeout = 3600, sql_quote_show_create = 1, sql_select_limit = 18446744073709551615";
 
 /// Which end of a backup talks to the server: what its errors are called.
@@ -58,13 +58,16 @@ impl Database {
         if !matches!(url.scheme(), "mysql" | "mariadb") {
             return Err(wrong("it does not begin with mysql:// or mariadb://".into()));
         }
-        if let Some((key, _)) = url.query_pairs().find(|(key, _)| !PARAMETERS.contains(&key.as_ref())) {
-            return Err(wrong(format!("the parameter {key} is not one of {}", PARAMETERS.join(", "))));
+        // What looks like a parameter may be half a password that was not escaped: it is not shown.
+        if url.query_pairs().any(|(key, _)| !PARAMETERS.contains(&key.as_ref())) {
+            return Err(wrong(format!("a parameter is not one of {}", PARAMETERS.join(", "))));
         }
         // The driver's own message may hold the value that it did not like.
         let options = MySqlConnectOptions::from_str(text).map_err(|_| wrong("host, port or a parameter".into()))?;
-        let Some(name) = options.get_database().filter(|name| !name.is_empty()).map(str::to_owned) else {
-            return Err(wrong("it names no database".into()));
+        let Some(name) =
+            options.get_database().filter(|name| !name.is_empty() && !name.contains('@')).map(str::to_owned)
+        else {
+            return Err(wrong("it names no database, or one with an @ in its name".into()));
         };
         // What the driver would set for programs, and a backup must not: they change what SQL means.
         let options = options
@@ -155,6 +158,13 @@ impl Database {
                 false,
                 Some(
                     "give the user the right; a backup needs SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, and RELOAD and PROCESS on *.*",
+                ),
+            ),
+            Some(1419) => (
+                other,
+                false,
+                Some(
+                    "set log_bin_trust_function_creators = 1 on the server, or restore as a user who may make triggers while the binary log is on",
                 ),
             ),
             Some(1049) => (self.missing(), false, Some("check the database's name")),
@@ -274,6 +284,8 @@ mod tests {
             "mysql://u:secret@h",
             "mysql://u:secret@h/db?ssl=1",
             "postgres://u:secret@h/d",
+            "mysql://u:?secret@h/d",
+            "mysql://u:12/secret@h/d",
         ] {
             let e = Database::parse(url, Side::Source).unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Config);

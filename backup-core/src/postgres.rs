@@ -68,14 +68,17 @@ impl Database {
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             return Err(wrong("it does not begin with postgres://".into()));
         }
-        if let Some((key, _)) = url.query_pairs().find(|(key, _)| !PARAMETERS.contains(&key.as_ref())) {
-            return Err(wrong(format!("the parameter {key} is not one of {}", PARAMETERS.join(", "))));
+        // What looks like a parameter may be half a password that was not escaped: it is not shown.
+        if url.query_pairs().any(|(key, _)| !PARAMETERS.contains(&key.as_ref())) {
+            return Err(wrong(format!("a parameter is not one of {}", PARAMETERS.join(", "))));
         }
         // The driver's own message may hold the value that it did not like.
         let options = PgConnectOptions::from_str(text).map_err(|_| wrong("host, port or a parameter".into()))?;
         let options = options.disable_statement_logging().application_name("caretaker");
-        if options.get_database().is_none() && std::env::var_os("PGDATABASE").is_none() {
-            return Err(wrong("it names no database".into()));
+        if options.get_database().is_some_and(|name| name.contains('@'))
+            || (options.get_database().is_none() && std::env::var_os("PGDATABASE").is_none())
+        {
+            return Err(wrong("it names no database, or one with an @ in its name".into()));
         }
         let parameter = |names: &[&str]| {
             url.query_pairs().filter(|(k, _)| names.contains(&k.as_ref())).map(|(_, v)| v.into_owned()).last()
@@ -291,8 +294,13 @@ mod tests {
 
     #[test]
     fn a_url_that_makes_no_sense_is_refused_without_being_shown() {
-        for url in ["postgres://u:se:cret@h:port/db", "postgres://u:secret@h/db?sslmod=require", "mysql://u:secret@h/d"]
-        {
+        for url in [
+            "postgres://u:se:cret@h:port/db",
+            "postgres://u:secret@h/db?sslmod=require",
+            "mysql://u:secret@h/d",
+            "postgres://u:?secret@h/d",
+            "postgres://u:12/secret@h/d",
+        ] {
             let e = Database::parse(url, Side::Source).unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Config);
             assert!(!e.to_string().contains("cret"), "{e}");

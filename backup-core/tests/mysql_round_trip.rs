@@ -85,7 +85,12 @@ async fn every_type_and_object_comes_back() {
     assert_eq!(snapshot.manifest.problems, []);
     let target = MysqlTarget::new(&server.url("b")).unwrap();
     let report = shop.repository.restore(&snapshot, &target, RestoreOptions::default()).await.unwrap();
-    assert_eq!(report.notes, Vec::<String>::new());
+    // Kept as it was, and said: whoever uses it hears that there is no such user.
+    assert!(
+        report.notes.len() == 1 && report.notes[0].contains("`nobody`@`nowhere` does not exist"),
+        "{:?}",
+        report.notes
+    );
     assert!(report.is_equal());
     assert_same(&server, "a", "b", &[]);
     assert_same(&server, "a", "b", &["--order-by-primary", "--dump-history"]);
@@ -112,4 +117,43 @@ async fn every_type_and_object_comes_back() {
         Ok(report) => assert!(report.notes.iter().any(|n| n.contains("nobody")), "{:?}", report.notes),
         Err(e) => panic!("{e}"),
     }
+}
+
+/// The driver takes a row that begins with a value of 16 MiB for the end of the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_many_megabytes_at_the_beginning_is_not_the_end() {
+    let server = Server::start_with(&["--max-allowed-packet=128M"]).await.unwrap();
+    let url = server.database("a").unwrap();
+    server
+        .sql("a", "CREATE TABLE docs (body longblob, id int PRIMARY KEY); INSERT INTO docs SELECT repeat(X'00', 20000000), 1; INSERT INTO docs VALUES ('after', 2), (repeat('x', 17000000), 3), (NULL, 4)")
+        .unwrap();
+    let shop = Shop::new().await;
+    let source = MysqlSource::new(&url).unwrap().with_connections(1);
+    let snapshot = shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
+    assert_eq!(snapshot.manifest.entry("data/docs").unwrap().fingerprint.rows(), 4);
+    let target = MysqlTarget::new(&server.url("b")).unwrap();
+    assert!(shop.repository.restore(&snapshot, &target, RestoreOptions::default()).await.unwrap().is_equal());
+    let same = "SELECT count(*) FROM a.docs x JOIN b.docs y USING (id) WHERE md5(x.body) <=> md5(y.body)";
+    assert_eq!(server.sql("", same).unwrap(), "4\n");
+}
+
+/// What a routine was made under is not what a view after it is made under.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_does_not_take_after_the_routine_before_it() {
+    let server = Server::start().await.unwrap();
+    let url = server.database("a").unwrap();
+    let sql = "SET sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT'; SET character_set_client = latin1; CREATE FUNCTION zz() RETURNS int RETURN 1;
+        SET sql_mode = ''; SET NAMES utf8mb4; CREATE TABLE t (`Größe` int);
+        CREATE VIEW v AS SELECT `Größe`, 'a\\\\b' AS text FROM t; CREATE VIEW w AS SELECT `Größe`, text FROM v";
+    server.sql("a", sql).unwrap();
+    let shop = Shop::new().await;
+    let snapshot = shop.repository.backup(&MysqlSource::new(&url).unwrap(), BackupOptions::default()).await.unwrap();
+    assert_eq!(snapshot.manifest.problems, []);
+    let target = MysqlTarget::new(&server.url("b")).unwrap();
+    assert!(shop.repository.restore(&snapshot, &target, RestoreOptions::default()).await.unwrap().is_equal());
+    assert_same(&server, "a", "b", &[]);
+    assert_eq!(
+        server.sql("b", "INSERT INTO t VALUES (5); SELECT * FROM w").unwrap(),
+        server.sql("a", "INSERT INTO t VALUES (5); SELECT * FROM w").unwrap()
+    );
 }

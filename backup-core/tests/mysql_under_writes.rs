@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use backup_core::futures::StreamExt;
-use backup_core::{BackupOptions, CaptureContext, ErrorKind, MysqlSource, MysqlTarget, Piece, RestoreOptions, Source};
+use backup_core::{
+    BackupOptions, CaptureContext, ErrorKind, MysqlSource, MysqlTarget, Piece, RestoreOptions, Source, Tier,
+};
 use sqlx::{Connection, MySqlConnection};
 use storefront::mysql::{PASSWORD, Server, open, run};
 use support::Shop;
@@ -21,6 +23,7 @@ const SCHEMA: &str = "CREATE TABLE orders (id bigint AUTO_INCREMENT PRIMARY KEY,
     CREATE TABLE accounts (id bigint PRIMARY KEY, balance bigint NOT NULL, pad text);
     CREATE TABLE logs (n int) ENGINE=InnoDB;
     CREATE TABLE visits (n int PRIMARY KEY, account bigint) ENGINE=MyISAM;
+    CREATE TABLE clicks (n int PRIMARY KEY, account bigint) ENGINE=Aria;
     INSERT INTO logs SELECT seq FROM seq_1_to_100;
     INSERT INTO accounts SELECT seq, 1000, repeat(md5(seq), 12) FROM seq_1_to_2000;";
 
@@ -131,6 +134,7 @@ async fn a_table_without_transactions_is_of_the_same_instant() {
                 n += 1;
                 run(&mut db, &format!("INSERT INTO visits VALUES ({n}, 1)")).await.unwrap();
                 run(&mut db, &format!("INSERT INTO orders (note) VALUES ('{n}')")).await.unwrap();
+                run(&mut db, &format!("INSERT INTO clicks VALUES ({n}, 1)")).await.unwrap();
             }
             n
         })
@@ -142,7 +146,21 @@ async fn a_table_without_transactions_is_of_the_same_instant() {
         let rows = |name: &str| snapshot.manifest.entry(name).unwrap().fingerprint.rows();
         let ahead = rows("data/visits") - rows("data/orders");
         assert!(ahead <= 1, "{ahead} visits are ahead of their orders");
+        let behind = rows("data/orders") - rows("data/clicks");
+        assert!(behind <= 1, "{behind} clicks are behind their orders");
     }
+    // A tier without such tables does not keep anybody from writing to them.
+    let tier = source.clone().only_tier(Tier::new("t", &["orders"]).unwrap()).with_lock_wait(Duration::from_secs(60));
+    let mut capture = tier.capture(CaptureContext::default()).await.unwrap();
+    let mut db = open(&url).await.unwrap();
+    run(&mut db, "SET lock_wait_timeout = 5").await.unwrap();
+    run(&mut db, "INSERT INTO visits VALUES (-1, 1)").await.unwrap();
+    while let Some(mut entry) = capture.next().await.unwrap() {
+        while let Some(piece) = entry.body.next().await {
+            piece.unwrap();
+        }
+    }
+    capture.finish().await.unwrap();
     stop.store(true, Ordering::SeqCst);
     assert!(writing.await.unwrap() > 5);
 }
@@ -274,10 +292,18 @@ async fn passwords_tls_and_rights_work_or_are_named() {
     server.sql("", "GRANT SELECT ON shop.* TO shop@'%'").unwrap();
     let snapshot = backup(&url(escaped, &verify)).await.unwrap();
     let said: Vec<String> = snapshot.manifest.problems.iter().map(|p| format!("{}: {}", p.subject, p.reason)).collect();
-    for what in ["triggers", "events", "routines", "visits"] {
+    for what in ["triggers", "events", "routines", "visits", "waiting sessions", "users"] {
         assert!(said.iter().any(|s| s.starts_with(what)), "{what} is missing in {said:?}");
     }
     assert!(snapshot.manifest.position.unwrap().contains("one session"));
+    // One table only: the server hides the others instead of refusing them.
+    server.sql("", "REVOKE SELECT ON shop.* FROM shop@'%'; GRANT SELECT ON shop.orders TO shop@'%'").unwrap();
+    let snapshot = backup(&url(escaped, &verify)).await.unwrap();
+    assert!(
+        snapshot.manifest.problems.iter().any(|p| p.subject == "tables and columns"),
+        "{:?}",
+        snapshot.manifest.problems
+    );
     server.sql("", "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, RELOAD, PROCESS ON *.* TO shop@'%'").unwrap();
     let snapshot = backup(&url(escaped, &verify)).await.unwrap();
     assert_eq!(snapshot.manifest.problems, []);

@@ -21,6 +21,8 @@ mod row;
 mod table;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -135,7 +137,7 @@ impl MysqlSource {
             let failed = |e| database.failed("could not be read", e);
             let definitions = definition::read(database, session, &server, &tables).await?;
             let users = if self.users && self.tier.is_none() {
-                definition::users(session, &server).await.map_err(failed)?
+                Some(definition::users(session, &server).await.map_err(failed)?)
             } else {
                 None
             };
@@ -156,19 +158,23 @@ impl MysqlSource {
             tables.iter().zip(&members).filter(|(t, is_member)| **is_member && t.has_rows()).map(|(t, _)| t).collect();
         // Those that others cannot write to meanwhile first, then the biggest.
         with_rows.sort_by_key(|t| (t.is_transactional(), std::cmp::Reverse(t.bytes), t.name.clone()));
-        let last_locked = with_rows.iter().rposition(|t| !t.is_transactional());
+        let in_locked = with_rows.iter().filter(|t| !t.is_transactional()).count();
+        if let Some(locked) = locked.as_ref().filter(|_| in_locked == 0) {
+            // A tier without any of them.
+            locked.with(async |session| database.run(session, "UNLOCK TABLES").await).await?;
+        }
+        let locked_left = Arc::new(AtomicUsize::new(in_locked));
         let blocks = Blocks::default();
-        for (n, table) in with_rows.into_iter().enumerate() {
-            let from = match &locked {
-                Some(locked) if !table.is_transactional() => locked,
-                _ => &sessions,
+        for table in with_rows {
+            let (from, left) = match &locked {
+                Some(locked) if !table.is_transactional() => (locked, Some(Arc::clone(&locked_left))),
+                _ => (&sessions, None),
             };
-            let unlock = last_locked == Some(n) && locked.is_some();
             let (database, blocks, select) = (database.clone(), blocks.clone(), table.select());
             let body = from.read(move |mut session, send| async move {
                 row::read(&database, &mut session, &select, &send, &blocks).await?;
-                if unlock {
-                    // Their writers have waited long enough.
+                if left.is_some_and(|left| left.fetch_sub(1, Ordering::AcqRel) == 1) {
+                    // Whoever writes to them has waited long enough.
                     database.run(&mut session, "UNLOCK TABLES").await?;
                 }
                 Ok(session)
@@ -177,7 +183,11 @@ impl MysqlSource {
             entries.push_back(Entry::new(name, EntryKind::Data, &table.name, body).inserted(table.insert()));
         }
         entries.push_back(text(PROGRAMS, EntryKind::PostData, "definitions", &definitions.programs));
-        if let Some(users) = users {
+        if let Some(None) = users {
+            let why = "this user may not read them (SELECT on mysql.*): they are not in the snapshot";
+            problems.push(Problem::new("users", why));
+        }
+        if let Some(Some(users)) = users {
             let body = futures::stream::iter([Ok(Piece::from(Bytes::from(users)))]);
             entries.push_back(Entry::new(USERS, EntryKind::Globals, "users", body));
         }

@@ -132,6 +132,7 @@ impl Target for MysqlTarget {
             later: Mutex::default(),
             tables: Mutex::default(),
             left_out: Mutex::default(),
+            absent: Mutex::default(),
         }))
     }
 
@@ -195,6 +196,8 @@ struct MysqlIntake {
     tables: Mutex<Vec<String>>,
     /// Definers that were left out, how often, and where first.
     left_out: Mutex<BTreeMap<String, (u64, String)>>,
+    /// Definers that were kept and do not exist here, how often, and where first.
+    absent: Mutex<BTreeMap<String, (u64, String)>>,
 }
 
 #[async_trait]
@@ -237,7 +240,7 @@ impl Intake for MysqlIntake {
     }
 
     async fn finish(self: Box<Self>) -> Result<Vec<String>> {
-        let Self { database, leader, sessions, left_out, tables, .. } = *self;
+        let Self { database, leader, sessions, left_out, absent, tables, .. } = *self;
         let sessions = sessions.into_inner().unwrap_or_else(PoisonError::into_inner);
         for session in sessions {
             close(session).await;
@@ -250,11 +253,16 @@ impl Intake for MysqlIntake {
         }
         close(leader).await;
         let left_out = left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let absent = absent.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let absent = absent.into_iter().map(|(definer, (count, first))| {
+            format!("the definer {definer} does not exist here: {count} definitions fail when they are used until it does, the first: {first}")
+        });
         Ok(left_out
             .into_iter()
             .map(|(why, (count, first))| {
                 format!("{why}: {count} definitions have this user as definer, the first: {first}")
             })
+            .chain(absent)
             .collect())
     }
 }
@@ -344,7 +352,18 @@ impl MysqlIntake {
                 left_out.entry(why).or_insert_with(|| (0, object.name.clone())).0 += 1;
                 Ok(())
             }
-            (done, _) => done.map_err(|e| named(e, &object.name)),
+            (Err(e), _) => Err(named(e, &object.name)),
+            (Ok(()), Some((_, definer))) if self.ownership => {
+                // A privileged user may name whomever he wants: the server only warns, and the shop fails later.
+                let warnings = leader.fetch_all(sqlx::raw_sql("SHOW WARNINGS")).await;
+                let warnings = warnings.map_err(|e| self.database.failed("could not be read", e))?;
+                if warnings.iter().any(|w| w.try_get_unchecked::<String, _>(1).is_ok_and(|code| code == "1449")) {
+                    let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+                    absent.entry(definer).or_insert_with(|| (0, object.name.clone())).0 += 1;
+                }
+                Ok(())
+            }
+            (Ok(()), _) => Ok(()),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Fixing one instant over several sessions.
 
+use std::time::Duration;
+
 use chrono::{DateTime, NaiveDateTime, Utc};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Row};
@@ -13,6 +15,15 @@ use crate::sql::trusted;
 
 /// Seconds that anybody may have to wait behind our wish for a lock.
 const LOCK_WAIT: u32 = 1;
+/// Seconds from which on a statement is one that a lock would have to wait for.
+const LONG_QUERY: u64 = 2;
+/// Seconds after which the server forgets a session of ours that keeps others from committing or writing.
+const CONTROL_TIMEOUT: u32 = 15;
+const LOCKED_TIMEOUT: u32 = 300;
+/// How long nobody may commit, at most.
+const HOLD: Duration = Duration::from_secs(10);
+/// How long all before that may take.
+const CONNECTING: Duration = Duration::from_secs(30);
 /// Tables touched in one round trip.
 const AT_ONCE: usize = 50;
 
@@ -41,10 +52,23 @@ enum Hold {
 
 /// One attempt. `None` if a table came, went or changed meanwhile.
 pub(super) async fn begin(database: &Database, connections: usize) -> Result<Option<Begun>> {
+    match tokio::time::timeout(HOLD + CONNECTING, attempt(database, connections)).await {
+        Ok(begun) => begun,
+        // Dropping the attempt has closed its sessions, and with them every lock.
+        Err(_) => Err(Error::new(
+            ErrorKind::SourceBusy,
+            format!("{} did not come to a common instant in time", database.location()),
+        )
+        .with_retry(true)),
+    }
+}
+
+async fn attempt(database: &Database, connections: usize) -> Result<Option<Begun>> {
     let failed = |e| database.failed("could not be read", e);
     let mut control = database.connect().await?;
     let server = Server::of(&mut control).await.map_err(failed)?;
-    database.run(&mut control, &format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}")).await?;
+    let timeouts = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}, wait_timeout = {CONTROL_TIMEOUT}");
+    database.run(&mut control, &timeouts).await?;
     let before = table::list(&mut control, database.name()).await.map_err(failed)?;
     let mut sessions = Vec::new();
     for _ in 0..connections {
@@ -67,7 +91,8 @@ pub(super) async fn begin(database: &Database, connections: usize) -> Result<Opt
     if let Some(session) = &mut locked {
         let list: Vec<String> = others.iter().map(|t| format!("{} READ", identifier(&t.name))).collect();
         let lock = format!("LOCK TABLES {}", list.join(", "));
-        database.run(session, &format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}")).await?;
+        let timeouts = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}, wait_timeout = {LOCKED_TIMEOUT}");
+        database.run(session, &timeouts).await?;
         match database.run(session, &lock).await {
             Ok(()) => {}
             Err(e) if matches!(number_of(&e), Some(1044 | 1142)) => {
@@ -83,7 +108,7 @@ pub(super) async fn begin(database: &Database, connections: usize) -> Result<Opt
             Err(e) => return Err(e),
         }
     }
-    for session in &mut sessions {
+    let open = sessions.iter_mut().map(async |session| {
         database.run(session, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
         for some in transactional.chunks(AT_ONCE) {
             // From here on nobody changes their definitions.
@@ -91,7 +116,9 @@ pub(super) async fn begin(database: &Database, connections: usize) -> Result<Opt
                 some.iter().map(|t| format!("SELECT 1 FROM {} LIMIT 0", identifier(&t.name))).collect();
             database.run(session, &touch.join("; ")).await?;
         }
-    }
+        Ok::<(), Error>(())
+    });
+    futures::future::try_join_all(open).await?;
     let taken_at = now(&mut control).await.map_err(failed)??;
     let log = log_position(&mut control, &server).await;
     let after = table::list(&mut control, database.name()).await.map_err(failed)?;
@@ -121,16 +148,36 @@ async fn hold(database: &Database, control: &mut MySqlConnection, server: &Serve
     let (statements, hold): (&[&str], Hold) = if server.mariadb {
         (&["BACKUP STAGE START", "BACKUP STAGE BLOCK_COMMIT"], Hold::BackupStage)
     } else {
+        // It closes all tables, and waits for those in use: whoever comes after a long query would wait with it, even
+        // once we have given up.
+        if let Some(id) = long_query(database, control).await? {
+            let why = format!("{}: session {id} runs a long query", database.location());
+            return Err(Error::new(ErrorKind::SourceBusy, why).with_retry(true));
+        }
         (&["FLUSH TABLES WITH READ LOCK"], Hold::ReadLock)
     };
     for sql in statements {
         match database.run(control, sql).await {
             Ok(()) => {}
-            Err(e) if number_of(&e) == Some(1227) => return Ok(Hold::Nothing),
+            Err(e) if matches!(number_of(&e), Some(1044 | 1045 | 1227)) => return Ok(Hold::Nothing),
             Err(e) => return Err(e),
         }
     }
     Ok(hold)
+}
+
+/// A session that has been running a statement for some seconds.
+async fn long_query(database: &Database, control: &mut MySqlConnection) -> Result<Option<String>> {
+    let failed = |e| database.failed("could not be read", e);
+    for row in control.fetch_all(sqlx::raw_sql("SHOW PROCESSLIST")).await.map_err(failed)? {
+        let text = |name: &str| {
+            row.try_get_unchecked::<Option<String>, _>(name).map(Option::unwrap_or_default).map_err(failed)
+        };
+        if text("Command")? == "Query" && text("Time")?.parse::<u64>().is_ok_and(|seconds| seconds >= LONG_QUERY) {
+            return text("Id").map(Some);
+        }
+    }
+    Ok(None)
 }
 
 async fn now(control: &mut MySqlConnection) -> Result<Result<DateTime<Utc>>, sqlx::Error> {

@@ -32,7 +32,7 @@ pub(super) async fn read(
     server: &Server,
     tables: &[Table],
 ) -> Result<Definitions> {
-    let mut reader = Reader { database, session, schema: literal(database.name()) };
+    let mut reader = Reader { database, session, schema: literal(database.name()), mariadb: server.mariadb };
     let mut definitions = Definitions { problems: reader.unseen().await?, ..Definitions::default() };
     definitions.settings = reader.settings(server).await?;
     for table in tables {
@@ -68,6 +68,7 @@ struct Reader<'a> {
     database: &'a Database,
     session: &'a mut MySqlConnection,
     schema: String,
+    mariadb: bool,
 }
 
 impl Reader<'_> {
@@ -156,6 +157,11 @@ impl Reader<'_> {
             "SELECT TABLE_NAME, '' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema} ORDER BY TABLE_NAME"
         );
         let views = self.names(&sql).await?;
+        if !views.is_empty() {
+            // Not as the last routine wanted it.
+            definitions.programs.push(Object::new(ObjectKind::Session, "", "SET NAMES utf8mb4"));
+            definitions.programs.push(Object::new(ObjectKind::Session, "", PLAIN));
+        }
         // One view may need another: first each gets a stand-in with its columns.
         for (view, _) in &views {
             let sql = format!(
@@ -209,22 +215,29 @@ impl Reader<'_> {
                 rights.extend(what.split(", ").map(|r| r.trim().to_uppercase()));
             }
             let reads = what.contains("ALL PRIVILEGES") || what.split(", ").any(|r| r == "SELECT");
-            reads_routines |= reads && (object == "*.*" || object.starts_with("`mysql`"));
+            let is_mysql_proc = self.mariadb && matches!(object, "`mysql`.*" | "`mysql`.`proc`");
+            reads_routines |= reads && (object == "*.*" || is_mysql_proc);
         }
         let has = |right: &str| rights.contains("ALL PRIVILEGES") || rights.contains(right);
         reads_routines |= ["EXECUTE", "CREATE ROUTINE", "ALTER ROUTINE", "SHOW_ROUTINE", "SHOW CREATE ROUTINE"]
             .iter()
             .any(|r| has(r));
         let missing = [
+            ("tables and columns", "SELECT on the whole database", has("SELECT")),
             ("triggers", "TRIGGER", has("TRIGGER")),
             ("events", "EVENT", has("EVENT")),
-            ("routines", "SELECT on mysql.proc, or SHOW_ROUTINE", reads_routines),
+            ("routines", "SELECT on mysql.proc (MariaDB) or SHOW_ROUTINE (MySQL)", reads_routines),
         ];
-        Ok(missing
-            .into_iter()
-            .filter(|(_, _, may)| !may)
-            .map(|(what, right, _)| Problem::new(what, format!("this user does not see them without the right {right}: if there are any, they are not in the snapshot")))
-            .collect())
+        let mut problems = Vec::new();
+        if !has("PROCESS") {
+            let why = "without the right PROCESS this user does not see who waits behind the backup: it will not give way to a migration";
+            problems.push(Problem::new("waiting sessions", why));
+        }
+        problems.extend(missing.into_iter().filter(|(_, _, may)| !may).map(|(what, right, _)| {
+            let why = format!("this user may not see all of them without the right {right}: what it does not see is not in the snapshot");
+            Problem::new(what, why)
+        }));
+        Ok(problems)
     }
 
     /// Whether rights on an object such as `` `shop\_%`.* `` hold for all of this database.
@@ -257,7 +270,8 @@ impl Definitions {
     fn add(&mut self, kind: ObjectKind, name: &str, shown: Shown) {
         let Shown { sql, mode, charset, time_zone } = shown;
         let mut set = Vec::new();
-        set.extend(mode.map(|mode| format!("sql_mode = {}", literal(&mode))));
+        // A view has none of its own; it must not get that of whatever came before it.
+        set.push(format!("sql_mode = {}", literal(mode.as_deref().unwrap_or("NO_AUTO_VALUE_ON_ZERO"))));
         if let Some((charset, collation)) = charset {
             // The text comes in utf8mb4; under another character set the server would misread it.
             if charset.starts_with("utf8") || sql.is_ascii() {
@@ -270,9 +284,7 @@ impl Definitions {
             set.push(format!("collation_connection = {collation}"));
         }
         set.extend(time_zone.map(|zone| format!("time_zone = {}", literal(&zone))));
-        if !set.is_empty() {
-            self.programs.push(Object::new(ObjectKind::Session, name, format!("SET SESSION {}", set.join(", "))));
-        }
+        self.programs.push(Object::new(ObjectKind::Session, name, format!("SET SESSION {}", set.join(", "))));
         self.programs.push(Object::new(kind, name, sql));
     }
 }
@@ -284,9 +296,6 @@ pub(super) async fn users(session: &mut MySqlConnection, server: &Server) -> Res
     let rows = match session.fetch_all(sqlx::raw_sql(trusted(sql))).await {
         Ok(rows) => rows,
         Err(e) if matches!(number(&e), Some(1044 | 1142 | 1143)) => {
-            tracing::warn!(
-                "the server's users may not be read: they are not in the snapshot (it takes SELECT on mysql.*)"
-            );
             return Ok(None);
         }
         Err(e) => return Err(e),

@@ -68,7 +68,7 @@ async fn watch_over(
     database: &Database,
     mut ended: oneshot::Receiver<()>,
 ) -> Result<()> {
-    let Watcher { mut session, before } = watcher;
+    let Watcher { mut session, mut before } = watcher;
     let mut since: HashMap<u64, Instant> = HashMap::new();
     loop {
         tokio::select! {
@@ -80,7 +80,10 @@ async fn watch_over(
         }
         let now = Instant::now();
         let mut still = HashMap::new();
-        for (id, what) in waiting(database, &mut session).await? {
+        let found = waiting(database, &mut session).await?;
+        // Who got what he waited for then waits for something else now.
+        before.retain(|id| found.contains_key(id));
+        for (id, what) in found {
             if before.contains(&id) {
                 continue;
             }

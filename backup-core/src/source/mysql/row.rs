@@ -136,7 +136,8 @@ pub(super) async fn read(
 fn write(row: &MySqlRow, forms: &[Form], out: &mut Vec<u8>) -> Result<(), sqlx::Error> {
     for (n, form) in forms.iter().enumerate() {
         out.push(if n == 0 { b'(' } else { b',' });
-        match row.try_get_unchecked::<Option<&[u8]>, _>(n)? {
+        // The first value of each row is not data.
+        match row.try_get_unchecked::<Option<&[u8]>, _>(n + 1)? {
             None => out.extend_from_slice(b"NULL"),
             Some(value) => form.write(value, out),
         }

@@ -64,7 +64,8 @@ impl Table {
     /// otherwise.
     pub(super) fn select(&self) -> Select {
         let columns: Vec<String> = self.columns.iter().map(|c| c.form.expression(&identifier(&c.name))).collect();
-        let mut sql = format!("SELECT {} FROM {}", columns.join(","), identifier(&self.name));
+        // The driver takes a row whose first value is 16 MiB or longer for the end of all rows: a number goes first.
+        let mut sql = format!("SELECT 0,{} FROM {}", columns.join(","), identifier(&self.name));
         if self.kind == Kind::Versioned {
             sql += " FOR SYSTEM_TIME ALL";
         }
