@@ -157,3 +157,21 @@ async fn a_view_does_not_take_after_the_routine_before_it() {
         server.sql("a", "INSERT INTO t VALUES (5); SELECT * FROM w").unwrap()
     );
 }
+
+/// The server keeps views of tables that are gone, and nobody can make them: that must not cost the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_does_not_work_is_named_and_costs_nothing_else() {
+    let server = Server::start().await.unwrap();
+    let url = server.database("a").unwrap();
+    server
+        .sql("a", "CREATE TABLE t (x int); CREATE TABLE gone (x int); INSERT INTO t VALUES (1); CREATE VIEW broken AS SELECT x FROM gone; CREATE VIEW good AS SELECT x FROM t; DROP TABLE gone; CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET new.x = 7")
+        .unwrap();
+    let shop = Shop::new().await;
+    let snapshot = shop.repository.backup(&MysqlSource::new(&url).unwrap(), BackupOptions::default()).await.unwrap();
+    assert!(snapshot.manifest.problems.len() == 1 && snapshot.manifest.problems[0].subject == "broken");
+    let target = MysqlTarget::new(&server.url("b")).unwrap();
+    let report = shop.repository.restore(&snapshot, &target, RestoreOptions::default()).await.unwrap();
+    assert!(report.notes.iter().any(|n| n.contains("broken")), "{:?}", report.notes);
+    let after = "INSERT INTO t VALUES (2); SELECT x FROM good; SHOW FULL TABLES WHERE Table_type = 'VIEW'";
+    assert_eq!(server.sql("b", after).unwrap(), "1\n7\ngood\tVIEW\n");
+}

@@ -194,7 +194,7 @@ struct MysqlIntake {
     versions: (String, String),
     later: Mutex<Later>,
     tables: Mutex<Vec<String>>,
-    /// Definers that were left out, how often, and where first.
+    /// What was left out, how often, and where first.
     left_out: Mutex<BTreeMap<String, (u64, String)>>,
     /// Definers that were kept and do not exist here, how often, and where first.
     absent: Mutex<BTreeMap<String, (u64, String)>>,
@@ -217,7 +217,7 @@ impl Intake for MysqlIntake {
             ));
         }
         let left_out = !self.ownership || !self.left_out.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        (entry.kind == EntryKind::PostData && left_out).then(|| "not all definers could be kept here".into())
+        (entry.kind == EntryKind::PostData && left_out).then(|| "not all of it could be made as it was".into())
     }
 
     fn concurrency(&self) -> usize {
@@ -259,9 +259,7 @@ impl Intake for MysqlIntake {
         });
         Ok(left_out
             .into_iter()
-            .map(|(why, (count, first))| {
-                format!("{why}: {count} definitions have this user as definer, the first: {first}")
-            })
+            .map(|(why, (count, first))| format!("{why}: {count} definitions, the first: {first}"))
             .chain(absent)
             .collect())
     }
@@ -347,9 +345,17 @@ impl MysqlIntake {
             // 1227: a right of the server's is missing; 1449: there is no such user.
             (Err(e), Some((sql, definer))) if matches!(number_of(&e), Some(1227 | 1449)) => {
                 self.database.run(&mut leader, &sql).await.map_err(|e| named(e, &object.name))?;
-                let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-                let why = format!("the definer {definer} could not be kept");
-                left_out.entry(why).or_insert_with(|| (0, object.name.clone())).0 += 1;
+                self.leave_out(
+                    format!("the definer {definer} could not be kept, this user takes its place"),
+                    &object.name,
+                );
+                Ok(())
+            }
+            (Err(e), _) if object.kind == ObjectKind::View && number_of(&e).is_some() => {
+                // It did not work where it comes from, and its stand-in tells lies: all the rest is worth having.
+                let drop = format!("DROP VIEW IF EXISTS {}", identifier(&object.name));
+                self.database.run(&mut leader, &drop).await?;
+                self.leave_out(format!("a view cannot be made ({e})"), &object.name);
                 Ok(())
             }
             (Err(e), _) => Err(named(e, &object.name)),
@@ -365,6 +371,11 @@ impl MysqlIntake {
             }
             (Ok(()), _) => Ok(()),
         }
+    }
+
+    fn leave_out(&self, why: String, name: &str) {
+        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        left_out.entry(why).or_insert_with(|| (0, name.to_owned())).0 += 1;
     }
 
     /// Keys side by side, then foreign keys.

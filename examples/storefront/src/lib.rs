@@ -16,6 +16,8 @@
 //! data       the rows of the shop, as SQL text that every engine reads
 //! sqlite     the shop on SQLite; a day of trading
 //! postgres   the shop on PostgreSQL, and a server for it (feature postgres)
+//! mysql      the same on MariaDB (feature mysql)
+//! process    what the two servers share
 //! uploads    images and documents
 //! s3         an S3 server in this process (feature s3-server)
 //! ```

@@ -22,8 +22,6 @@ const CONTROL_TIMEOUT: u32 = 15;
 const LOCKED_TIMEOUT: u32 = 300;
 /// How long nobody may commit, at most.
 const HOLD: Duration = Duration::from_secs(10);
-/// How long all before that may take.
-const CONNECTING: Duration = Duration::from_secs(30);
 /// Tables touched in one round trip.
 const AT_ONCE: usize = 50;
 
@@ -52,18 +50,6 @@ enum Hold {
 
 /// One attempt. `None` if a table came, went or changed meanwhile.
 pub(super) async fn begin(database: &Database, connections: usize) -> Result<Option<Begun>> {
-    match tokio::time::timeout(HOLD + CONNECTING, attempt(database, connections)).await {
-        Ok(begun) => begun,
-        // Dropping the attempt has closed its sessions, and with them every lock.
-        Err(_) => Err(Error::new(
-            ErrorKind::SourceBusy,
-            format!("{} did not come to a common instant in time", database.location()),
-        )
-        .with_retry(true)),
-    }
-}
-
-async fn attempt(database: &Database, connections: usize) -> Result<Option<Begun>> {
     let failed = |e| database.failed("could not be read", e);
     let mut control = database.connect().await?;
     let server = Server::of(&mut control).await.map_err(failed)?;
@@ -77,11 +63,36 @@ async fn attempt(database: &Database, connections: usize) -> Result<Option<Begun
         database.run(&mut session, &format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}")).await?;
         sessions.push(session);
     }
+    let locked = if before.iter().all(Table::is_transactional) { None } else { Some(database.connect().await?) };
+    let watcher = Watcher::new(database).await?;
+    let fixing = fix(database, Opened { server, control, before, sessions, locked, watcher });
+    match tokio::time::timeout(HOLD, fixing).await {
+        Ok(begun) => begun,
+        // Dropping it has closed its sessions, and with them every lock.
+        Err(_) => Err(Error::new(
+            ErrorKind::SourceBusy,
+            format!("{} did not come to a common instant within {} s", database.location(), HOLD.as_secs()),
+        )
+        .with_retry(true)),
+    }
+}
+
+/// Sessions that hold nothing yet.
+struct Opened {
+    server: Server,
+    control: MySqlConnection,
+    before: Vec<Table>,
+    sessions: Vec<MySqlConnection>,
+    locked: Option<MySqlConnection>,
+    watcher: Watcher,
+}
+
+/// Keeps everybody from committing, begins all transactions, and lets go.
+async fn fix(database: &Database, opened: Opened) -> Result<Option<Begun>> {
+    let Opened { server, mut control, before, mut sessions, mut locked, watcher } = opened;
+    let failed = |e| database.failed("could not be read", e);
     let (transactional, others): (Vec<&Table>, Vec<&Table>) =
         before.iter().filter(|t| t.has_rows()).partition(|t| t.is_transactional());
-    let mut locked = if others.is_empty() { None } else { Some(database.connect().await?) };
-    let watcher = Watcher::new(database).await?;
-
     let hold = hold(database, &mut control, &server).await?;
     if hold == Hold::Nothing {
         // Two sessions could see two instants.
@@ -132,8 +143,8 @@ async fn attempt(database: &Database, connections: usize) -> Result<Option<Begun
         return Ok(None);
     }
     let how = match hold {
-        Hold::BackupStage => format!("{connections} sessions under BACKUP STAGE BLOCK_COMMIT"),
-        Hold::ReadLock => format!("{connections} sessions under FLUSH TABLES WITH READ LOCK"),
+        Hold::BackupStage => format!("{} sessions under BACKUP STAGE BLOCK_COMMIT", sessions.len()),
+        Hold::ReadLock => format!("{} sessions under FLUSH TABLES WITH READ LOCK", sessions.len()),
         Hold::Nothing => "one session, without the right RELOAD for more".to_owned(),
     };
     let position = match log {

@@ -8,7 +8,7 @@ use sqlx::{Executor, Row};
 use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Problem;
-use crate::mysql::{Database, Object, ObjectKind, Server, identifier, literal, number};
+use crate::mysql::{Database, Object, ObjectKind, Server, identifier, literal, number, reason};
 use crate::sql::trusted;
 
 /// What a session that runs definitions is set to, before and between those that want something else.
@@ -41,7 +41,9 @@ pub(super) async fn read(
             let shown = reader.show("SEQUENCE", &table.name, 1).await?;
             definitions.tables.push(Object::new(ObjectKind::Sequence, &table.name, shown.sql));
             let next = reader.rows(&format!("SELECT CAST(next_not_cached_value AS CHAR) FROM {name}")).await?;
-            let next = next.first().map(|row| reader.text(row, 0)).transpose()?.unwrap_or_default();
+            let Some(next) = next.first().map(|row| reader.text(row, 0)).transpose()? else {
+                return Err(reader.unreadable(&format!("the sequence {} has no value", table.name)));
+            };
             let set = format!("DO SETVAL({name}, {next}, 0)");
             definitions.tables.push(Object::new(ObjectKind::Sequence, &table.name, set));
         }
@@ -82,7 +84,12 @@ impl Reader<'_> {
     fn text(&self, row: &MySqlRow, at: usize) -> Result<String> {
         let text: Option<String> =
             row.try_get_unchecked(at).map_err(|e| self.database.failed("could not be read", e))?;
-        Ok(text.unwrap_or_default())
+        text.ok_or_else(|| self.unreadable("the server left out what it was asked for"))
+    }
+
+    /// What the server answered cannot be made a definition of: better no snapshot than one that does not restore.
+    fn unreadable(&self, why: &str) -> Error {
+        Error::new(ErrorKind::Source, format!("{}: {why}", self.database.location()))
     }
 
     async fn names(&mut self, sql: &str) -> Result<Vec<(String, String)>> {
@@ -113,12 +120,16 @@ impl Reader<'_> {
                 "give the user the right to see it: SELECT on mysql.proc (MariaDB) or SHOW_ROUTINE (MySQL)",
             ));
         };
-        let named = |column: &str| row.try_get_unchecked::<Option<String>, _>(column).ok().flatten();
+        // Not every kind of object has each of them.
+        let named = |column: &str| match row.try_get_unchecked::<Option<String>, _>(column) {
+            Err(sqlx::Error::ColumnNotFound(_)) => Ok(None),
+            value => value.map_err(|e| self.database.failed("could not be read", e)),
+        };
         Ok(Shown {
             sql,
-            mode: named("sql_mode"),
-            charset: named("character_set_client").zip(named("collation_connection")),
-            time_zone: named("time_zone"),
+            mode: named("sql_mode")?,
+            charset: named("character_set_client")?.zip(named("collation_connection")?),
+            time_zone: named("time_zone")?,
         })
     }
 
@@ -178,6 +189,13 @@ impl Reader<'_> {
             let mut shown = self.show("VIEW", view, 1).await?;
             if let Some(rest) = shown.sql.strip_prefix("CREATE ") {
                 shown.sql = format!("CREATE OR REPLACE {rest}");
+            }
+            // Of a table that is gone, or a user that is: the server keeps such views, and makes none.
+            let look = format!("SELECT 1 FROM {} LIMIT 0", identifier(view));
+            if let Err(e) = self.session.fetch_all(sqlx::raw_sql(trusted(look))).await {
+                let Some(number) = number(&e) else { return Err(self.database.failed("could not be read", e)) };
+                let why = format!("this view does not work ({number}: {}): a restore will leave it out", reason(&e));
+                definitions.problems.push(Problem::new(view, why));
             }
             definitions.add(ObjectKind::View, view, shown);
         }

@@ -112,10 +112,13 @@ async fn waiting(database: &Database, session: &mut MySqlConnection) -> Result<H
     let mut found = HashMap::new();
     for row in session.fetch_all(sqlx::raw_sql("SHOW PROCESSLIST")).await.map_err(failed)? {
         let text = |name: &str| row.try_get_unchecked::<Option<String>, _>(name).map_err(failed);
-        let state = text("State")?.unwrap_or_default();
-        if state.starts_with("Waiting for table") && text("db")?.as_deref() == Some(database.name()) {
-            let id: String = text("Id")?.unwrap_or_default();
-            found.insert(id.parse().unwrap_or(0), state);
+        // A session that does nothing has no state.
+        let Some(state) = text("State")?.filter(|s| s.starts_with("Waiting for table")) else { continue };
+        if text("db")?.as_deref() == Some(database.name()) {
+            let id = text("Id")?.and_then(|id| id.parse().ok()).ok_or_else(|| {
+                Error::new(ErrorKind::Source, format!("{}: a session without a number waits", database.location()))
+            })?;
+            found.insert(id, state);
         }
     }
     Ok(found)
