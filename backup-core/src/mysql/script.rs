@@ -33,6 +33,9 @@ pub(crate) struct Object {
     #[serde(rename = "type")]
     pub(crate) kind: ObjectKind,
     pub(crate) name: String,
+    /// Of a trigger, its table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) table: Option<String>,
     /// Length in bytes of the SQL.
     bytes: usize,
     #[serde(skip)]
@@ -42,7 +45,13 @@ pub(crate) struct Object {
 impl Object {
     pub(crate) fn new(kind: ObjectKind, name: &str, sql: impl Into<String>) -> Self {
         let sql = sql.into();
-        Self { kind, name: name.to_owned(), bytes: sql.len(), sql }
+        Self { kind, name: name.to_owned(), table: None, bytes: sql.len(), sql }
+    }
+
+    /// The same, belonging to a table.
+    pub(crate) fn of_table(mut self, table: Option<&str>) -> Self {
+        self.table = table.map(str::to_owned);
+        self
     }
 }
 

@@ -20,7 +20,7 @@ mod guard;
 mod row;
 mod table;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,8 +31,10 @@ use chrono::{DateTime, Utc};
 use sqlx::mysql::MySqlConnection;
 
 use self::begin::{Begun, begin};
+pub(crate) use self::definition::triggers;
 use self::guard::Guard;
-use self::table::Table;
+use self::table::Select;
+pub(crate) use self::table::{Table, list};
 use super::sessions::Sessions;
 use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Source};
 use crate::error::{Error, ErrorKind, Result};
@@ -142,9 +144,18 @@ impl MysqlSource {
                 None
             };
             let needs = table::needs(session, database.name(), &tables).await.map_err(failed)?;
-            Ok((definitions, users, needs))
+            let all = tables.iter().map(|t| t.bytes).sum();
+            let mut parts = HashMap::new();
+            for table in &tables {
+                if let Some(key) = table.numbered_by(all, self.connections)
+                    && let Some((first, last)) = table::range(session, table, key).await.map_err(failed)?
+                {
+                    parts.insert(table.name.clone(), table.select_parts(key, first, last));
+                }
+            }
+            Ok((definitions, users, needs, parts))
         };
-        let (definitions, users, needs) = sessions.with(look).await?;
+        let (definitions, users, needs, mut parts) = sessions.with(look).await?;
         problems.extend(definitions.problems);
         let members = match &self.tier {
             Some(tier) => tier.members(&tables.iter().map(|t| t.name.clone()).collect::<Vec<_>>(), &needs)?,
@@ -170,15 +181,24 @@ impl MysqlSource {
                 Some(locked) if !table.is_transactional() => (locked, Some(Arc::clone(&locked_left))),
                 _ => (&sessions, None),
             };
-            let (database, blocks, select) = (database.clone(), blocks.clone(), table.select());
-            let body = from.read(move |mut session, send| async move {
-                row::read(&database, &mut session, &select, &send, &blocks).await?;
-                if left.is_some_and(|left| left.fetch_sub(1, Ordering::AcqRel) == 1) {
-                    // Whoever writes to them has waited long enough.
-                    database.run(&mut session, "UNLOCK TABLES").await?;
+            let work = {
+                let (database, blocks) = (database.clone(), blocks.clone());
+                move |select: Select| {
+                    let (database, blocks, left) = (database.clone(), blocks.clone(), left.clone());
+                    move |mut session, send| async move {
+                        row::read(&database, &mut session, &select, &send, &blocks).await?;
+                        if left.is_some_and(|left| left.fetch_sub(1, Ordering::AcqRel) == 1) {
+                            // Whoever writes to them has waited long enough.
+                            database.run(&mut session, "UNLOCK TABLES").await?;
+                        }
+                        Ok(session)
+                    }
                 }
-                Ok(session)
-            });
+            };
+            let body = match parts.remove(&table.name) {
+                Some(parts) => from.read_parts(parts.into_iter().map(work), self.connections),
+                None => from.read(work(table.select())),
+            };
             let name = format!("data/{}", table.name);
             entries.push_back(Entry::new(name, EntryKind::Data, &table.name, body).inserted(table.insert()));
         }

@@ -15,6 +15,8 @@ pub(super) type Pieces = mpsc::Sender<Result<Piece>>;
 
 /// Pieces that may wait for whoever stores them.
 const PIECES_AHEAD: usize = 2;
+/// Pieces of a part of a table that may wait until the part before it is through.
+const PIECES_OF_PART_AHEAD: usize = 12;
 
 /// Whether a capture may go on.
 #[derive(Debug)]
@@ -114,8 +116,24 @@ impl<C: Send + 'static> Sessions<C> {
         Box::pin(futures::FutureExt::flatten_stream(async move { this.start(PIECES_AHEAD, work) }))
     }
 
+    /// The pieces that several works give, one after the other, though so many of them run side by side.
+    pub(super) fn read_parts<W, F>(
+        &self,
+        parts: impl Iterator<Item = W> + Send + 'static,
+        side_by_side: usize,
+    ) -> BoxStream<'static, Result<Piece>>
+    where
+        W: FnOnce(C, Pieces) -> F + Send + 'static,
+        F: Future<Output = Result<C>> + Send + 'static,
+    {
+        let this = self.clone();
+        let parts = futures::stream::iter(parts)
+            .map(move |work| futures::future::ready(this.start(PIECES_OF_PART_AHEAD, work)));
+        parts.buffered(side_by_side.max(1)).flatten().boxed()
+    }
+
     /// Runs `work` as soon as a session is free; so many pieces are kept until somebody asks for them.
-    pub(super) fn start<W, F>(&self, ahead: usize, work: W) -> BoxStream<'static, Result<Piece>>
+    fn start<W, F>(&self, ahead: usize, work: W) -> BoxStream<'static, Result<Piece>>
     where
         W: FnOnce(C, Pieces) -> F + Send + 'static,
         F: Future<Output = Result<C>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The shop on MariaDB, and a throw-away server for it.
+//! The shop on MySQL or MariaDB, and a throw-away server for it.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -93,13 +93,77 @@ async fn fill<T: Send + 'static>(
     made.await.map_err(|e| Error::Server(format!("the generator: {e}")))
 }
 
-/// A MariaDB server in a directory of its own, on a private socket, gone when dropped. Its user `root` needs no password
-/// on the socket; on a loopback port there are TLS and the user `shop` with [`PASSWORD`].
+/// A folder with the programs of another server than the system's MariaDB.
+const PROGRAMS: &str = "STOREFRONT_MYSQL_BIN";
+
+/// A MySQL or MariaDB server in a directory of its own, on a private socket, gone when dropped. Its user `root` needs no
+/// password on the socket; on a loopback port there are TLS and the user `shop` with [`PASSWORD`].
+///
+/// It is the system's MariaDB, or the one whose programs lie in the folder that `STOREFRONT_MYSQL_BIN` names.
 #[derive(Debug)]
 pub struct Server {
     directory: TempDir,
     port: u16,
     child: Child,
+    programs: Programs,
+}
+
+/// The programs of one server.
+#[derive(Debug, Clone)]
+struct Programs {
+    server: PathBuf,
+    /// Where its clients are, unless they are on the path.
+    folder: Option<PathBuf>,
+    mariadb: bool,
+}
+
+impl Programs {
+    fn find() -> Result<Self, Error> {
+        if let Some(folder) = std::env::var_os(PROGRAMS).map(PathBuf::from) {
+            let mariadb = folder.join("mariadbd").exists();
+            let server = folder.join(if mariadb { "mariadbd" } else { "mysqld" });
+            if !server.exists() {
+                return Err(Error::Server(format!("{PROGRAMS}: no server in {}", folder.display())));
+            }
+            return Ok(Self { server, folder: Some(folder), mariadb });
+        }
+        let server = PathBuf::from("/usr/sbin/mariadbd");
+        if !server.exists() {
+            return Err(Error::Server(format!("there is no MariaDB server here: apt-get install {PACKAGE}")));
+        }
+        Ok(Self { server, folder: None, mariadb: true })
+    }
+
+    /// One of its programs; `mariadb` and `mariadb-dump` under the names that they have with this server.
+    fn named(&self, name: &str) -> PathBuf {
+        let name = match name {
+            "mariadb" if !self.mariadb => "mysql",
+            "mariadb-dump" if !self.mariadb => "mysqldump",
+            other => other,
+        };
+        self.folder.as_ref().map_or_else(|| PathBuf::from(name), |f| f.join(name))
+    }
+
+    /// Makes the files of a new server.
+    fn initialise(&self, data: &Path, owner: Option<(u32, u32)>) -> Result<(), Error> {
+        let datadir = format!("--datadir={}", data.display());
+        let mut command = if self.mariadb {
+            let mut command = as_user(owner, &self.named("mariadb-install-db"));
+            command.args(["--no-defaults", "--auth-root-authentication-method=normal"]);
+            command.args(["--skip-test-db", "--skip-name-resolve", &datadir]);
+            command
+        } else {
+            let mut command = as_user(owner, &self.server);
+            command.args(["--no-defaults", "--initialize-insecure", "--secure-file-priv=", &datadir]);
+            command
+        };
+        let made = command.env("TMPDIR", data.with_file_name("tmp")).stdin(Stdio::null()).output()?;
+        if made.status.success() {
+            return Ok(());
+        }
+        let [out, error] = [made.stdout, made.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        Err(Error::Server(format!("a new server could not be made: {out}{error}")))
+    }
 }
 
 impl Server {
@@ -110,50 +174,44 @@ impl Server {
 
     /// The same with more of the server's options.
     pub async fn start_with(options: &[&str]) -> Result<Self, Error> {
-        let missing = || Error::Server(format!("there is no MariaDB server here: apt-get install {PACKAGE}"));
-        let server = ["/usr/sbin/mariadbd", "/usr/sbin/mysqld"]
-            .map(Path::new)
-            .into_iter()
-            .find(|p| p.exists())
-            .ok_or_else(missing)?;
+        let programs = Programs::find()?;
         // Short: a socket's path has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("my").tempdir_in("/tmp")?;
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
         let owner = owner(USER, PACKAGE)?;
         let data = directory.path().join("data");
-        std::fs::create_dir(&data)?;
+        // Servers that start beside it in a common one would remove its temporary tables.
+        let temporary = directory.path().join("tmp");
+        for folder in [&data, &temporary] {
+            std::fs::create_dir(folder)?;
+        }
         if let Some((uid, gid)) = owner {
-            std::os::unix::fs::chown(directory.path(), Some(uid), Some(gid))?;
-            std::os::unix::fs::chown(&data, Some(uid), Some(gid))?;
+            for folder in [directory.path(), &data, &temporary] {
+                std::os::unix::fs::chown(folder, Some(uid), Some(gid))?;
+            }
         }
-        let made = as_user(owner, Path::new("/usr/bin/mariadb-install-db"))
-            .args([
-                "--no-defaults",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                "--skip-name-resolve",
-            ])
-            .arg(format!("--datadir={}", data.display()))
-            .stdin(Stdio::null())
-            .output()?;
-        if !made.status.success() {
-            return Err(Error::Server(format!("mariadb-install-db: {}", String::from_utf8_lossy(&made.stdout))));
-        }
+        programs.initialise(&data, owner)?;
         certificates(&data, owner)?;
         let mut last = String::new();
         for _ in 0..5 {
             // The port may be taken between here and the server's start: then another one is tried.
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
             let log = std::fs::File::create(directory.path().join("log"))?;
-            let mut child = as_user(owner, server)
+            let mut child = as_user(owner, &programs.server)
                 .args(["--no-defaults", "--bind-address=127.0.0.1", "--character-set-server=utf8mb4"])
                 .args([
                     "--innodb-flush-log-at-trx-commit=0",
                     "--innodb-buffer-pool-size=256M",
-                    "--innodb-log-file-size=256M",
+                    if programs.mariadb { "--innodb-log-file-size=256M" } else { "--innodb-redo-log-capacity=512M" },
                 ])
+                .args(if programs.mariadb {
+                    &[][..]
+                } else {
+                    &["--secure-file-priv=", "--mysqlx=OFF", "--skip-log-bin"]
+                })
                 .args(["--skip-name-resolve", "--ssl-ca=ca.crt", "--ssl-cert=server.crt", "--ssl-key=server.key"])
                 .arg(format!("--datadir={}", data.display()))
+                .arg(format!("--tmpdir={}", temporary.display()))
                 .arg(format!("--socket={}", directory.path().join("socket").display()))
                 .arg(format!("--port={port}"))
                 .args(options)
@@ -163,7 +221,7 @@ impl Server {
                 .spawn()?;
             match answers(&directory.path().join("socket"), &mut child).await {
                 Ok(()) => {
-                    let server = Self { directory, port, child };
+                    let server = Self { directory, port, child, programs };
                     server.sql("", &format!("CREATE USER shop@'%' IDENTIFIED BY '{PASSWORD}'"))?;
                     return Ok(server);
                 }
@@ -175,7 +233,12 @@ impl Server {
                 }
             }
         }
-        Err(Error::Server(format!("MariaDB did not start: {last}")))
+        Err(Error::Server(format!("the server did not start: {last}")))
+    }
+
+    /// Whether it is MariaDB.
+    pub fn is_mariadb(&self) -> bool {
+        self.programs.mariadb
     }
 
     /// The URL of one of its databases, as root over the socket.
@@ -198,9 +261,14 @@ impl Server {
         self.directory.path().join("socket")
     }
 
+    /// Where its files are.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
     /// The certificate of the authority that its own certificate, for `localhost`, is signed by.
     pub fn authority(&self) -> PathBuf {
-        self.directory.path().join("data/ca.crt")
+        self.data().join("ca.crt")
     }
 
     /// A new, empty database; its URL.
@@ -209,9 +277,9 @@ impl Server {
         Ok(self.url(name))
     }
 
-    /// One of its clients, such as `mariadb` or `mariadb-dump`, ready to talk to it as root.
+    /// One of its clients, such as `mariadb` or `mariadb-dump` (`mysql` or `mysqldump` there), ready to talk to it as root.
     pub fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(name);
+        let mut command = Command::new(self.programs.named(name));
         command.args(["--no-defaults", "--user=root", "--default-character-set=utf8mb4"]);
         command.arg(format!("--socket={}", self.socket().display())).env("LC_ALL", "C");
         command
@@ -237,12 +305,13 @@ impl Server {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Everything `mariadb-dump` says of a database.
+    /// Everything `mariadb-dump` or `mysqldump` says of a database.
     pub fn dump(&self, database: &str, arguments: &[&str]) -> Result<Vec<u8>, Error> {
         let output = self
             .program("mariadb-dump")
             .args(["--routines", "--events", "--triggers", "--skip-dump-date", "--skip-comments", "--hex-blob"])
             .args(["--single-transaction", "--tz-utc"])
+            .args(if self.programs.mariadb { &[][..] } else { &["--set-gtid-purged=OFF", "--no-tablespaces"] })
             .args(arguments)
             .arg(database)
             .output()?;

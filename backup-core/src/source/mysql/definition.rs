@@ -58,6 +58,15 @@ pub(super) async fn read(
     Ok(definitions)
 }
 
+/// The triggers of a database, each after what its session has to be set to.
+pub(crate) async fn triggers(database: &Database, session: &mut MySqlConnection) -> Result<Vec<Object>> {
+    let server = Server::of(session).await.map_err(|e| database.failed("could not be read", e))?;
+    let mut reader = Reader { database, session, schema: literal(database.name()), mariadb: server.mariadb };
+    let mut definitions = Definitions::default();
+    reader.triggers(&mut definitions).await?;
+    Ok(definitions.programs)
+}
+
 /// One definition, and what the session has to be set to for it.
 struct Shown {
     sql: String,
@@ -199,13 +208,7 @@ impl Reader<'_> {
             }
             definitions.add(ObjectKind::View, view, shown);
         }
-        let sql = format!(
-            "SELECT TRIGGER_NAME, '' FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema} ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
-        );
-        for (name, _) in self.names(&sql).await? {
-            let shown = self.show("TRIGGER", &name, 2).await?;
-            definitions.add(ObjectKind::Trigger, &name, shown);
-        }
+        self.triggers(definitions).await?;
         let sql = format!(
             "SELECT EVENT_NAME, '' FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY EVENT_NAME"
         );
@@ -215,6 +218,18 @@ impl Reader<'_> {
         }
         if !definitions.programs.is_empty() {
             definitions.programs.push(Object::new(ObjectKind::Session, "", PLAIN));
+        }
+        Ok(())
+    }
+
+    async fn triggers(&mut self, definitions: &mut Definitions) -> Result<()> {
+        let sql = format!(
+            "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {} ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER",
+            self.schema
+        );
+        for (name, table) in self.names(&sql).await? {
+            let shown = self.show("TRIGGER", &name, 2).await?;
+            definitions.add_of(ObjectKind::Trigger, &name, Some(&table), shown);
         }
         Ok(())
     }
@@ -286,6 +301,10 @@ fn like(pattern: &[u8], name: &[u8]) -> bool {
 
 impl Definitions {
     fn add(&mut self, kind: ObjectKind, name: &str, shown: Shown) {
+        self.add_of(kind, name, None, shown);
+    }
+
+    fn add_of(&mut self, kind: ObjectKind, name: &str, table: Option<&str>, shown: Shown) {
         let Shown { sql, mode, charset, time_zone } = shown;
         let mut set = Vec::new();
         // A view has none of its own; it must not get that of whatever came before it.
@@ -302,8 +321,9 @@ impl Definitions {
             set.push(format!("collation_connection = {collation}"));
         }
         set.extend(time_zone.map(|zone| format!("time_zone = {}", literal(&zone))));
-        self.programs.push(Object::new(ObjectKind::Session, name, format!("SET SESSION {}", set.join(", "))));
-        self.programs.push(Object::new(kind, name, sql));
+        let set = format!("SET SESSION {}", set.join(", "));
+        self.programs.push(Object::new(ObjectKind::Session, name, set).of_table(table));
+        self.programs.push(Object::new(kind, name, sql).of_table(table));
     }
 }
 

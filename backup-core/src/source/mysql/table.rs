@@ -9,10 +9,15 @@ use super::row::Form;
 use crate::mysql::{identifier, literal};
 use crate::sql::trusted;
 
+/// A table is read in parts of about so many bytes,
+const PART: u64 = 4 << 20;
+/// from this size on.
+const PARTED_FROM: u64 = 32 << 20;
+
 /// A table, or a sequence of MariaDB's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Table {
-    pub(super) name: String,
+pub(crate) struct Table {
+    pub(crate) name: String,
     kind: Kind,
     engine: String,
     /// What the server guesses.
@@ -36,20 +41,26 @@ enum Kind {
 struct Column {
     name: String,
     form: Form,
+    is_integer: bool,
 }
 
 impl Table {
     /// Whether readers see one instant of it without locking it.
-    pub(super) fn is_transactional(&self) -> bool {
+    pub(crate) fn is_transactional(&self) -> bool {
         self.engine.eq_ignore_ascii_case("InnoDB") || !self.has_rows()
     }
 
-    pub(super) fn engine(&self) -> &str {
+    pub(crate) fn engine(&self) -> &str {
         &self.engine
     }
 
     pub(super) fn is_sequence(&self) -> bool {
         self.kind == Kind::Sequence
+    }
+
+    /// Whether it keeps its history.
+    pub(crate) fn is_versioned(&self) -> bool {
+        self.kind == Kind::Versioned
     }
 
     /// Tables of others' (FEDERATED, MERGE) have none of their own; a sequence's value is part of its definition.
@@ -63,11 +74,45 @@ impl Table {
     /// The statement that reads it. In the order of the primary key where the rows lie in that order; as they lie
     /// otherwise.
     pub(super) fn select(&self) -> Select {
+        self.select_where("")
+    }
+
+    /// Statements that read it in parts, one after the other the same rows in the same order. `first` and `last` are the
+    /// smallest and largest of [`numbered_by`](Self::numbered_by).
+    pub(super) fn select_parts(&self, key: &str, first: i128, last: i128) -> Vec<Select> {
+        let parts = i128::from(self.bytes / PART + 1);
+        let step = (last - first) / parts + 1;
+        let key = identifier(key);
+        let bounds: Vec<i128> = (1..parts).map(|n| first + n * step).take_while(|bound| *bound <= last).collect();
+        let from = std::iter::once(None).chain(bounds.iter().map(Some));
+        let to = bounds.iter().map(Some).chain(std::iter::once(None));
+        from.zip(to)
+            .map(|(from, to)| {
+                let conditions = [from.map(|n| format!("{key} >= {n}")), to.map(|n| format!("{key} < {n}"))];
+                self.select_where(&conditions.into_iter().flatten().collect::<Vec<_>>().join(" AND "))
+            })
+            .collect()
+    }
+
+    /// The column by whose numbers it can be read in parts, where that is worth it: where one session would still be
+    /// reading it when the others are through with everything else.
+    pub(super) fn numbered_by(&self, all_bytes: u64, connections: usize) -> Option<&str> {
+        let share = all_bytes / connections.max(1) as u64;
+        let worth_it = connections > 1 && self.bytes >= PARTED_FROM && self.bytes > share;
+        let first = self.key.first().filter(|_| worth_it && self.is_transactional() && self.kind == Kind::Table)?;
+        self.columns.iter().any(|c| c.is_integer && c.name == *first).then_some(first.as_str())
+    }
+
+    fn select_where(&self, condition: &str) -> Select {
         let columns: Vec<String> = self.columns.iter().map(|c| c.form.expression(&identifier(&c.name))).collect();
         // The driver takes a row whose first value is 16 MiB or longer for the end of all rows: a number goes first.
         let mut sql = format!("SELECT 0,{} FROM {}", columns.join(","), identifier(&self.name));
         if self.kind == Kind::Versioned {
             sql += " FOR SYSTEM_TIME ALL";
+        }
+        if !condition.is_empty() {
+            sql += " WHERE ";
+            sql += condition;
         }
         if self.is_transactional() && !self.key.is_empty() {
             sql += " ORDER BY ";
@@ -77,7 +122,7 @@ impl Table {
     }
 
     /// What has to stand before its rows.
-    pub(super) fn insert(&self) -> String {
+    pub(crate) fn insert(&self) -> String {
         let columns: Vec<String> = self.columns.iter().map(|c| identifier(&c.name)).collect();
         format!("INSERT INTO {} ({}) VALUES ", identifier(&self.name), columns.join(","))
     }
@@ -97,7 +142,7 @@ pub(super) struct Select {
 }
 
 /// All tables and sequences, by name.
-pub(super) async fn list(session: &mut MySqlConnection, database: &str) -> Result<Vec<Table>, sqlx::Error> {
+pub(crate) async fn list(session: &mut MySqlConnection, database: &str) -> Result<Vec<Table>, sqlx::Error> {
     let schema = literal(database);
     let mut tables = Vec::new();
     let mut place = HashMap::new();
@@ -135,8 +180,10 @@ pub(super) async fn list(session: &mut MySqlConnection, database: &str) -> Resul
         if !expression.is_empty() && !is_period {
             continue;
         }
-        let form = Form::of(&row.try_get_unchecked::<String, _>(2)?, &row.try_get_unchecked::<String, _>(4)?);
-        table.columns.push(Column { name: row.try_get_unchecked(1)?, form });
+        let data_type: String = row.try_get_unchecked(2)?;
+        let form = Form::of(&data_type, &row.try_get_unchecked::<String, _>(4)?);
+        let is_integer = data_type.to_ascii_lowercase().ends_with("int");
+        table.columns.push(Column { name: row.try_get_unchecked(1)?, form, is_integer });
     }
     let sql = format!(
         "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.STATISTICS \
@@ -153,7 +200,7 @@ pub(super) async fn list(session: &mut MySqlConnection, database: &str) -> Resul
             if !table.columns.iter().any(|c| c.form == Form::Text && c.name == name)
                 && !has_period(session, database, &table.name).await?
             {
-                table.columns.push(Column { name: name.to_owned(), form: Form::Text });
+                table.columns.push(Column { name: name.to_owned(), form: Form::Text, is_integer: false });
             }
         }
     }
@@ -189,4 +236,69 @@ pub(super) async fn needs(
         needs.extend(place(&from).zip(place(&to)));
     }
     Ok(needs)
+}
+
+/// The smallest and largest number of a table's key; `None` where it has no rows.
+pub(super) async fn range(
+    session: &mut MySqlConnection,
+    table: &Table,
+    key: &str,
+) -> Result<Option<(i128, i128)>, sqlx::Error> {
+    let (key, name) = (identifier(key), identifier(&table.name));
+    let sql = format!("SELECT CAST(MIN({key}) AS CHAR), CAST(MAX({key}) AS CHAR) FROM {name}");
+    let row = session.fetch_one(sqlx::raw_sql(trusted(sql))).await?;
+    let number = |at: usize| -> Result<Option<i128>, sqlx::Error> {
+        let text: Option<String> = row.try_get_unchecked(at)?;
+        text.map(|t| t.parse().map_err(|e| sqlx::Error::Decode(Box::new(e)))).transpose()
+    };
+    Ok(number(0)?.zip(number(1)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(bytes: u64) -> Table {
+        let column = |name: &str, is_integer| Column { name: name.into(), form: Form::Number, is_integer };
+        Table {
+            name: "t".into(),
+            kind: Kind::Table,
+            engine: "InnoDB".into(),
+            bytes,
+            columns: vec![column("id", true), column("x", false)],
+            key: vec!["id".into(), "x".into()],
+            made: String::new(),
+        }
+    }
+
+    #[test]
+    fn parts_leave_no_number_out_and_take_none_twice() {
+        for (first, last) in [(1, 1_000_000), (5, 5), (-3, 2), (i128::from(i64::MIN), i128::from(u64::MAX))] {
+            let parts = table(40 << 20).select_parts("id", first, last);
+            let mut next = String::new();
+            for (n, part) in parts.iter().enumerate() {
+                let conditions =
+                    part.sql.split_once(" ORDER BY").unwrap().0.split_once(" WHERE ").map_or("", |(_, c)| c);
+                let (from, to) = match conditions.split_once(" AND ") {
+                    Some((from, to)) => (from, to),
+                    None if n == 0 => ("", conditions),
+                    None => (conditions, ""),
+                };
+                assert_eq!(from.trim_start_matches("`id` >= "), next, "{first}..{last}");
+                next = to.trim_start_matches("`id` < ").to_owned();
+            }
+            assert_eq!(next, "");
+            assert!(parts.len() <= 11);
+        }
+    }
+
+    #[test]
+    fn only_a_table_that_outweighs_the_rest_is_read_in_parts() {
+        assert_eq!(table(40 << 20).numbered_by(60 << 20, 2), Some("id"));
+        assert_eq!(table(40 << 20).numbered_by(100 << 20, 2), None);
+        assert_eq!(table(40 << 20).numbered_by(60 << 20, 1), None);
+        assert_eq!(table(1 << 20).numbered_by(1 << 20, 2), None);
+        let by_text = Table { key: vec!["x".into()], ..table(40 << 20) };
+        assert_eq!(by_text.numbered_by(40 << 20, 2), None);
+    }
 }

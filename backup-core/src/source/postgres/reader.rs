@@ -1,7 +1,7 @@
 //! The sessions that read, and what they read.
 
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use sqlx::postgres::PgConnection;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -12,8 +12,6 @@ use crate::source::sessions::{Pieces, Sessions};
 
 /// Rows are handed on in pieces of this many bytes.
 const PIECE: usize = 512 * 1024;
-/// Pieces of a part of a table that may wait until the part before it is through.
-const PIECES_OF_PART_AHEAD: usize = 12;
 /// Bytes of a large object in one statement.
 const LARGE_PIECE: i64 = 256 * 1024;
 
@@ -40,15 +38,14 @@ impl Reader {
     /// The rows that several `COPY … TO STDOUT` give, one after the other, though they are read side by side.
     pub(super) fn copy_parts(&self, parts: Vec<String>, side_by_side: usize) -> BoxStream<'static, Result<Piece>> {
         let this = self.clone();
-        let parts = futures::stream::iter(parts).map(move |sql| {
+        let works = parts.into_iter().map(move |sql| {
             let (blocks, database) = (this.blocks.clone(), this.database.clone());
-            let part = this.sessions.start(PIECES_OF_PART_AHEAD, move |mut session, send| async move {
+            move |mut session, send| async move {
                 copy_rows(&database, &mut session, &sql, &send, &blocks).await?;
                 Ok(session)
-            });
-            futures::future::ready(part)
+            }
         });
-        parts.buffered(side_by_side.max(1)).flatten().boxed()
+        self.sessions.read_parts(works, side_by_side)
     }
 
     /// The lines that queries of one text column give.
