@@ -30,10 +30,10 @@ INSERT INTO times VALUES (1, '0000-00-00', '-838:59:59.999999', '0000-00-00 00:0
 SET time_zone = '+00:00';
 CREATE TABLE shapes (id int PRIMARY KEY, g geometry NOT NULL, p point, s polygon NOT NULL SRID 4326, SPATIAL KEY shapes_s (s)) ENGINE=InnoDB;
 SET @s = ST_GeomFromText('POLYGON((0 0,0 5,5 5,5 0,0 0))', 4326); INSERT INTO shapes VALUES (1, @s, POINT(0.1, -1e300), @s), (2, ST_GeomFromText('GEOMETRYCOLLECTION(POINT(1 1))'), NULL, @s);
-CREATE TABLE generated (
+CREATE TABLE `generated` (
   a int, v int AS (a * 2) VIRTUAL, s varchar(20) AS (concat('n', a)) STORED, hidden int INVISIBLE DEFAULT 7, KEY generated_v (v), UNIQUE KEY generated_s (s)
 ) ENGINE=InnoDB;
-INSERT INTO generated (a, hidden) VALUES (1, 1), (2, 2), (NULL, 3);
+INSERT INTO `generated` (a, hidden) VALUES (1, 1), (2, 2), (NULL, 3);
 CREATE TABLE vectors (id int PRIMARY KEY, v vector(3), d json, KEY vectors_upper ((upper(cast(d->>'$.name' AS char(20))))), KEY vectors_tags ((cast(d->'$.tags' AS unsigned array)))) ENGINE=InnoDB;
 INSERT INTO vectors VALUES (1, string_to_vector('[1.5, -0.1, 3e38]'), '{"name": "ü", "tags": [1, 2, 3], "big": 18446744073709551615, "f": 1e-7}'), (2, NULL, NULL), (3, NULL, '{"tags": []}');
 CREATE TABLE invisible_key (my_row_id bigint unsigned NOT NULL AUTO_INCREMENT INVISIBLE PRIMARY KEY, x int, y int DEFAULT (x * 2), KEY hidden (x) INVISIBLE) ENGINE=InnoDB ROW_FORMAT=COMPRESSED COMMENT='it''s; odd';

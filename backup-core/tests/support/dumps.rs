@@ -8,7 +8,9 @@ pub fn assert_same(server: &Server, a: &str, b: &str, arguments: &[&str]) {
     let dump = |database: &str| {
         let text = String::from_utf8_lossy(&server.dump(database, arguments).unwrap()).into_owned();
         // The server writes the database before the name of a sequence; each has to be its own.
-        text.replace(&format!("nextval(`{database}`."), "nextval(")
+        let text = text.replace(&format!("nextval(`{database}`."), "nextval(");
+        // MySQL tells it of a copy, and leaves it out of what was made without.
+        text.replace(" CHARACTER SET latin1 COLLATE latin1_german1_ci", " COLLATE latin1_german1_ci")
     };
     let (a, b) = (dump(a), dump(b));
     if a == b {

@@ -207,7 +207,7 @@ impl Server {
                 .args(if programs.mariadb {
                     &[][..]
                 } else {
-                    &["--secure-file-priv=", "--mysqlx=OFF", "--skip-log-bin"]
+                    &["--secure-file-priv=", "--mysqlx=OFF", "--skip-log-bin", "--cte-max-recursion-depth=10000000"]
                 })
                 .args(["--skip-name-resolve", "--ssl-ca=ca.crt", "--ssl-cert=server.crt", "--ssl-key=server.key"])
                 .arg(format!("--datadir={}", data.display()))
@@ -239,6 +239,16 @@ impl Server {
     /// Whether it is MariaDB.
     pub fn is_mariadb(&self) -> bool {
         self.programs.mariadb
+    }
+
+    /// What to select `seq` from for the numbers from 1 to `last`.
+    pub fn numbers(&self, last: u32) -> String {
+        if self.programs.mariadb {
+            return format!("seq_1_to_{last}");
+        }
+        format!(
+            "(WITH RECURSIVE s (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM s WHERE seq < {last}) SELECT seq FROM s) s"
+        )
     }
 
     /// The URL of one of its databases, as root over the socket.
@@ -275,6 +285,11 @@ impl Server {
     pub fn database(&self, name: &str) -> Result<String, Error> {
         self.sql("", &format!("CREATE DATABASE `{name}`"))?;
         Ok(self.url(name))
+    }
+
+    /// Its client for people.
+    pub fn client(&self) -> PathBuf {
+        self.programs.named("mariadb")
     }
 
     /// One of its clients, such as `mariadb` or `mariadb-dump` (`mysql` or `mysqldump` there), ready to talk to it as root.

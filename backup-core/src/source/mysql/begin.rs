@@ -160,9 +160,10 @@ async fn hold(database: &Database, control: &mut MySqlConnection, server: &Serve
         (&["BACKUP STAGE START", "BACKUP STAGE BLOCK_COMMIT"], Hold::BackupStage)
     } else {
         // It closes all tables, and waits for those in use: whoever comes after a long query would wait with it, even
-        // once we have given up.
-        if let Some(id) = long_query(database, control).await? {
-            let why = format!("{}: session {id} runs a long query", database.location());
+        // once we have given up. And between a migration that waits for the shop and a shop that waits for us, the server
+        // would end one of the shop's transactions.
+        if let Some((id, what)) = in_the_way(database, control).await? {
+            let why = format!("{}: session {id} {what}", database.location());
             return Err(Error::new(ErrorKind::SourceBusy, why).with_retry(true));
         }
         (&["FLUSH TABLES WITH READ LOCK"], Hold::ReadLock)
@@ -177,18 +178,32 @@ async fn hold(database: &Database, control: &mut MySqlConnection, server: &Serve
     Ok(hold)
 }
 
-/// A session that has been running a statement for some seconds.
-async fn long_query(database: &Database, control: &mut MySqlConnection) -> Result<Option<String>> {
+/// A session that has been running a statement for some seconds, or that changes a table.
+async fn in_the_way(database: &Database, control: &mut MySqlConnection) -> Result<Option<(String, &'static str)>> {
     let failed = |e| database.failed("could not be read", e);
     for row in control.fetch_all(sqlx::raw_sql("SHOW PROCESSLIST")).await.map_err(failed)? {
+        // A session without a statement has none to show.
         let text = |name: &str| {
             row.try_get_unchecked::<Option<String>, _>(name).map(Option::unwrap_or_default).map_err(failed)
         };
-        if text("Command")? == "Query" && text("Time")?.parse::<u64>().is_ok_and(|seconds| seconds >= LONG_QUERY) {
-            return text("Id").map(Some);
+        if text("Command")? != "Query" {
+            continue;
         }
+        let what = if text("Time")?.parse::<u64>().is_ok_and(|seconds| seconds >= LONG_QUERY) {
+            "runs a long query"
+        } else if changes_tables(&text("Info")?) || text("State")?.starts_with("Waiting for table metadata lock") {
+            "changes a table"
+        } else {
+            continue;
+        };
+        return text("Id").map(|id| Some((id, what)));
     }
     Ok(None)
+}
+
+fn changes_tables(statement: &str) -> bool {
+    let first = statement.split_whitespace().next().unwrap_or("").to_ascii_uppercase();
+    ["ALTER", "CREATE", "DROP", "RENAME", "TRUNCATE", "OPTIMIZE", "REPAIR"].contains(&first.as_str())
 }
 
 async fn now(control: &mut MySqlConnection) -> Result<Result<DateTime<Utc>>, sqlx::Error> {

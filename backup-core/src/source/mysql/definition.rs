@@ -50,8 +50,13 @@ pub(super) async fn read(
     }
     for table in tables.iter().filter(|t| !t.is_sequence()) {
         let shown = reader.show("TABLE", &table.name, 1).await?;
-        let sql =
-            if tables.iter().any(Table::is_sequence) { own_sequences(&shown.sql, database.name()) } else { shown.sql };
+        let sql = if !server.mariadb {
+            with_character_sets(&shown.sql)
+        } else if tables.iter().any(Table::is_sequence) {
+            own_sequences(&shown.sql, database.name())
+        } else {
+            shown.sql
+        };
         definitions.tables.push(Object::new(ObjectKind::Table, &table.name, sql));
     }
     reader.programs(&mut definitions).await?;
@@ -288,6 +293,47 @@ fn own_sequences(sql: &str, database: &str) -> String {
     })
 }
 
+/// A table's definition with a character set before each column's collation. MySQL leaves it out where the collation was
+/// not asked for, and shows it once the table was made from what it showed: the copy would look different.
+fn with_character_sets(sql: &str) -> String {
+    let lines: Vec<String> = sql
+        .split('\n')
+        .map(|line| match collation_without_set(line) {
+            Some((at, set)) => format!("{} CHARACTER SET {set}{}", &line[..at], &line[at..]),
+            None => line.to_owned(),
+        })
+        .collect();
+    lines.join("\n")
+}
+
+/// Where a column's collation follows right upon its type, and the character set it is of.
+fn collation_without_set(line: &str) -> Option<(usize, &str)> {
+    let column = line.strip_prefix("  `")?;
+    let mut at = line.len() - column.len();
+    // The name; a backquote inside is doubled.
+    loop {
+        at += line[at..].find('`')? + 1;
+        if !line[at..].starts_with('`') {
+            break;
+        }
+        at += 1;
+    }
+    // The type: a word, and values in parentheses and quotes.
+    at += line[at..].find(|c: char| !c.is_whitespace())?;
+    at += line[at..].find([' ', '('])?;
+    if line[at..].starts_with('(') {
+        let mut quoted = false;
+        let length = line[at..].find(|c| {
+            quoted ^= c == '\'';
+            c == ')' && !quoted
+        })?;
+        at += length + 1;
+    }
+    let collation = line[at..].strip_prefix(" COLLATE ")?;
+    let collation = collation.split([' ', ',']).next()?;
+    Some((at, collation.split('_').next()?))
+}
+
 /// SQL's `LIKE`, as grants use it for databases.
 fn like(pattern: &[u8], name: &[u8]) -> bool {
     match pattern {
@@ -330,6 +376,10 @@ impl Definitions {
 /// All users with their rights, as statements; `None` where they may not be read.
 pub(super) async fn users(session: &mut MySqlConnection, server: &Server) -> Result<Option<String>, sqlx::Error> {
     let role = if server.mariadb { "is_role = 'Y'" } else { "FALSE" };
+    if !server.mariadb {
+        // Verifiers of caching_sha2_password hold any byte.
+        session.execute(sqlx::raw_sql("SET SESSION print_identified_with_as_hex = ON")).await?;
+    }
     let sql = format!("SELECT User, Host, {role} FROM mysql.user ORDER BY 3 DESC, User, Host");
     let rows = match session.fetch_all(sqlx::raw_sql(trusted(sql))).await {
         Ok(rows) => rows,
@@ -374,7 +424,15 @@ pub(super) async fn users(session: &mut MySqlConnection, server: &Server) -> Res
 
 #[cfg(test)]
 mod tests {
-    use super::like;
+    use super::{like, with_character_sets};
+
+    #[test]
+    fn a_collation_gets_its_character_set() {
+        let shown = "CREATE TABLE `t` (\n  `a``) COLLATE x` varchar(5) COLLATE latin1_german1_ci DEFAULT 'y',\n  `e` enum('a'',) COLLATE z','b') COLLATE utf8mb4_bin,\n  `x` text COLLATE utf8mb3_bin,\n  `c` char(2) CHARACTER SET ascii COLLATE ascii_bin,\n  `d` text DEFAULT ' COLLATE b_c',\n  KEY `k` (`e`)\n) DEFAULT CHARSET=latin1 COLLATE=latin1_german1_ci";
+        let made = "CREATE TABLE `t` (\n  `a``) COLLATE x` varchar(5) CHARACTER SET latin1 COLLATE latin1_german1_ci DEFAULT 'y',\n  `e` enum('a'',) COLLATE z','b') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,\n  `x` text CHARACTER SET utf8mb3 COLLATE utf8mb3_bin,\n  `c` char(2) CHARACTER SET ascii COLLATE ascii_bin,\n  `d` text DEFAULT ' COLLATE b_c',\n  KEY `k` (`e`)\n) DEFAULT CHARSET=latin1 COLLATE=latin1_german1_ci";
+        assert_eq!(with_character_sets(shown), made);
+        assert_eq!(with_character_sets(made), made);
+    }
 
     #[test]
     fn rights_on_patterns_of_databases_are_understood() {

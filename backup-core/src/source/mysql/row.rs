@@ -25,6 +25,8 @@ pub(super) enum Form {
     Bit,
     /// In hexadecimal: bytes are no text either.
     Bytes,
+    /// The same, already in hexadecimal: the driver does not know the type.
+    Vector,
     /// In quotes, as `utf8mb4`.
     Text,
 }
@@ -37,10 +39,11 @@ impl Form {
             // What is not one of its values reads as '', and so does the value ''.
             "enum" if has_empty_member(column_type) => Self::Bit,
             "float" => Self::Float,
+            "vector" => Self::Vector,
             "bit" => Self::Bit,
-            "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" | "vector" | "geometry"
-            | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
-            | "geometrycollection" | "geomcollection" => Self::Bytes,
+            "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" | "geometry" | "point"
+            | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon" | "geometrycollection"
+            | "geomcollection" => Self::Bytes,
             _ => Self::Text,
         }
     }
@@ -50,6 +53,7 @@ impl Form {
         match self {
             Self::Float => format!("{column}+0e0"),
             Self::Bit => format!("{column}+0"),
+            Self::Vector => format!("HEX({column})"),
             Self::Number | Self::Bytes | Self::Text => column.to_owned(),
         }
     }
@@ -63,6 +67,11 @@ impl Form {
                 out.resize(at + 2 * value.len(), 0);
                 // The room is exactly right, so this cannot fail.
                 let _ = hex::encode_to_slice(value, &mut out[at..]);
+                out.push(b'\'');
+            }
+            Self::Vector => {
+                out.extend_from_slice(b"X'");
+                out.extend_from_slice(value);
                 out.push(b'\'');
             }
             Self::Text => {
