@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 use url::Url;
 
-pub(crate) use self::program::Programs;
+pub(crate) use self::program::{Output, Programs};
 pub(crate) use self::script::{Script, Statement, is_ownership, name_end, parts, split};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::trusted;

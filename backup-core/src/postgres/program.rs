@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::Database;
@@ -27,8 +28,10 @@ pub(crate) struct Output {
 }
 
 impl Programs {
-    /// The programs for a server of this major version: in `folder` if one is given, else on the path, else the oldest
-    /// of those beside it that is new enough.
+    /// The programs for a server of this major version: in `folder` if one is given, else those of that very version, else
+    /// those on the path, else the oldest of those beside it that is new enough.
+    ///
+    /// What Debian has on the path is a script that looks for the version, and takes longer to start than the program.
     pub(crate) async fn find(folder: Option<&Path>, server: u32) -> Result<Self> {
         let mut seen = Vec::new();
         let mut places: Vec<Option<PathBuf>> = vec![folder.map(Path::to_owned)];
@@ -37,7 +40,11 @@ impl Programs {
                 .map(|entries| entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
                 .unwrap_or_default();
             versions.sort_unstable();
-            places.extend(versions.into_iter().map(|v| Some(Path::new(VERSIONED).join(v.to_string()).join("bin"))));
+            let of = |version: u32| Some(Path::new(VERSIONED).join(version.to_string()).join("bin"));
+            if versions.contains(&server) {
+                places.insert(0, of(server));
+            }
+            places.extend(versions.into_iter().map(of));
         }
         for folder in places {
             let mut programs = Self { folder, version: String::new() };
@@ -82,20 +89,56 @@ impl Programs {
 
     /// Runs one of them to its end. It ends with the future, if that is dropped.
     pub(crate) async fn run(&self, program: &str, arguments: &[&str], database: &Database) -> Result<Output> {
+        let (bytes, warnings) = self.run_with(program, arguments, database, &[]).await?;
+        Ok(Output { text: utf8(bytes, database)?, warnings })
+    }
+
+    /// The definitions of a database, before and after its data, with what was warned of. One run of `pg_dump` into its
+    /// own format, of which `pg_restore` writes out each half: the server is asked once.
+    pub(crate) async fn definitions(&self, arguments: &[&str], database: &Database) -> Result<(String, Output)> {
+        let arguments = [arguments, &["--schema-only", "--format=custom", "--compress=0"]].concat();
+        let (archive, warnings) = self.run_with("pg_dump", &arguments, database, &[]).await?;
+        let half = async |section: &str| {
+            let (text, _) = self.run_with("pg_restore", &[section, "--file=-"], database, &archive).await?;
+            utf8(text, database)
+        };
+        let (before, text) = futures::try_join!(half("--section=pre-data"), half("--section=post-data"))?;
+        Ok((before, Output { text, warnings }))
+    }
+
+    /// What a program that is given `input` writes, and what it warns of.
+    async fn run_with(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        database: &Database,
+        input: &[u8],
+    ) -> Result<(Vec<u8>, Vec<String>)> {
         let path = self.path(program);
-        let output = Command::new(&path)
+        let failed = |e: std::io::Error| {
+            Error::new(ErrorKind::Config, format!("{} cannot be run: {e}", path.display()))
+                .with_next_step("install it (on Debian: apt-get install postgresql-client)")
+                .with_source(e)
+        };
+        let mut child = Command::new(&path)
             .args(arguments)
             .envs(database.environment())
             .env("LC_ALL", "C")
-            .stdin(Stdio::null())
+            .stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|e| {
-                Error::new(ErrorKind::Config, format!("{} cannot be run: {e}", path.display()))
-                    .with_next_step("install it (on Debian: apt-get install postgresql-client)")
-                    .with_source(e)
-            })?;
+            .spawn()
+            .map_err(failed)?;
+        let stdin = child.stdin.take();
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                // Whoever does not read to the end says why itself.
+                let _ = stdin.write_all(input).await;
+            }
+        };
+        let (output, ()) = futures::future::join(child.wait_with_output(), feed).await;
+        let output = output.map_err(failed)?;
         let said = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
             let why = said
@@ -111,13 +154,16 @@ impl Programs {
             let kind = if busy { ErrorKind::SourceBusy } else { ErrorKind::Source };
             return Err(Error::new(kind, format!("{program} of {} failed: {why}", database.location())));
         }
-        let text = String::from_utf8(output.stdout).map_err(|e| {
-            Error::new(ErrorKind::Source, format!("{}: its definitions are no valid UTF-8", database.location()))
-                .with_next_step("a database of encoding SQL_ASCII needs names and definitions in UTF-8")
-                .with_source(e)
-        })?;
         let prefix = format!("{program}: warning: ");
         let warnings = said.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect();
-        Ok(Output { text, warnings })
+        Ok((output.stdout, warnings))
     }
+}
+
+fn utf8(bytes: Vec<u8>, database: &Database) -> Result<String> {
+    String::from_utf8(bytes).map_err(|e| {
+        Error::new(ErrorKind::Source, format!("{}: its definitions are no valid UTF-8", database.location()))
+            .with_next_step("a database of encoding SQL_ASCII needs names and definitions in UTF-8")
+            .with_source(e)
+    })
 }

@@ -104,7 +104,11 @@ impl Repository {
     pub(crate) async fn sweep_if_alone(&self, since: std::time::SystemTime) -> Result<u64> {
         let live = live_leases(self.store(), self.clock()()).await?;
         // Our own is one of them.
-        if live.len() > 1 { Ok(0) } else { self.store().sweep_torn_writes(since) }
+        if live.len() > 1 {
+            return Ok(0);
+        }
+        let store = self.store().clone();
+        crate::pipeline::blocking(move || store.sweep_torn_writes(since)).await
     }
 }
 

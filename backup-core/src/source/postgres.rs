@@ -43,7 +43,7 @@ use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, Problem, SourceInfo};
 use crate::pipeline::Blocks;
-use crate::postgres::{Database, KIND, Programs, Server, Side, is_ownership, split, state_of};
+use crate::postgres::{Database, KIND, Output, Programs, Server, Side, is_ownership, split, state_of};
 use crate::sql::literal;
 use crate::tier::Tier;
 
@@ -278,14 +278,10 @@ impl PostgresSource {
         // We hold these locks already: whoever keeps pg_dump from them waits for us, and would wait for ever.
         let wait = format!("--lock-wait-timeout={}", self.lock_wait.min(PROGRAM_WAIT).as_millis());
         // Large objects are read with the data; some versions would make them here, others not.
-        let arguments = |section| [snapshot.as_str(), wait.as_str(), "--encoding=UTF8", "--no-password", "-B", section];
-        let (before, after) = (arguments("--section=pre-data"), arguments("--section=post-data"));
-        let (before, after) = futures::try_join!(
-            programs.run("pg_dump", &before, &self.database),
-            programs.run("pg_dump", &after, &self.database)
-        )?;
-        let mut definitions = Definitions::default();
-        for (text, out) in [(&before.text, 0), (&after.text, 1)] {
+        let arguments = [snapshot.as_str(), wait.as_str(), "--encoding=UTF8", "--no-password", "-B"];
+        let (before, Output { text: after, warnings }) = programs.definitions(&arguments, &self.database).await?;
+        let mut definitions = Definitions { warnings, ..Definitions::default() };
+        for (text, out) in [(&before, 0), (&after, 1)] {
             for statement in split(text) {
                 let words: Vec<&str> = statement.split_whitespace().take(4).collect();
                 let event_trigger = matches!(
@@ -302,9 +298,6 @@ impl PostgresSource {
                 out.push_str(";\n");
             }
         }
-        definitions.warnings = before.warnings;
-        definitions.warnings.extend(after.warnings);
-        definitions.warnings.dedup();
         Ok(definitions)
     }
 
