@@ -96,7 +96,9 @@ impl Programs {
     /// The definitions of a database, before and after its data, with what was warned of. One run of `pg_dump` into its
     /// own format, of which `pg_restore` writes out each half: the server is asked once.
     pub(crate) async fn definitions(&self, arguments: &[&str], database: &Database) -> Result<(String, Output)> {
-        let arguments = [arguments, &["--schema-only", "--format=custom", "--compress=0"]].concat();
+        // Not --schema-only: that leaves out which materialized views are filled.
+        let sections = ["--section=pre-data", "--section=post-data", "--format=custom", "--compress=0"];
+        let arguments = [arguments, &sections].concat();
         let (archive, warnings) = self.run_with("pg_dump", &arguments, database, &[]).await?;
         let half = async |section: &str| {
             let (text, _) = self.run_with("pg_restore", &[section, "--file=-"], database, &archive).await?;
