@@ -6,7 +6,7 @@ mod script;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 use url::Url;
 
@@ -33,6 +33,8 @@ pub(crate) enum Side {
 #[derive(Clone)]
 pub(crate) struct Database {
     options: MySqlConnectOptions,
+    /// Whether it is on a socket of this host and nobody asked for TLS there.
+    local: bool,
     name: String,
     side: Side,
 }
@@ -76,7 +78,8 @@ impl Database {
             .timezone(None)
             .charset("utf8mb4")
             .disable_statement_logging();
-        Ok(Self { options, name, side })
+        let local = options.get_socket().is_some() && !url.query_pairs().any(|(key, _)| key.starts_with("ssl-"));
+        Ok(Self { options, local, name, side })
     }
 
     /// The same database, as the other side.
@@ -86,7 +89,7 @@ impl Database {
 
     /// Another database of the same server.
     pub(crate) fn sibling(&self, name: &str) -> Self {
-        Self { options: self.options.clone().database(name), name: name.to_owned(), side: self.side }
+        Self { options: self.options.clone().database(name), name: name.to_owned(), ..self.clone() }
     }
 
     /// The database's name.
@@ -105,7 +108,17 @@ impl Database {
 
     /// A new session.
     pub(crate) async fn connect(&self) -> Result<MySqlConnection> {
-        let connecting = MySqlConnection::connect_with(&self.options);
+        let connecting = async {
+            if self.local {
+                // The driver would encrypt what does not leave the host. MySQL's own method of authentication and users who
+                // have to come with TLS need it all the same.
+                let plain = self.options.clone().ssl_mode(MySqlSslMode::Disabled);
+                if let Ok(session) = MySqlConnection::connect_with(&plain).await {
+                    return Ok(session);
+                }
+            }
+            MySqlConnection::connect_with(&self.options).await
+        };
         let mut session = match tokio::time::timeout(CONNECT, connecting).await {
             Ok(session) => session.map_err(|e| self.failed("cannot be opened", e))?,
             Err(_) => {
@@ -253,9 +266,10 @@ pub(crate) fn number(e: &sqlx::Error) -> Option<u16> {
     e.as_database_error().and_then(|e| e.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()).map(|e| e.number())
 }
 
-/// The same from the cause of an error of this crate.
+/// The same from the causes of an error of this crate.
 pub(crate) fn number_of(e: &Error) -> Option<u16> {
-    std::error::Error::source(e).and_then(|e| e.downcast_ref::<sqlx::Error>()).and_then(number)
+    let causes = std::iter::successors(std::error::Error::source(e), |e| e.source());
+    causes.filter_map(|e| e.downcast_ref::<sqlx::Error>()).find_map(number)
 }
 
 /// In the server's words, without the driver's.

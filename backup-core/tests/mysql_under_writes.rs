@@ -247,6 +247,35 @@ async fn a_backup_in_the_way_gives_way() {
     assert_eq!(left_behind(&server), "0\n0\n");
 }
 
+/// The server hangs up on whoever does not read for `net_write_timeout`, and a store may well be that slow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_store_does_not_cost_the_backup() {
+    let server = Server::start_with(&["--net-write-timeout=1"]).await.unwrap();
+    let url = server.database("shop").unwrap();
+    let sql = format!(
+        "CREATE TABLE pads (n int PRIMARY KEY, pad text); INSERT INTO pads SELECT seq, repeat('x', 1000) FROM {}",
+        server.numbers(20_000)
+    );
+    server.sql("shop", &sql).unwrap();
+    let source = MysqlSource::new(&url).unwrap().without_users().with_connections(1);
+    let mut capture = source.capture(CaptureContext::default()).await.unwrap();
+    let mut rows = 0;
+    while let Some(mut entry) = capture.next().await.unwrap() {
+        while let Some(piece) = entry.body.next().await {
+            let Piece::Bytes(bytes) = piece.unwrap() else { panic!("rows are bytes") };
+            if entry.name == "data/pads" {
+                if rows == 0 {
+                    // Not to wait for anything: this is how slow the store is.
+                    tokio::time::sleep(Duration::from_secs(4)).await;
+                }
+                rows += bytes.iter().filter(|b| **b == b'\n').count();
+            }
+        }
+    }
+    capture.finish().await.unwrap();
+    assert_eq!(rows, 20_000);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_session_or_server_is_no_snapshot() {
     let mut server = Server::start().await.unwrap();
@@ -340,6 +369,13 @@ async fn passwords_tls_and_rights_work_or_are_named() {
     let target = MysqlTarget::new(&server.url("restored")).unwrap();
     assert!(shop.repository.restore(&snapshot, &target, RestoreOptions::default()).await.unwrap().is_equal());
     assert_eq!(server.sql("restored", "SHOW TRIGGERS").unwrap().lines().count(), 1);
+
+    // Without TLS the password may still not be read by whoever listens: MySQL's own method asks for TLS, or says so.
+    let open_line = backup(&url(escaped, "ssl-mode=DISABLED")).await;
+    println!("without TLS: {:?}", open_line.as_ref().map(|s| s.id.to_string()));
+    if let Err(e) = &open_line {
+        assert!(e.next_step().is_some_and(|n| n.contains("ssl-mode")), "{e:?}");
+    }
 
     // Wrong in one way after the other; no message holds the password.
     let before = shop.repository.catalog().await.unwrap().snapshots.len();

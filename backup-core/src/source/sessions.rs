@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::Piece;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,6 +47,36 @@ impl State {
             std::future::pending::<()>().await;
         }
         self.check().err().unwrap_or_else(|| Error::new(ErrorKind::Source, "the capture was broken off"))
+    }
+}
+
+/// Who of several gets the next free session.
+#[derive(Debug, Default)]
+struct Turn {
+    before: Option<oneshot::Receiver<()>>,
+    after: Option<oneshot::Sender<()>>,
+}
+
+impl Turn {
+    /// This one, and the one that comes after it.
+    fn and_next(self) -> (Self, Self) {
+        let (after, before) = oneshot::channel();
+        (Self { after: Some(after), ..self }, Self { before: Some(before), after: None })
+    }
+
+    /// Waits until whoever is before has a session, or has ended without.
+    async fn come(&mut self) {
+        if let Some(before) = self.before.take() {
+            let _ = before.await;
+        }
+    }
+
+    /// It has one.
+    fn pass_on(&mut self) {
+        if let Some(after) = self.after.take() {
+            // Nobody may come after it.
+            let _ = after.send(());
+        }
     }
 }
 
@@ -127,8 +157,14 @@ impl<C: Send + 'static> Sessions<C> {
         F: Future<Output = Result<C>> + Send + 'static,
     {
         let this = self.clone();
-        let parts = futures::stream::iter(parts)
-            .map(move |work| futures::future::ready(this.start(PIECES_OF_PART_AHEAD, work)));
+        // A part that has a session while one before it has none would keep it until that one is through; if all sessions
+        // went like that, nobody would ever be.
+        let mut turn = Turn::default();
+        let parts = futures::stream::iter(parts).map(move |work| {
+            let (mine, next) = std::mem::take(&mut turn).and_next();
+            turn = next;
+            futures::future::ready(this.start_in_turn(PIECES_OF_PART_AHEAD, mine, work))
+        });
         parts.buffered(side_by_side.max(1)).flatten().boxed()
     }
 
@@ -138,12 +174,20 @@ impl<C: Send + 'static> Sessions<C> {
         W: FnOnce(C, Pieces) -> F + Send + 'static,
         F: Future<Output = Result<C>> + Send + 'static,
     {
+        self.start_in_turn(ahead, Turn::default(), work)
+    }
+
+    fn start_in_turn<W, F>(&self, ahead: usize, turn: Turn, work: W) -> BoxStream<'static, Result<Piece>>
+    where
+        W: FnOnce(C, Pieces) -> F + Send + 'static,
+        F: Future<Output = Result<C>> + Send + 'static,
+    {
         let this = self.clone();
         let (send, receive) = mpsc::channel(ahead);
         let task = Task::spawn(async move {
             let failed = send.clone();
             let outcome = tokio::select! {
-                outcome = this.with_next(work, send) => outcome,
+                outcome = this.with_next(turn, work, send) => outcome,
                 e = this.state.broken() => Err(e),
             };
             if let Err(e) = outcome {
@@ -163,12 +207,14 @@ impl<C: Send + 'static> Sessions<C> {
         body.boxed()
     }
 
-    async fn with_next<W, F>(&self, work: W, send: Pieces) -> Result<()>
+    async fn with_next<W, F>(&self, mut turn: Turn, work: W, send: Pieces) -> Result<()>
     where
         W: FnOnce(C, Pieces) -> F,
         F: Future<Output = Result<C>>,
     {
+        turn.come().await;
         let permit = self.free.acquire().await.map_err(|_| self.gone())?;
+        turn.pass_on();
         let session = self.take()?;
         let session = work(session, send).await?;
         self.give_back(session)?;
@@ -191,5 +237,41 @@ impl<C: Send + 'static> Sessions<C> {
 
     fn gone(&self) -> Error {
         Error::new(ErrorKind::Source, format!("{}: no session is left to read with", self.location))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+
+    use super::*;
+
+    /// More tables in parts than sessions: each part gives more pieces than may wait.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn parts_of_many_tables_never_wait_for_each_other_in_a_circle() {
+        for _ in 0..200 {
+            let sessions = Sessions::new("here".into(), vec![(); 3]);
+            let tables = (0..4u8).map(|table| {
+                let part = move |part: u8| {
+                    move |session, send: Pieces| async move {
+                        for _ in 0..2 * PIECES_OF_PART_AHEAD {
+                            let _ = send.send(Ok(Piece::from(bytes::Bytes::from(vec![table, part])))).await;
+                        }
+                        Ok(session)
+                    }
+                };
+                sessions.read_parts((0..5).map(part), 3).try_collect::<Vec<_>>()
+            });
+            for pieces in futures::future::try_join_all(tables).await.unwrap() {
+                let parts: Vec<u8> = pieces
+                    .iter()
+                    .map(|p| match p {
+                        Piece::Bytes(b) => b[1],
+                        _ => panic!("bytes"),
+                    })
+                    .collect();
+                assert!(parts.is_sorted() && parts.len() == 5 * 2 * PIECES_OF_PART_AHEAD);
+            }
+        }
     }
 }

@@ -8,8 +8,9 @@
 //! **In place of a database** (`clean`): a new database beside it is filled first, programs included, so that nothing of
 //! the old one is touched before everything is known to work. Then one `RENAME TABLE` puts all new tables in and takes all
 //! old ones out; programs follow, and the old tables are dropped last. The user needs rights on the databases
-//! `NAME_caretaker_partial` and `NAME_caretaker_replaced`. Between the tables and the programs the shop runs for a moment
-//! without its triggers; a restore that is killed just then leaves the old tables in `NAME_caretaker_replaced`.
+//! `NAME_caretaker_partial` and `NAME_caretaker_replaced`. The server moves no table that has triggers: from some seconds
+//! before the tables move until the programs are made the shop runs without them. The old triggers are written down in
+//! `NAME_caretaker_replaced.caretaker_programs` before they are dropped; a restore that is killed leaves that database.
 //!
 //! **Some tables** (`only`): one transaction of one session, which replaces the rows of tables that are there. Nobody
 //! else writes to these tables meanwhile. Foreign keys from and to them are counted through before it is committed.

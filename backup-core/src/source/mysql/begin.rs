@@ -186,7 +186,8 @@ async fn in_the_way(database: &Database, control: &mut MySqlConnection) -> Resul
         let text = |name: &str| {
             row.try_get_unchecked::<Option<String>, _>(name).map(Option::unwrap_or_default).map_err(failed)
         };
-        if text("Command")? != "Query" {
+        // A replica's own threads wait like that all the time.
+        if text("User")? == "system user" || !matches!(text("Command")?.as_str(), "Query" | "Execute") {
             continue;
         }
         let what = if text("Time")?.parse::<u64>().is_ok_and(|seconds| seconds >= LONG_QUERY) {

@@ -63,6 +63,15 @@ pub(super) async fn read(
     Ok(definitions)
 }
 
+/// The definition of one table, as snapshots have it.
+pub(crate) async fn table(database: &Database, session: &mut MySqlConnection, name: &str) -> Result<String> {
+    let server = Server::of(session).await.map_err(|e| database.failed("could not be read", e))?;
+    let mariadb = server.mariadb;
+    let mut reader = Reader { database, session, schema: literal(database.name()), mariadb };
+    let shown = reader.show("TABLE", name, 1).await?;
+    Ok(if mariadb { own_sequences(&shown.sql, database.name()) } else { with_character_sets(&shown.sql) })
+}
+
 /// The triggers of a database, each after what its session has to be set to.
 pub(crate) async fn triggers(database: &Database, session: &mut MySqlConnection) -> Result<Vec<Object>> {
     let server = Server::of(session).await.map_err(|e| database.failed("could not be read", e))?;
@@ -196,7 +205,8 @@ impl Reader<'_> {
             let columns: Vec<String> =
                 self.names(&sql).await?.iter().map(|(c, _)| format!("1 AS {}", identifier(c))).collect();
             let columns = if columns.is_empty() { "1".to_owned() } else { columns.join(", ") };
-            let sql = format!("CREATE VIEW {} AS SELECT {columns}", identifier(view));
+            // Without a row: until the view itself is there nobody is told anything that is not so.
+            let sql = format!("CREATE VIEW {} AS SELECT {columns} FROM DUAL WHERE FALSE", identifier(view));
             definitions.programs.push(Object::new(ObjectKind::View, view, sql));
         }
         for (view, _) in &views {

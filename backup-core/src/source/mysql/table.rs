@@ -182,7 +182,8 @@ pub(crate) async fn list(session: &mut MySqlConnection, database: &str) -> Resul
         }
         let data_type: String = row.try_get_unchecked(2)?;
         let form = Form::of(&data_type, &row.try_get_unchecked::<String, _>(4)?);
-        let is_integer = data_type.to_ascii_lowercase().ends_with("int");
+        let integers = ["tinyint", "smallint", "mediumint", "int", "bigint"];
+        let is_integer = integers.contains(&data_type.to_ascii_lowercase().as_str());
         table.columns.push(Column { name: row.try_get_unchecked(1)?, form, is_integer });
     }
     let sql = format!(

@@ -53,15 +53,15 @@ impl Place {
             return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} is not empty", database.location()))
                 .with_next_step("restore into a new or empty database, or say --clean to replace this one"));
         }
-        swap::check(database, &mut session).await?;
         let parked = beside(database, REPLACED);
         if exists(database, parked.name(), &mut session).await? {
             return Err(Error::new(
                 ErrorKind::TargetNotEmpty,
                 format!("an earlier restore left {}, with tables that {} replaced", parked.name(), database.name()),
             )
-            .with_next_step("look whether anything in it is still needed, and drop it"));
+            .with_next_step("look whether anything in it is still needed (caretaker_programs holds the triggers of before), and drop it"));
         }
+        swap::check(database, &parked, &mut session).await?;
         let staging = beside(database, STAGING);
         // Left by a restore that was killed; nobody else has such a name.
         let sql = format!("DROP DATABASE IF EXISTS {}", identifier(staging.name()));
@@ -150,7 +150,8 @@ async fn create(database: &Database, on_behalf_of: &Database, session: &mut MySq
 
 pub(super) async fn drop_database(database: &Database) -> Result<()> {
     let mut session = database.connect_to_server().await?;
-    let sql = format!("SET SESSION foreign_key_checks = 0; DROP DATABASE IF EXISTS {}", identifier(database.name()));
+    // With foreign keys checked: what another database still refers to is not to be dropped.
+    let sql = format!("DROP DATABASE IF EXISTS {}", identifier(database.name()));
     database.run(&mut session, &sql).await?;
     close(session).await;
     Ok(())

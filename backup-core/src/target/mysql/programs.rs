@@ -42,7 +42,7 @@ impl Programs {
                 );
                 Ok(())
             }
-            (Err(e), _) if object.kind == ObjectKind::View && number_of(&e).is_some() => {
+            (Err(e), _) if object.kind == ObjectKind::View && number_of(&e).is_some() && !e.is_retryable() => {
                 // It did not work where it comes from, and its stand-in tells lies: all the rest is worth having.
                 let drop = format!("DROP VIEW IF EXISTS {}", identifier(&object.name));
                 database.run(session, &drop).await?;
@@ -95,10 +95,11 @@ fn count(counts: &Mutex<BTreeMap<String, (u64, String)>>, what: String, name: &s
 /// The same error, saying what it is about.
 pub(super) fn named(e: Error, what: &str) -> Error {
     let error = Error::new(e.kind(), format!("{what}: {e}")).with_retry(e.is_retryable());
-    match e.next_step() {
+    let error = match e.next_step() {
         Some(next) => error.with_next_step(next.to_owned()),
         None => error,
-    }
+    };
+    error.with_source(e)
 }
 
 /// A definition without its `DEFINER=…`, and who that was; `None` where there is none.

@@ -1,5 +1,6 @@
 //! Some tables of a snapshot, into a database that lives on: one session, one transaction.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::insert::Inserts;
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
 use crate::mysql::{Database, Object, ObjectKind, close, identifier, literal, objects_of};
-use crate::source::mysql::{PROGRAMS, TABLES, Table, list};
+use crate::source::mysql::{PROGRAMS, TABLES, Table, list, table_definition};
 use crate::sql::trusted;
 use crate::target::{Filling, Intake, Only};
 
@@ -27,6 +28,7 @@ pub(super) struct Selection {
     session: tokio::sync::Mutex<MySqlConnection>,
     statement: usize,
     chosen: Vec<Chosen>,
+    clean: bool,
     /// Foreign keys from and to the chosen tables that are there, and how many rows broke each before.
     references: Vec<(Reference, u64)>,
     programs: Programs,
@@ -41,7 +43,6 @@ struct Chosen {
     entry: String,
     name: String,
     there: bool,
-    full: bool,
 }
 
 impl Selection {
@@ -55,8 +56,12 @@ impl Selection {
         statement: usize,
     ) -> Result<Self> {
         let failed = |e| database.failed("could not be read", e);
-        let waits = format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}, innodb_lock_wait_timeout = {LOCK_WAIT}");
-        database.run(&mut session, &waits).await?;
+        // Others' rows must not come in between, and keys that the snapshot does not know hold as well.
+        let settings = format!(
+            "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+             SET SESSION lock_wait_timeout = {LOCK_WAIT}, innodb_lock_wait_timeout = {LOCK_WAIT}, unique_checks = 1"
+        );
+        database.run(&mut session, &settings).await?;
         let there = list(&mut session, database.name()).await.map_err(failed)?;
         let mut chosen = Vec::new();
         for entry in &manifest.entries {
@@ -64,18 +69,18 @@ impl Selection {
                 continue;
             }
             let table = there.iter().find(|t| t.name == entry.subject);
-            let mut full = false;
             if let Some(table) = table {
-                full = fillable(database, &mut session, table, entry, filling.clean).await?;
+                check_fillable(database, &mut session, table, entry, filling.clean).await?;
             }
             let (entry, name) = (entry.name.clone(), entry.subject.clone());
-            chosen.push(Chosen { entry, name, there: table.is_some(), full });
+            chosen.push(Chosen { entry, name, there: table.is_some() });
         }
         let mut selection = Self {
             database: database.clone(),
             session: tokio::sync::Mutex::new(session),
             statement,
             chosen,
+            clean: filling.clean,
             references: Vec::new(),
             programs: Programs::new(filling.ownership),
             later: Mutex::default(),
@@ -130,6 +135,25 @@ impl Selection {
         Ok(references)
     }
 
+    /// Refuses tables whose columns are not as the snapshot has them: the server would cut values so that they fit.
+    async fn compare_columns(&self, objects: &[Object]) -> Result<()> {
+        let mut session = self.session.lock().await;
+        for chosen in self.chosen.iter().filter(|c| c.there) {
+            let Some(object) = objects.iter().find(|o| o.kind == ObjectKind::Table && o.name == chosen.name) else {
+                continue;
+            };
+            let live = table_definition(&self.database, &mut session, &chosen.name).await?;
+            if columns(&live) != columns(&object.sql) {
+                return Err(Error::new(
+                    ErrorKind::TargetNotEmpty,
+                    format!("{}: {} has other columns than the snapshot's", self.database.location(), chosen.name),
+                )
+                .with_next_step("restore into an empty database, and move over by hand what is missing"));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the chosen tables that are not there, with the sequences they count by.
     async fn make_tables(&self, objects: &[Object]) -> Result<()> {
         let mut session = self.session.lock().await;
@@ -156,9 +180,23 @@ impl Selection {
     async fn load(&self, entry: &EntryRecord, mut body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
         let mut session = self.session.lock().await;
         let about = |e| named(e, &entry.subject);
-        if self.of(entry).is_some_and(|c| c.full) {
-            let sql = format!("DELETE FROM {}", identifier(&entry.subject));
-            self.database.run(&mut session, &sql).await.map_err(about)?;
+        match self.of(entry) {
+            // All of it is locked by that, an empty one too.
+            Some(chosen) if chosen.there && self.clean => {
+                let sql = format!("DELETE FROM {}", identifier(&entry.subject));
+                self.database.run(&mut session, &sql).await.map_err(about)?;
+            }
+            Some(chosen) if chosen.there => {
+                let sql = format!("SELECT 1 FROM {} LIMIT 1 FOR UPDATE", identifier(&entry.subject));
+                let rows = session.fetch_all(sqlx::raw_sql(trusted(sql))).await;
+                if !rows.map_err(|e| self.database.failed("could not be read", e))?.is_empty() {
+                    let why = format!("{}: {} has rows by now", self.database.location(), entry.subject);
+                    return Err(
+                        Error::new(ErrorKind::TargetNotEmpty, why).with_next_step("say --clean to replace these rows")
+                    );
+                }
+            }
+            _ => {}
         }
         let mut inserts = Inserts::new(&entry.insert, self.statement);
         let mut statements = Vec::new();
@@ -203,7 +241,8 @@ impl Intake for Selection {
         match entry.kind {
             EntryKind::Data => self.of(entry).is_some(),
             EntryKind::PreData | EntryKind::PostData => {
-                [TABLES, PROGRAMS].contains(&entry.name.as_str()) && self.chosen.iter().any(|c| !c.there)
+                entry.name == TABLES && !self.chosen.is_empty()
+                    || entry.name == PROGRAMS && self.chosen.iter().any(|c| !c.there)
             }
             _ => false,
         }
@@ -219,6 +258,7 @@ impl Intake for Selection {
         }
         let objects = objects_of(&text_of(text, entry)?)?;
         if entry.name == TABLES {
+            self.compare_columns(&objects).await?;
             return self.make_tables(&objects).await;
         }
         // They would end the transaction, and see rows that they saw before.
@@ -291,14 +331,14 @@ impl Reference {
     }
 }
 
-/// Whether a table that is there has rows to be replaced; refuses one that cannot take the entry's.
-async fn fillable(
+/// Refuses a table that cannot take the entry's rows.
+async fn check_fillable(
     database: &Database,
     session: &mut MySqlConnection,
     table: &Table,
     entry: &EntryRecord,
     clean: bool,
-) -> Result<bool> {
+) -> Result<()> {
     let failed = |e| database.failed("could not be read", e);
     let name = &table.name;
     let refused = |why: String, next: &str| {
@@ -336,7 +376,12 @@ async fn fillable(
         let why = format!("the trigger {trigger} would act upon each row of {name}, which it saw when they were new");
         return refused(why, "drop the trigger for the time of the restore, or restore into an empty database");
     }
-    Ok(full)
+    Ok(())
+}
+
+/// The lines of a definition that are columns, in any order.
+fn columns(definition: &str) -> BTreeSet<&str> {
+    definition.lines().filter(|l| l.starts_with("  `")).map(|l| l.trim_end_matches(',')).collect()
 }
 
 async fn take_back(database: &Database, made: Vec<(&'static str, String)>) -> Result<()> {

@@ -126,17 +126,22 @@ impl Intake for Whole {
         }
         let mut leader = leader.into_inner();
         let tables = tables.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = Vec::new();
         for some in tables.chunks(50) {
             let names: Vec<String> = some.iter().map(|t| identifier(t)).collect();
-            database.run(&mut leader, &format!("ANALYZE TABLE {}", names.join(", "))).await?;
+            if let Err(e) = database.run(&mut leader, &format!("ANALYZE TABLE {}", names.join(", "))).await {
+                notes.push(format!("statistics are missing, queries may be slow until ANALYZE TABLE is run: {e}"));
+                break;
+            }
         }
         close(leader).await;
         let again = again.into_inner().unwrap_or_else(PoisonError::into_inner);
         match place.put_in_place(again, ownership).await? {
             // What there was to say about the database that was filled first is said about this one.
-            Some(notes) => Ok(notes),
-            None => Ok(programs.notes()),
+            Some(more) => notes.extend(more),
+            None => notes.extend(programs.notes()),
         }
+        Ok(notes)
     }
 }
 
