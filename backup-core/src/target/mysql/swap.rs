@@ -220,6 +220,7 @@ impl Plan {
         live.run(&mut session, &set).await?;
         let comes_again =
             |name: &str| again.iter().any(|o| o.kind == ObjectKind::Routine && o.name == name && replaceable(&o.sql));
+        let granted = granted_on_routines(live, &mut session).await;
         let mut routines = 0;
         for (what, name) in self.old.iter().filter(|(what, _)| !is_table(what)) {
             // Who may call a routine goes with it.
@@ -260,11 +261,17 @@ impl Plan {
         }
         close(session).await;
         let mut notes = programs.notes();
-        if routines > 0 && ownership {
+        if routines > 0 && ownership && granted {
             notes.push(format!("{routines} routines were made anew: rights that were granted on single routines have to be granted again"));
         }
         Ok(notes)
     }
+}
+
+/// Whether somebody has rights on single routines of a database; also where that may not be read.
+async fn granted_on_routines(live: &Database, session: &mut MySqlConnection) -> bool {
+    let sql = format!("SELECT 1 FROM mysql.procs_priv WHERE Db = {} LIMIT 1", literal(live.name()));
+    session.fetch_all(sqlx::raw_sql(trusted(sql))).await.map_or(true, |rows| !rows.is_empty())
 }
 
 /// As it was before, with another session; the error says what could not be.
