@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::insert::Inserts;
+use crate::insert::{Inserts, Statement};
 use crate::manifest::{EntryKind, EntryRecord, Snapshot, SnapshotId};
 use crate::pipeline::{EntryReader, blocking};
 use crate::progress::{Event, Progress};
@@ -123,15 +123,18 @@ async fn write_entries(
 
 /// Rows as statements, many in each.
 fn statements<'a>(body: BoxStream<'a, Result<Bytes>>, insert: &str) -> BoxStream<'a, Result<Bytes>> {
-    let with_end = |mut statement: Vec<u8>| {
-        statement.extend_from_slice(b";\n");
-        Bytes::from(statement)
+    let with_end = |mut statement: Statement| {
+        statement.text.extend_from_slice(b";\n");
+        Bytes::from(statement.text)
     };
     let inserts = Inserts::new(insert, STATEMENT);
     futures::stream::try_unfold((body, Some(inserts)), move |(mut body, inserts)| async move {
         let Some(mut inserts) = inserts else { return Ok(None) };
         let (text, inserts) = match body.try_next().await? {
-            Some(bytes) => (inserts.feed(&bytes), Some(inserts)),
+            Some(bytes) => {
+                let mut rest = &bytes[..];
+                (std::iter::from_fn(|| inserts.feed(&mut rest)).collect::<Vec<_>>(), Some(inserts))
+            }
             None => (inserts.finish()?.into_iter().collect(), None),
         };
         let text: Vec<Bytes> = text.into_iter().map(with_end).collect();

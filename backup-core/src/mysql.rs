@@ -77,6 +77,8 @@ impl Database {
             .no_engine_substitution(false)
             .timezone(None)
             .charset("utf8mb4")
+            // Those of a restore are long, and each table's are its own.
+            .statement_cache_capacity(1)
             .disable_statement_logging();
         let local = options.get_socket().is_some() && !url.query_pairs().any(|(key, _)| key.starts_with("ssl-"));
         Ok(Self { options, local, name, side })

@@ -1,11 +1,11 @@
 //! Dynamic SQL: quoting, and the one place that asserts it safe.
 
-use sqlx::{AssertSqlSafe, SqlSafeStr};
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 /// SQL that was put together here: from [`identifier`]s, numbers and constant text, or from a snapshot whose signature
 /// was checked.
-pub(crate) fn trusted(sql: impl Into<String>) -> impl SqlSafeStr {
-    AssertSqlSafe(sql.into())
+pub(crate) fn trusted(sql: impl Into<String>) -> SqlStr {
+    AssertSqlSafe(sql.into()).into_sql_str()
 }
 
 /// A name in double quotes, as standard SQL wants it.

@@ -11,6 +11,7 @@ INSERT INTO numbers (t, tu, s, m, i, iu, b, bu, d, d0, f, f2, db, bit1, bit9, bi
   (0, 1, 0, 0, 0, 1, 0, 1, 1.5, 1, 1.17549435e-38, 1.5, 2.2250738585072014e-308, b'1', b'100000001', b'1000000000000000000000000000000000000000000000000000000000000001', 0, 1),
   (NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0.1, NULL, 0.1, NULL, NULL, NULL, NULL, NULL),
   (NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, -0.0, NULL, -0.0, NULL, NULL, NULL, 0000, NULL);
+INSERT INTO numbers (f, f2, db) VALUES (-0e0, -0e0, -0e0);
 INSERT INTO numbers (f, db) SELECT rand(7) * pow(10, CAST(seq AS SIGNED) % 60 - 30), rand(8) * pow(10, CAST(seq AS SIGNED) % 500 - 250) FROM seq_1_to_500;
 CREATE TABLE texts (
   id int PRIMARY KEY, c char(10), v varchar(200), vb varbinary(300), bi binary(8), tt tinytext, tx text, mt mediumtext, lt longtext,

@@ -103,6 +103,32 @@ async fn a_snapshot_takes_the_place_of_a_database() {
     assert_eq!(may, server.is_mariadb());
 }
 
+/// The tables are moved, and then the user may not drop a routine.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_replaced_stays_until_everything_is_in_its_place() {
+    let server = Server::start().await.unwrap();
+    let url = server.database("a").unwrap();
+    server.sql("a", "CREATE TABLE parent (id int PRIMARY KEY); INSERT INTO parent VALUES (41)").unwrap();
+    let shop = Shop::new().await;
+    let snapshot = shop.repository.backup(&MysqlSource::new(&url).unwrap(), BackupOptions::default()).await.unwrap();
+    server.database("b").unwrap();
+    server.sql("b", LIVE).unwrap();
+    let user = "CREATE USER weak@localhost; GRANT SELECT ON *.* TO weak@localhost;
+        GRANT ALL ON `b\\_caretaker%`.* TO weak@localhost;
+        GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, TRIGGER, EVENT, CREATE VIEW, SHOW VIEW,
+          LOCK TABLES, CREATE ROUTINE ON b.* TO weak@localhost";
+    server.sql("", user).unwrap();
+    let weak = MysqlTarget::new(&server.url_as("weak", "b")).unwrap();
+    let e = shop.repository.restore(&snapshot, &weak, RestoreOptions::default().clean(true)).await.unwrap_err();
+    assert!(e.to_string().contains("the tables are in place, and not all that belongs to them"), "{e}");
+    assert_eq!(server.sql("b", "SELECT id FROM parent").unwrap(), "41\n");
+    assert_eq!(server.sql("b_caretaker_replaced", "SELECT id, note FROM parent").unwrap(), "1\tlive\n");
+    let programs = server.sql("b_caretaker_replaced", "SELECT definitions FROM caretaker_programs").unwrap();
+    for word in ["FUNCTION `shout`", "`b_first`", "`only_a_view`", "touched", "first_of_two", "EVENT `nightly`"] {
+        assert!(programs.contains(word), "{word}: {programs}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn some_tables_come_back_into_a_database_that_lives_on() {
     let server = Server::start().await.unwrap();

@@ -134,12 +134,12 @@ impl Programs {
             .map_err(failed)?;
         let stdin = child.stdin.take();
         let feed = async {
-            if let Some(mut stdin) = stdin {
-                // Whoever does not read to the end says why itself.
-                let _ = stdin.write_all(input).await;
+            match stdin {
+                Some(mut stdin) => stdin.write_all(input).await,
+                None => Ok(()),
             }
         };
-        let (output, ()) = futures::future::join(child.wait_with_output(), feed).await;
+        let (output, fed) = futures::future::join(child.wait_with_output(), feed).await;
         let output = output.map_err(failed)?;
         let said = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
@@ -156,6 +156,11 @@ impl Programs {
             let kind = if busy { ErrorKind::SourceBusy } else { ErrorKind::Source };
             return Err(Error::new(kind, format!("{program} of {} failed: {why}", database.location())));
         }
+        // After that: a program that fails does not read to the end, and says why itself.
+        fed.map_err(|e| {
+            let why = format!("{program} of {} did not read its input to the end: {e}", database.location());
+            Error::new(ErrorKind::Source, why).with_source(e)
+        })?;
         let prefix = format!("{program}: warning: ");
         let warnings = said.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect();
         Ok((output.stdout, warnings))

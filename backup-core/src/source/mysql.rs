@@ -31,7 +31,7 @@ use chrono::{DateTime, Utc};
 use sqlx::mysql::MySqlConnection;
 
 use self::begin::{Begun, begin};
-pub(crate) use self::definition::{table as table_definition, triggers};
+pub(crate) use self::definition::{programs, table as table_definition};
 use self::guard::Guard;
 use self::table::Select;
 pub(crate) use self::table::{Table, list};

@@ -1,7 +1,7 @@
 //! A MySQL or MariaDB database.
 //!
 //! An empty database is filled as it is; one that does not exist yet is made. Several tables are loaded side by side,
-//! each over one session in the order it was read; secondary keys follow, side by side too, then foreign keys, then
+//! each over one session in the order it was read (on MariaDB as values of prepared statements, which it need not parse); secondary keys follow, side by side too, then foreign keys, then
 //! routines, views, triggers and events. An event begins to run when it is there. A definer that this user may not name
 //! is left out, so that this user becomes the definer, and that is told.
 //!
@@ -9,17 +9,19 @@
 //! the old one is touched before everything is known to work. Then one `RENAME TABLE` puts all new tables in and takes all
 //! old ones out; programs follow, and the old tables are dropped last. The user needs rights on the databases
 //! `NAME_caretaker_partial` and `NAME_caretaker_replaced`. The server moves no table that has triggers: from some seconds
-//! before the tables move until the programs are made the shop runs without them. The old triggers are written down in
+//! before the tables move until the programs are made the shop runs without them. The old programs are written down in
 //! `NAME_caretaker_replaced.caretaker_programs` before they are dropped; a restore that is killed leaves that database.
 //!
 //! **Some tables** (`only`): one transaction of one session, which replaces the rows of tables that are there. Nobody
 //! else writes to these tables meanwhile. Foreign keys from and to them are counted through before it is committed.
 
 mod keys;
+mod load;
 mod place;
 mod programs;
 mod selection;
 mod swap;
+mod values;
 mod whole;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +30,7 @@ use async_trait::async_trait;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Row};
 
+use self::load::Loading;
 use self::place::Place;
 use self::selection::Selection;
 use self::whole::Whole;
@@ -44,6 +47,8 @@ const SESSION: &str =
     "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0, autocommit = 0";
 /// Statements of rows are ended at this length in bytes, or at a fourth of what the server takes.
 const STATEMENT: usize = 512 * 1024;
+/// Rows are committed after so many bytes: nobody else is there, and a long transaction only costs.
+const TRANSACTION: usize = 8 << 20;
 
 /// A MySQL or MariaDB database to restore to.
 ///
@@ -95,9 +100,9 @@ impl Target for MysqlTarget {
             .with_next_step("name a target of the snapshot's kind"));
         }
         if let Some(only) = &filling.only {
-            let (mut session, _) = filler(&self.database).await?;
-            let statement = statement_size(&self.database, &mut session).await?;
-            let selection = Selection::look(&self.database, session, manifest, only, filling, statement).await?;
+            let (mut session, server) = filler(&self.database).await?;
+            let loading = loading(&self.database, &mut session, &server, None).await?;
+            let selection = Selection::look(&self.database, session, manifest, only, filling, loading).await?;
             return Ok(Box::new(selection));
         }
         let place = Place::prepare(&self.database, filling.clean).await?;
@@ -159,9 +164,9 @@ impl MysqlTarget {
         for _ in 0..self.connections {
             sessions.push(filler(database).await?.0);
         }
-        let statement = statement_size(database, &mut leader).await?;
+        let loading = loading(database, &mut leader, &server, Some(TRANSACTION)).await?;
         let versions = (manifest.source.version.clone(), server.described());
-        Ok(Whole::new(place.clone(), leader, sessions, statement, filling.ownership, versions))
+        Ok(Whole::new(place.clone(), leader, sessions, loading, filling.ownership, versions))
     }
 }
 
@@ -176,13 +181,19 @@ async fn filler(database: &Database) -> Result<(MySqlConnection, Server)> {
     Ok((session, server))
 }
 
-/// The longest statement of several rows, in bytes.
-async fn statement_size(database: &Database, session: &mut MySqlConnection) -> Result<usize> {
+/// How this server's tables are loaded.
+async fn loading(
+    database: &Database,
+    session: &mut MySqlConnection,
+    server: &Server,
+    commit_after: Option<usize>,
+) -> Result<Loading> {
     let row = session.fetch_one(sqlx::raw_sql("SELECT CAST(@@max_allowed_packet AS CHAR)")).await;
     let packet: String =
         row.and_then(|row| row.try_get_unchecked(0)).map_err(|e| database.failed("could not be read", e))?;
     let packet: usize = packet.parse().map_err(|e| {
         Error::new(ErrorKind::Target, format!("max_allowed_packet {packet:?} is no number")).with_source(e)
     })?;
-    Ok(STATEMENT.min(packet / 4))
+    // MySQL prepares a statement anew where the types of its values are others than the last time's.
+    Ok(Loading { statement: STATEMENT.min(packet / 4), prepared: server.mariadb, commit_after })
 }

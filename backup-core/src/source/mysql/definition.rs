@@ -49,14 +49,7 @@ pub(super) async fn read(
         }
     }
     for table in tables.iter().filter(|t| !t.is_sequence()) {
-        let shown = reader.show("TABLE", &table.name, 1).await?;
-        let sql = if !server.mariadb {
-            with_character_sets(&shown.sql)
-        } else if tables.iter().any(Table::is_sequence) {
-            own_sequences(&shown.sql, database.name())
-        } else {
-            shown.sql
-        };
+        let sql = reader.table(&table.name).await?;
         definitions.tables.push(Object::new(ObjectKind::Table, &table.name, sql));
     }
     reader.programs(&mut definitions).await?;
@@ -66,18 +59,15 @@ pub(super) async fn read(
 /// The definition of one table, as snapshots have it.
 pub(crate) async fn table(database: &Database, session: &mut MySqlConnection, name: &str) -> Result<String> {
     let server = Server::of(session).await.map_err(|e| database.failed("could not be read", e))?;
-    let mariadb = server.mariadb;
-    let mut reader = Reader { database, session, schema: literal(database.name()), mariadb };
-    let shown = reader.show("TABLE", name, 1).await?;
-    Ok(if mariadb { own_sequences(&shown.sql, database.name()) } else { with_character_sets(&shown.sql) })
+    Reader { database, session, schema: literal(database.name()), mariadb: server.mariadb }.table(name).await
 }
 
-/// The triggers of a database, each after what its session has to be set to.
-pub(crate) async fn triggers(database: &Database, session: &mut MySqlConnection) -> Result<Vec<Object>> {
+/// The routines, views, triggers and events of a database, each after what its session has to be set to.
+pub(crate) async fn programs(database: &Database, session: &mut MySqlConnection) -> Result<Vec<Object>> {
     let server = Server::of(session).await.map_err(|e| database.failed("could not be read", e))?;
     let mut reader = Reader { database, session, schema: literal(database.name()), mariadb: server.mariadb };
     let mut definitions = Definitions::default();
-    reader.triggers(&mut definitions).await?;
+    reader.programs(&mut definitions).await?;
     Ok(definitions.programs)
 }
 
@@ -154,6 +144,12 @@ impl Reader<'_> {
             charset: named("character_set_client")?.zip(named("collation_connection")?),
             time_zone: named("time_zone")?,
         })
+    }
+
+    /// The definition of a table, in the one form that can be compared with others.
+    async fn table(&mut self, name: &str) -> Result<String> {
+        let shown = self.show("TABLE", name, 1).await?;
+        Ok(if self.mariadb { own_sequences(&shown.sql, self.database.name()) } else { with_character_sets(&shown.sql) })
     }
 
     async fn settings(&mut self, server: &Server) -> Result<Vec<Object>> {

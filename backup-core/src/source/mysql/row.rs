@@ -51,7 +51,8 @@ impl Form {
     /// What to select for the column of this name.
     pub(super) fn expression(self, column: &str) -> String {
         match self {
-            Self::Float => format!("{column}+0e0"),
+            // A sum would lose the sign of a zero.
+            Self::Float => format!("{column}*1e0"),
             Self::Bit => format!("{column}+0"),
             Self::Vector => format!("HEX({column})"),
             Self::Number | Self::Bytes | Self::Text => column.to_owned(),
@@ -60,6 +61,8 @@ impl Form {
 
     fn write(self, value: &[u8], out: &mut Vec<u8>) {
         match self {
+            // As a whole number it would be 0.
+            Self::Number | Self::Float if value == b"-0" => out.extend_from_slice(b"-0e0"),
             Self::Number | Self::Float | Self::Bit => out.extend_from_slice(value),
             Self::Bytes => {
                 out.extend_from_slice(b"X'");

@@ -59,7 +59,7 @@ impl Place {
                 ErrorKind::TargetNotEmpty,
                 format!("an earlier restore left {}, with tables that {} replaced", parked.name(), database.name()),
             )
-            .with_next_step("look whether anything in it is still needed (caretaker_programs holds the triggers of before), and drop it"));
+            .with_next_step("look whether anything in it is still needed (caretaker_programs holds the routines, views, triggers and events of before), and drop it"));
         }
         swap::check(database, &parked, &mut session).await?;
         let staging = beside(database, STAGING);

@@ -5,14 +5,13 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Row};
 
+use super::load::{Loading, load, text};
 use super::programs::{Programs, named};
 use crate::error::{Error, ErrorKind, Result};
-use crate::insert::Inserts;
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
 use crate::mysql::{Database, Object, ObjectKind, close, identifier, literal, objects_of};
 use crate::source::mysql::{PROGRAMS, TABLES, Table, list, table_definition};
@@ -26,7 +25,7 @@ const LOCK_WAIT: u32 = 30;
 pub(super) struct Selection {
     database: Database,
     session: tokio::sync::Mutex<MySqlConnection>,
-    statement: usize,
+    loading: Loading,
     chosen: Vec<Chosen>,
     clean: bool,
     /// Foreign keys from and to the chosen tables that are there, and how many rows broke each before.
@@ -53,7 +52,7 @@ impl Selection {
         manifest: &Manifest,
         only: &Only,
         filling: &Filling,
-        statement: usize,
+        loading: Loading,
     ) -> Result<Self> {
         let failed = |e| database.failed("could not be read", e);
         // Others' rows must not come in between, and keys that the snapshot does not know hold as well.
@@ -78,7 +77,7 @@ impl Selection {
         let mut selection = Self {
             database: database.clone(),
             session: tokio::sync::Mutex::new(session),
-            statement,
+            loading,
             chosen,
             clean: filling.clean,
             references: Vec::new(),
@@ -140,7 +139,8 @@ impl Selection {
         let mut session = self.session.lock().await;
         for chosen in self.chosen.iter().filter(|c| c.there) {
             let Some(object) = objects.iter().find(|o| o.kind == ObjectKind::Table && o.name == chosen.name) else {
-                continue;
+                let why = format!("the snapshot has rows of {}, and no definition of it", chosen.name);
+                return Err(Error::new(ErrorKind::Damaged, why));
             };
             let live = table_definition(&self.database, &mut session, &chosen.name).await?;
             if columns(&live) != columns(&object.sql) {
@@ -177,7 +177,7 @@ impl Selection {
         Ok(())
     }
 
-    async fn load(&self, entry: &EntryRecord, mut body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
+    async fn load(&self, entry: &EntryRecord, body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
         let mut session = self.session.lock().await;
         let about = |e| named(e, &entry.subject);
         match self.of(entry) {
@@ -198,18 +198,7 @@ impl Selection {
             }
             _ => {}
         }
-        let mut inserts = Inserts::new(&entry.insert, self.statement);
-        let mut statements = Vec::new();
-        while let Some(bytes) = body.try_next().await? {
-            statements.extend(inserts.feed(&bytes));
-            for statement in statements.drain(..) {
-                self.database.run(&mut session, &text_of(statement, entry)?).await.map_err(about)?;
-            }
-        }
-        if let Some(statement) = inserts.finish()? {
-            self.database.run(&mut session, &text_of(statement, entry)?).await.map_err(about)?;
-        }
-        Ok(())
+        load(&self.database, &mut session, entry, body, self.loading).await
     }
 
     /// Refuses what would leave rows that refer to nothing, where there were none before.
@@ -248,15 +237,11 @@ impl Intake for Selection {
         }
     }
 
-    async fn take(&self, entry: &EntryRecord, mut body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
+    async fn take(&self, entry: &EntryRecord, body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
         if entry.kind == EntryKind::Data {
             return self.load(entry, body).await;
         }
-        let mut text = Vec::new();
-        while let Some(bytes) = body.try_next().await? {
-            text.extend_from_slice(&bytes);
-        }
-        let objects = objects_of(&text_of(text, entry)?)?;
+        let objects = objects_of(&text(entry, body).await?)?;
         if entry.name == TABLES {
             self.compare_columns(&objects).await?;
             return self.make_tables(&objects).await;
@@ -368,7 +353,8 @@ async fn check_fillable(
         "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = {} AND EVENT_OBJECT_TABLE = {} AND EVENT_MANIPULATION IN ('INSERT', {}) LIMIT 1",
         literal(database.name()),
         literal(name),
-        if full { "'DELETE'" } else { "'INSERT'" }
+        // Rows may come into an empty table until it is locked.
+        if clean { "'DELETE'" } else { "'INSERT'" }
     );
     let triggers = session.fetch_all(sqlx::raw_sql(trusted(sql))).await.map_err(failed)?;
     if let Some(row) = triggers.first() {
@@ -395,11 +381,6 @@ async fn take_back(database: &Database, made: Vec<(&'static str, String)>) -> Re
     }
     close(session).await;
     Ok(())
-}
-
-fn text_of(bytes: Vec<u8>, entry: &EntryRecord) -> Result<String> {
-    String::from_utf8(bytes)
-        .map_err(|e| Error::new(ErrorKind::Damaged, format!("{} is no UTF-8", entry.name)).with_source(e))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

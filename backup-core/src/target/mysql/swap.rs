@@ -14,7 +14,7 @@ use super::place::{contents, drop_database, drop_object};
 use super::programs::Programs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mysql::{Database, Object, ObjectKind, Server, close, identifier, literal, number_of, write};
-use crate::source::mysql::triggers;
+use crate::source::mysql::programs;
 use crate::sql::trusted;
 
 /// Seconds that one lock is waited for while nothing has changed yet, and while the new programs are made.
@@ -143,10 +143,8 @@ impl Plan {
         for (what, name) in made.iter().filter(|(what, _)| !is_table(what)) {
             drop_object(staging, what, name, &mut session).await?;
         }
-        for object in triggers(staging, &mut staging.connect().await?).await? {
-            if object.kind == ObjectKind::Trigger {
-                drop_object(staging, "TRIGGER", &object.name, &mut session).await?;
-            }
+        for trigger in names_of_triggers(staging, &mut session).await? {
+            drop_object(staging, "TRIGGER", &trigger, &mut session).await?;
         }
         let old = contents(live, &mut session).await?;
         let is_taken = |name: &str| made.iter().any(|(what, made)| is_table(what) && made == name);
@@ -154,20 +152,22 @@ impl Plan {
             let why = format!("{}: {view} is a view there and a table in the snapshot", live.location());
             return Err(Error::new(ErrorKind::TargetNotEmpty, why));
         }
-        let triggers = triggers(live, &mut session).await?;
+        let programs = programs(live, &mut session).await?;
         live.run(&mut session, &format!("CREATE DATABASE {}", identifier(replaced.name()))).await?;
         let notes = format!("{}.{NOTES}", identifier(replaced.name()));
-        let programs = literal(&write(&triggers));
+        let text = literal(&write(&programs));
         live.run(&mut session, &format!("CREATE TABLE {notes} (definitions longtext CHARACTER SET utf8mb4)")).await?;
-        live.run(&mut session, &format!("INSERT INTO {notes} VALUES ({programs})")).await?;
+        live.run(&mut session, &format!("INSERT INTO {notes} VALUES ({text})")).await?;
         let locks: Vec<String> =
             old.iter().filter(|(what, _)| what == "TABLE").map(|(_, t)| format!("{} WRITE", identifier(t))).collect();
         if !locks.is_empty() {
             let quiet = live.run(&mut session, &format!("LOCK TABLES {}", locks.join(", "))).await;
-            live.run(&mut session, "UNLOCK TABLES").await?;
+            let unlocked = live.run(&mut session, "UNLOCK TABLES").await;
             quiet?;
+            unlocked?;
         }
         live.run(&mut session, &format!("SET SESSION lock_wait_timeout = {MOVE_WAIT}")).await?;
+        let triggers = programs.into_iter().filter(|o| o.table.is_some()).collect();
         Ok(Self { old, made, triggers, session: tokio::sync::Mutex::new(session), id, mariadb })
     }
 
@@ -268,6 +268,14 @@ impl Plan {
     }
 }
 
+async fn names_of_triggers(database: &Database, session: &mut MySqlConnection) -> Result<Vec<String>> {
+    let schema = literal(database.name());
+    let sql = format!("SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}");
+    let failed = |e| database.failed("could not be read", e);
+    let rows = session.fetch_all(sqlx::raw_sql(trusted(sql))).await.map_err(failed)?;
+    rows.iter().map(|row| row.try_get_unchecked(0).map_err(failed)).collect()
+}
+
 /// Whether somebody has rights on single routines of a database; also where that may not be read.
 async fn granted_on_routines(live: &Database, session: &mut MySqlConnection) -> bool {
     let sql = format!("SELECT 1 FROM mysql.procs_priv WHERE Db = {} LIMIT 1", literal(live.name()));
@@ -279,11 +287,11 @@ async fn take_back(live: &Database, staging: &Database, replaced: &Database, tri
     let has_triggers = triggers.iter().any(|o| o.kind == ObjectKind::Trigger);
     let back = async {
         let mut session = live.connect().await?;
-        let there = crate::source::mysql::triggers(live, &mut session).await?;
+        let there = names_of_triggers(live, &mut session).await?;
         let programs = Programs::new(true);
         let mut lost = Vec::new();
         for object in triggers {
-            if object.kind == ObjectKind::Trigger && there.iter().any(|t| t.name == object.name) {
+            if object.kind == ObjectKind::Trigger && there.contains(&object.name) {
                 continue;
             }
             if let Err(e) = programs.make(live, &mut session, object).await {

@@ -6,23 +6,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 use tokio::sync::Semaphore;
 
 use super::keys::take_apart;
+use super::load::{Loading, load, text};
 use super::place::Place;
 use super::programs::{Programs, named};
 use crate::error::{Error, ErrorKind, Result};
-use crate::insert::Inserts;
 use crate::manifest::{EntryKind, EntryRecord};
 use crate::mysql::{Database, Object, ObjectKind, close, identifier, objects_of};
 use crate::source::mysql::TABLES;
-use crate::sql::trusted;
 use crate::target::Intake;
-
-/// Rows are committed after so many bytes: nobody else is there, and a long transaction only costs.
-const TRANSACTION: usize = 32 << 20;
 
 /// What is made after the rows.
 #[derive(Debug, Default)]
@@ -39,8 +34,7 @@ pub(super) struct Whole {
     free: Semaphore,
     concurrency: usize,
     sessions: Mutex<Vec<MySqlConnection>>,
-    /// The longest statement of several rows, in bytes.
-    statement: usize,
+    loading: Loading,
     ownership: bool,
     programs: Programs,
     /// The server that the definitions come from, and this one.
@@ -57,7 +51,7 @@ impl Whole {
         place: Place,
         leader: MySqlConnection,
         sessions: Vec<MySqlConnection>,
-        statement: usize,
+        loading: Loading,
         ownership: bool,
         versions: (String, String),
     ) -> Self {
@@ -68,7 +62,7 @@ impl Whole {
             free: Semaphore::new(sessions.len()),
             concurrency: sessions.len(),
             sessions: Mutex::new(sessions),
-            statement,
+            loading,
             ownership,
             programs: Programs::new(ownership),
             versions,
@@ -146,54 +140,18 @@ impl Intake for Whole {
 }
 
 impl Whole {
-    /// Loads one table over one session, in the order it was read.
-    async fn load(&self, entry: &EntryRecord, mut body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
+    /// Loads one table over one session.
+    async fn load(&self, entry: &EntryRecord, body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
         let mut session = self.session().await?;
-        let mut inserts = Inserts::new(&entry.insert, self.statement);
-        let mut since_commit = 0;
-        loop {
-            let piece = body.try_next().await?;
-            let (full, is_last) = match &piece {
-                Some(bytes) => (inserts.feed(bytes), false),
-                None => {
-                    let rest = std::mem::replace(&mut inserts, Inserts::new("", 0)).finish()?;
-                    (rest.into_iter().collect(), true)
-                }
-            };
-            for statement in full {
-                since_commit += statement.len();
-                let sql = String::from_utf8(statement).map_err(|e| {
-                    Error::new(ErrorKind::Damaged, format!("a row of {} is no UTF-8", entry.subject)).with_source(e)
-                })?;
-                self.run(session.get()?, sql, &entry.subject).await?;
-                if since_commit >= TRANSACTION {
-                    self.run(session.get()?, "COMMIT".into(), &entry.subject).await?;
-                    since_commit = 0;
-                }
-            }
-            if is_last {
-                break;
-            }
-        }
-        self.run(session.get()?, "COMMIT".into(), &entry.subject).await?;
+        load(&self.database, session.get()?, entry, body, self.loading).await?;
         session.give_back();
         self.tables.lock().unwrap_or_else(PoisonError::into_inner).push(entry.subject.clone());
         Ok(())
     }
 
-    async fn run(&self, session: &mut MySqlConnection, sql: String, what: &str) -> Result<()> {
-        let done = session.execute(sqlx::raw_sql(trusted(sql))).await;
-        done.map(drop).map_err(|e| self.database.failed(&format!("could not load {what}"), e))
-    }
-
     /// Runs definitions.
-    async fn define(&self, entry: &EntryRecord, mut body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
-        let mut text = Vec::new();
-        while let Some(bytes) = body.try_next().await? {
-            text.extend_from_slice(&bytes);
-        }
-        let text = String::from_utf8(text)
-            .map_err(|e| Error::new(ErrorKind::Damaged, format!("{} is no UTF-8", entry.name)).with_source(e))?;
+    async fn define(&self, entry: &EntryRecord, body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
+        let text = text(entry, body).await?;
         if entry.kind == EntryKind::PostData {
             self.finish_tables().await?;
         }
