@@ -29,6 +29,7 @@ impl Inserts {
     }
 
     /// From now on a statement has no more than so many rows, which is at least one.
+    #[cfg(any(feature = "mysql", test))]
     pub(crate) fn limit_rows(&mut self, rows: usize) {
         self.rows = rows;
     }
