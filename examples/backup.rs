@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use backup_core::chrono::Utc;
 use backup_core::{
-    BackupOptions, Catalog, DrillOptions, DrillReport, EntryKind, Error, ErrorKind, ExportReport, Keys, Only,
-    Recipient, Repository, RestoreOptions, RestoreReport, Result, Selector, Snapshot, Source, Status, Store, Tier,
-    VerifyLevel, VerifyOptions, VerifyReport, new_run,
+    BackupOptions, Catalog, Change, DiffReport, DrillOptions, DrillReport, EntryKind, Error, ErrorKind, ExportReport,
+    Keys, Objective, ObjectiveStatus, Only, PruneOptions, PrunePlan, PruneReport, Recipient, Repository,
+    RestoreOptions, RestoreReport, Result, Retention, Selector, Snapshot, Source, Standing, Status, Store, Tier,
+    VerifyLevel, VerifyOptions, VerifyReport, new_run, objective,
 };
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say, say_json};
 use caretaker_examples::display::{count, duration, progress, rate, size};
@@ -94,6 +95,9 @@ enum Command {
         at: At,
         #[command(flatten)]
         of: Of,
+        /// What was promised, such as shop=rpo:24h,rto:24h,drill:30d or shop/orders=rpo:30m,every:15m,rto:4h.
+        #[arg(long, value_name = "NAME[/TIER]=rpo:TIME,…", value_parser = parse_objective)]
+        objective: Vec<Objective>,
     },
     /// Check that every byte is there and what was signed; with --level content also that it can be read.
     Verify {
@@ -150,6 +154,47 @@ enum Command {
         #[arg(long, value_parser = parse_duration)]
         rto: Option<Duration>,
     },
+    /// Compare two snapshots: which tables and files differ.
+    Diff {
+        #[command(flatten)]
+        at: At,
+        /// The id of the older one.
+        before: String,
+        /// The id of the newer one.
+        after: String,
+    },
+    /// Say what to keep and why, and with --apply remove the rest. Needs admin.key to apply.
+    Prune {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        pruning: Pruning,
+    },
+}
+
+/// Which snapshots a prune is about.
+#[derive(Debug, Args)]
+struct Pruning {
+    /// What to keep: within=48h, hourly, daily, weekly, monthly, yearly, verified.
+    #[arg(long, value_name = "within=48h,daily=30,…")]
+    keep: Retention,
+    /// By the calendar of this time zone, such as Africa/Lagos.
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    time_zone: String,
+    #[command(flatten)]
+    of: Of,
+    /// Only this tier of it; without, only the full snapshots of it.
+    #[arg(long, value_name = "NAME", requires = "of")]
+    tier: Option<String>,
+    /// Snapshots that are smaller or less complete than those before them, and rightly so.
+    #[arg(long, value_name = "ID")]
+    accept: Vec<String>,
+    /// How long what is removed stays in the store.
+    #[arg(long, value_parser = parse_duration, default_value = "24h")]
+    grace: Duration,
+    /// Do it; without, it is only shown.
+    #[arg(long)]
+    apply: bool,
 }
 
 /// Which repository.
@@ -214,7 +259,20 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
         }
         Command::List { at, of } => list(json, &at, of.of.as_deref()).await,
         Command::Show { at, id, of } => show(json, &at, &id, of.of.as_deref()).await,
-        Command::Status { at, of } => status(json, &at, of.of.as_deref()).await,
+        Command::Status { at, of, objective } => status(json, &at, of.of.as_deref(), &objective).await,
+        Command::Diff { at, before, after } => {
+            let repository = open(&at).await?;
+            let catalog = repository.catalog().await?;
+            let find = |id: String| catalog.select(&Selector::Id(id), None);
+            let report = repository.diff(find(before)?, find(after)?).await?;
+            if json {
+                say_json(&report)?
+            } else {
+                say_diff(&report)
+            }
+            Ok(Ended::Well)
+        }
+        Command::Prune { at, pruning } => prune(json, &at, pruning).await,
         Command::Verify { at, snapshot, of, level } => {
             verify(json, &at, snapshot.as_deref(), of.of.as_deref(), level).await
         }
@@ -497,12 +555,20 @@ async fn show(json: bool, at: &At, id: &str, of: Option<&str>) -> Result<Ended> 
     Ok(Ended::Well)
 }
 
-async fn status(json: bool, at: &At, of: Option<&str>) -> Result<Ended> {
+async fn status(json: bool, at: &At, of: Option<&str>, objectives: &[Objective]) -> Result<Ended> {
     let catalog = open(at).await?.catalog().await?;
-    let mut status = Status::of(&catalog, Utc::now());
+    let now = Utc::now();
+    let mut status = Status::of(&catalog, now);
     status.sources.retain(|s| of.is_none_or(|of| s.source == of));
+    let judged = objective::judge(objectives, &catalog, now);
     if json {
-        say_json(&status)?;
+        let mut value = serde_json::to_value(&status)
+            .map_err(|e| Error::new(ErrorKind::Internal, "the status could not be written as JSON").with_source(e))?;
+        if let Some(value) = value.as_object_mut() {
+            value.insert("objectives".into(), serde_json::json!(judged));
+            value.insert("due".into(), serde_json::json!(objective::due(objectives, &catalog, now)));
+        }
+        say_json(&value)?;
     } else {
         if status.sources.is_empty() {
             say("nothing is backed up here");
@@ -529,9 +595,116 @@ async fn status(json: bool, at: &At, of: Option<&str>) -> Result<Ended> {
             let problems = if s.problems > 0 { format!("; {} PROBLEMS", s.problems) } else { String::new() };
             say(&format!("{}: {} snapshots; {age}; {verified}; {drilled}{problems}", s.source, s.snapshots));
         }
+        for o in &judged {
+            let what = &o.objective;
+            say(&format!("{:<7} RPO {} of {what}: {}", word(o.rpo.standing), duration(what.rpo), o.rpo.reason));
+            if let (Some(rto), Some(limit)) = (&o.rto, what.rto) {
+                say(&format!("{:<7} RTO {} of {what}: {}", word(rto.standing), duration(limit), rto.reason));
+            }
+        }
     }
     unreadable(&catalog);
-    Ok(if status.is_good() { Ended::Well } else { Ended::WithFindings })
+    let good = status.is_good() && judged.iter().all(ObjectiveStatus::is_good);
+    Ok(if good { Ended::Well } else { Ended::WithFindings })
+}
+
+fn word(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Met => "met",
+        Standing::Missed => "MISSED",
+        Standing::Unknown => "UNKNOWN",
+    }
+}
+
+async fn prune(json: bool, at: &At, pruning: Pruning) -> Result<Ended> {
+    let repository = open(at).await?;
+    let catalog = repository.catalog().await?;
+    let Pruning { keep, time_zone, of, tier, accept, grace, apply } = pruning;
+    let mut policy = keep.in_time_zone(&time_zone)?;
+    if let Some(of) = &of.of {
+        policy = policy.only(of, tier.as_deref());
+    }
+    for id in accept {
+        policy = policy.accept(catalog.select(&Selector::Id(id), None)?.id.clone());
+    }
+    let plan = policy.plan(&catalog, Utc::now());
+    let report = match apply {
+        true => Some(repository.prune(&plan, PruneOptions::default().with_grace(grace)).await?),
+        false => None,
+    };
+    if json {
+        say_json(&serde_json::json!({ "plan": plan, "report": report }))?;
+    } else {
+        say_pruned(&plan, report.as_ref());
+    }
+    let alarming = plan.alarming().next().is_some();
+    Ok(if alarming || !catalog.is_sound() { Ended::WithFindings } else { Ended::Well })
+}
+
+fn say_diff(report: &DiffReport) {
+    let sign = |change| match change {
+        Change::Added => '+',
+        Change::Removed => '-',
+        Change::Changed => '~',
+    };
+    let rows = |n: Option<u64>| n.map_or_else(|| "—".into(), count);
+    for e in &report.entries {
+        let counts = match (e.rows_before, e.rows_after) {
+            (None, None) => String::new(),
+            (before, after) => format!("  {} -> {} rows", rows(before), rows(after)),
+        };
+        say(&format!("{} {}{counts}", sign(e.change), e.entry));
+    }
+    for f in &report.files {
+        say(&format!("{} {}", sign(f.change), f.path));
+    }
+    if report.is_empty() {
+        say(&format!("{} and {} hold the same", report.before, report.after));
+    } else {
+        say(&format!(
+            "{} tables and definitions differ; files: {} added, {} removed, {} changed",
+            report.entries.len(),
+            count(report.files_added),
+            count(report.files_removed),
+            count(report.files_changed)
+        ));
+    }
+}
+
+fn say_pruned(plan: &PrunePlan, report: Option<&PruneReport>) {
+    say(&format!("{:<5} {:<14} {:<20} {:<24} WHY", "", "ID", "TAKEN (UTC)", "SOURCE"));
+    for d in &plan.decisions {
+        let source = match &d.tier {
+            Some(tier) => format!("{}/{tier}", d.source),
+            None => d.source.clone(),
+        };
+        let why: Vec<_> = d.reasons.iter().map(ToString::to_string).collect();
+        say(&format!(
+            "{:<5} {:<14} {:<20} {source:<24} {}",
+            if d.keep { "keep" } else { "DROP" },
+            d.snapshot.as_str(),
+            d.taken_at.format("%Y-%m-%d %H:%M:%S"),
+            why.join("; ")
+        ));
+    }
+    let (kept, dropped) = (plan.kept().count(), plan.dropped().count());
+    let Some(report) = report else {
+        say(&format!("{kept} to keep, {dropped} to drop, by {}; nothing was removed: --apply does that", plan.policy));
+        return;
+    };
+    say(&format!(
+        "{} removed, {kept} kept; {} objects deleted, {} freed",
+        report.removed.len(),
+        count(report.objects),
+        size(report.bytes)
+    ));
+    if report.waiting_objects > 0 {
+        let (objects, bytes) = (count(report.waiting_objects), size(report.waiting_bytes));
+        say(&format!("{objects} more, {bytes}, go with the first prune after their time of grace"));
+    }
+    if report.denied > 0 {
+        say(&format!("{} objects may not be deleted yet: the store refuses it", report.denied));
+    }
 }
 
 async fn verify(json: bool, at: &At, snapshot: Option<&str>, of: Option<&str>, level: Level) -> Result<Ended> {
@@ -684,6 +857,31 @@ async fn find(at: &At, which: &Which) -> Result<(Repository, Snapshot)> {
     let selector: Selector = which.snapshot.parse()?;
     let snapshot = repository.catalog().await?.select(&selector, which.of.of.as_deref())?.clone();
     Ok((repository, snapshot))
+}
+
+fn parse_objective(text: &str) -> std::result::Result<Objective, String> {
+    let (name, promises) = text.split_once('=').ok_or("there is no =")?;
+    let mut rpo = None;
+    let mut rest = Vec::new();
+    for promise in promises.split(',') {
+        let (key, time) = promise.split_once(':').ok_or_else(|| format!("{promise:?} is not like rpo:30m"))?;
+        let time = parse_duration(time)?;
+        match key {
+            "rpo" => rpo = Some(time),
+            "every" | "rto" | "drill" => rest.push((key, time)),
+            _ => return Err(format!("{key:?} is none of rpo, every, rto, drill")),
+        }
+    }
+    let (source, tier) = name.split_once('/').map_or((name, None), |(source, tier)| (source, Some(tier)));
+    let mut objective = Objective::new(source, rpo.ok_or("there is no rpo")?);
+    if let Some(tier) = tier {
+        objective = objective.tier(tier);
+    }
+    Ok(rest.into_iter().fold(objective, |o, (key, time)| match key {
+        "every" => o.every(time),
+        "rto" => o.rto(time),
+        _ => o.drill_every(time),
+    }))
 }
 
 fn parse_duration(text: &str) -> std::result::Result<Duration, String> {

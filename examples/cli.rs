@@ -117,6 +117,7 @@ fn code(kind: ErrorKind) -> u8 {
         | ErrorKind::KeyWrong
         | ErrorKind::NotFound
         | ErrorKind::Ambiguous
+        | ErrorKind::Drift
         | ErrorKind::TargetNotEmpty => 2,
         _ => 3,
     }

@@ -110,9 +110,9 @@ impl Repository {
         let mut report = result?;
         removed?;
         if options.record {
-            let intact = if report.passed() { vec![snapshot.id.clone()] } else { Vec::new() };
+            let drilled = vec![snapshot.id.clone()];
             report.evidence =
-                self.leave_evidence("drill", intact, report.passed(), report.milliseconds, &report).await?;
+                self.leave_evidence("drill", drilled, report.passed(), report.milliseconds, &report).await?;
         }
         Ok(report)
     }

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     StoreUnavailable,
     /// A stored object is truncated, altered, missing or in the wrong place.
     Damaged,
+    /// A plan was made of another state than the one that is there now.
+    Drift,
     /// Somebody else holds the repository.
     Locked,
     /// The source does not exist or cannot be opened.

@@ -69,7 +69,10 @@
 //! keys          who may read, write and remove
 //! pipeline      chunk, id, compress, encrypt, and back
 //! repository    configuration, log, leases, over object stores
-//! backup  restore  compare  verify  drill  export  select  status    one verb each
+//! assurance     what verifies and drills said of each snapshot
+//! objective     RPO and RTO, and whether they are kept
+//! retention     which snapshots stay, and why
+//! backup  restore  compare  verify  drill  diff  prune  export  select  status    one verb each
 //! insert        rows as INSERT statements
 //! instructions  RESTORE.md
 //! progress      what a long operation is doing
@@ -77,8 +80,10 @@
 //!
 //! Arrows point one way: verbs → repository, pipeline, source, target → manifest → error.
 
+mod assurance;
 mod backup;
 mod compare;
+mod diff;
 mod drill;
 mod error;
 mod export;
@@ -89,12 +94,15 @@ pub mod keys;
 mod manifest;
 #[cfg(feature = "mysql")]
 mod mysql;
+pub mod objective;
 mod pipeline;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod progress;
+mod prune;
 mod repository;
 mod restore;
+pub mod retention;
 mod select;
 pub mod source;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
@@ -105,8 +113,10 @@ pub mod target;
 mod tier;
 mod verify;
 
+pub use self::assurance::Assurance;
 pub use self::backup::{BackupOptions, new_run};
 pub use self::compare::{Compared, fingerprints};
+pub use self::diff::{Change, DiffReport, EntryDiff, FileDiff};
 pub use self::drill::{DrillOptions, DrillReport};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::export::ExportReport;
@@ -118,9 +128,12 @@ pub use self::manifest::{
     ChunkRef, Digest, EntryKind, EntryRecord, FORMAT, IndexLine, Manifest, Member, MemberPath, PartRef, Problem,
     Snapshot, SnapshotId, SourceInfo, Totals, Unit,
 };
+pub use self::objective::{Due, Duty, Judgement, Objective, ObjectiveStatus, Standing};
 pub use self::progress::{Event, NoProgress, Progress};
+pub use self::prune::{PruneOptions, PruneReport};
 pub use self::repository::{Catalog, Clock, Contradiction, Evidence, Lease, LeaseMode, Repository, Store};
 pub use self::restore::{RestoreOptions, RestoreReport};
+pub use self::retention::{PrunePlan, Retention};
 pub use self::select::Selector;
 #[cfg(feature = "files")]
 pub use self::source::files::FilesSource;

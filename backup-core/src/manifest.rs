@@ -366,6 +366,35 @@ pub struct Snapshot {
 }
 
 #[cfg(test)]
+impl Snapshot {
+    /// A snapshot with nothing in it, for tests of what is decided about snapshots.
+    pub(crate) fn sample(sequence: u64, source: &str, tier: Option<&str>, taken_at: DateTime<Utc>) -> Self {
+        let digest = Digest::sha256(&sequence.to_le_bytes());
+        let manifest = Manifest {
+            run: String::new(),
+            source: SourceInfo::new(source, "sqlite", "sqlite:shop.db", "3"),
+            tier: tier.map(str::to_owned),
+            label: None,
+            host: String::new(),
+            software: String::new(),
+            taken_at,
+            started_at: taken_at,
+            finished_at: taken_at,
+            position: None,
+            schema: None,
+            epoch: String::new(),
+            recipients: Vec::new(),
+            id_key: digest,
+            entries: Vec::new(),
+            problems: Vec::new(),
+            problem_count: 0,
+            totals: Totals { rows: 1000, bytes: 100_000, ..Totals::default() },
+        };
+        Self { id: SnapshotId::new(sequence, &digest), sequence, digest, manifest }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

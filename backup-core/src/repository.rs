@@ -28,8 +28,8 @@ use futures::StreamExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::catalog::RECORD_LEVEL;
 pub use self::catalog::{Catalog, Contradiction, Evidence};
+pub(crate) use self::catalog::{RECORD_LEVEL, tombstone};
 pub use self::layout::LeaseMode;
 pub use self::lease::Lease;
 pub use self::store::Store;

@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::assurance::Assurance;
 use crate::manifest::{Snapshot, SnapshotId};
 use crate::repository::Catalog;
 
@@ -26,7 +27,7 @@ pub struct SourceStatus {
     pub content_verified_at: Option<DateTime<Utc>>,
     /// When any full snapshot of this source last passed a drill; `None` where that is unknown.
     pub drilled_at: Option<DateTime<Utc>>,
-    /// How long that drill took, in milliseconds.
+    /// How long that drill took to restore it, in milliseconds.
     pub drill_milliseconds: Option<u64>,
 }
 
@@ -46,39 +47,29 @@ impl Status {
         let mut names: Vec<&str> = catalog.snapshots.iter().map(|s| s.manifest.source.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
+        let assurance = Assurance::of(&catalog.evidence);
         let sources = names
             .into_iter()
             .map(|name| {
                 let all: Vec<&Snapshot> = catalog.snapshots.iter().filter(|s| s.manifest.source.name == name).collect();
                 let newest = all.iter().rfind(|s| s.manifest.is_full());
-                let verified = |what: &[&str]| {
-                    let newest = newest?;
-                    catalog
-                        .evidence
-                        .iter()
-                        .filter(|e| what.contains(&e.what.as_str()) && e.snapshots.contains(&newest.id))
-                        .map(|e| e.finished_at)
-                        .max()
-                };
-                let drill = catalog
-                    .evidence
+                let said = newest.and_then(|s| assurance.get(&s.id)).cloned().unwrap_or_default();
+                let drill = all
                     .iter()
-                    .filter(|e| {
-                        e.what == "drill"
-                            && e.passed
-                            && e.snapshots.iter().any(|id| all.iter().any(|s| s.id == *id && s.manifest.is_full()))
-                    })
-                    .max_by_key(|e| e.finished_at);
+                    .filter(|s| s.manifest.is_full())
+                    .filter_map(|s| assurance.get(&s.id))
+                    .filter_map(|a| Some((a.drilled_at?, a.restore_milliseconds?)))
+                    .max_by_key(|(at, _)| *at);
                 SourceStatus {
                     source: name.to_owned(),
                     snapshots: all.len() as u64,
                     newest: newest.map(|s| s.id.clone()),
                     age_seconds: newest.map(|s| (now - s.manifest.taken_at).max(TimeDelta::MIN).num_seconds()),
                     problems: newest.map_or(0, |s| s.manifest.problem_count),
-                    stored_verified_at: verified(&["verify-stored", "verify-content", "drill"]),
-                    content_verified_at: verified(&["verify-content", "drill"]),
-                    drilled_at: drill.map(|e| e.finished_at),
-                    drill_milliseconds: drill.map(|e| e.milliseconds),
+                    stored_verified_at: said.stored_at,
+                    content_verified_at: said.content_at,
+                    drilled_at: drill.map(|(at, _)| at),
+                    drill_milliseconds: drill.map(|(_, milliseconds)| milliseconds),
                 }
             })
             .collect();

@@ -140,8 +140,8 @@ async fn many_rows_of_every_type_come_back() {
         let more = server.numbers(if *table == "numbers" { 40 } else { 4000 });
         let some = if *table == "texts" { "WHERE t.id < 4" } else { "" };
         let sql = format!(
-            "{sets}; CREATE TABLE many_{table} AS SELECT t.* FROM {table} t, {more} s {some};
-             INSERT INTO many_{table} SELECT t.* FROM {table} t, {times} s"
+            "{sets}; CREATE TABLE many_{table} AS SELECT t.* FROM {table} t, {more} {some};
+             INSERT INTO many_{table} SELECT t.* FROM {table} t, {times}"
         );
         server.sql("a", &sql).unwrap();
     }

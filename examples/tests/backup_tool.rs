@@ -421,14 +421,23 @@ fn every_json_document_fits_its_published_schema() {
         ("restore", [&at[..], &latest, &["--target", "sqlite:r.db"]].concat()),
         ("export", [&at[..], &latest, &["--out", "x.sql"]].concat()),
         ("drill", [&at[..], &latest, &["--scratch", "sqlite:s.db", "--invariants", "rules.sql"]].concat()),
-        ("status", at.to_vec()),
+        (
+            "status",
+            [
+                &at[..],
+                &["--objective", "shop=rpo:24h,rto:4h,drill:30d", "--objective", "shop/orders=rpo:30m,every:15m"],
+            ]
+            .concat(),
+        ),
+        ("prune", [&at[..], &["--keep", "within=48h,daily=30"]].concat()),
+        ("prune", [&at[..], &["--keep", "daily=30", "--apply"]].concat()),
     ] {
         let output = shop.run(&[&[verb, "--json"], &more[..]].concat());
         assert!(code(&output) <= 1, "{verb}: {}", text(&output));
         fits(&json(&output), &schema["$defs"][verb], &schema, verb);
         seen += 1;
     }
-    assert_eq!(seen, 11);
+    assert_eq!(seen, 13);
 }
 
 #[test]

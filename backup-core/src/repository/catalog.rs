@@ -30,7 +30,7 @@ const APPEND_ATTEMPTS: u32 = 200;
 pub struct Evidence {
     /// What was done: `verify-stored`, `verify-content` or `drill`.
     pub what: String,
-    /// The snapshots that it speaks of.
+    /// The snapshots that it speaks of: those that a verify found whole, or the one that was drilled.
     pub snapshots: Vec<SnapshotId>,
     /// Whether all was well.
     pub passed: bool,
@@ -54,6 +54,19 @@ impl Evidence {
         Self { what: what.to_owned(), snapshots, passed, finished_at, milliseconds, details }
     }
 
+    /// The snapshots that a verify found to be damaged.
+    pub(crate) fn damaged_snapshots(&self) -> impl Iterator<Item = SnapshotId> + '_ {
+        let findings = self.details.get("findings").and_then(|f| f.as_array()).into_iter().flatten();
+        let ids = findings.filter_map(|f| f.get("snapshots")?.as_array()).flatten();
+        ids.filter_map(|id| SnapshotId::deserialize(id).ok())
+    }
+
+    /// How long a drill took to restore, in milliseconds: without comparing and cleaning up, where that is known.
+    pub(crate) fn restore_milliseconds(&self) -> u64 {
+        let restored = self.details.get("restore").and_then(|r| r.get("milliseconds")?.as_u64());
+        restored.unwrap_or(self.milliseconds)
+    }
+
     /// The objects that a verify named.
     fn bad_objects(&self) -> impl Iterator<Item = String> + '_ {
         let findings = self.details.get("findings").and_then(|f| f.as_array()).into_iter().flatten();
@@ -65,12 +78,20 @@ impl Evidence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tombstone {
     pub(crate) removed: Vec<Removed>,
+    /// SHA-256 of the plan that was applied, as JSON.
+    pub(crate) plan: Digest,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Removed {
     pub(crate) sequence: u64,
     pub(crate) digest: Digest,
+}
+
+/// The record that removes these.
+pub(crate) fn tombstone(removed: Vec<(u64, Digest)>, plan: Digest) -> impl Serialize {
+    let removed = removed.into_iter().map(|(sequence, digest)| Removed { sequence, digest }).collect();
+    Tombstone { removed, plan }
 }
 
 /// Everything in the log.
@@ -192,6 +213,8 @@ impl Repository {
                 }
             }
         }
+        // Removed from the moment that its tombstone stands there, whether its record is still in the store or not.
+        catalog.snapshots.retain(|s| removed.get(&s.sequence) != Some(&s.digest));
         for sequence in 1..=catalog.newest {
             let known = catalog.digests.contains_key(&sequence);
             let damaged = catalog.damaged.iter().any(|(n, _)| *n == sequence);
@@ -224,11 +247,14 @@ impl Repository {
         fits: impl Fn(&Manifest) -> bool,
     ) -> Result<Option<(Snapshot, HashSet<String>)>> {
         let mut bad = HashSet::new();
+        let mut removed = HashSet::new();
         let mut sequences = self.sequences().await?;
         sequences.sort_unstable_by(|a, b| b.cmp(a));
         for sequence in sequences {
             match self.record(sequence).await {
-                Ok((record, Content::Snapshot(manifest))) if fits(&manifest) => {
+                Ok((record, Content::Snapshot(manifest)))
+                    if fits(&manifest) && !removed.contains(&(sequence, record.digest)) =>
+                {
                     let snapshot = Snapshot {
                         id: SnapshotId::new(sequence, &record.digest),
                         sequence,
@@ -238,6 +264,9 @@ impl Repository {
                     return Ok(Some((snapshot, bad)));
                 }
                 Ok((_, Content::Evidence(evidence))) => bad.extend(evidence.bad_objects()),
+                Ok((_, Content::Tombstone(tombstone))) => {
+                    removed.extend(tombstone.removed.iter().map(|r| (r.sequence, r.digest)));
+                }
                 Ok(_) => {}
                 Err(e) if is_about_the_record(&e) => {
                     tracing::warn!(sequence, error = %e, "a damaged record is not used to find unchanged data");
@@ -246,6 +275,29 @@ impl Repository {
             }
         }
         Ok(None)
+    }
+
+    /// The snapshots that were removed and whose records are still in the store: place in the log, when they were removed,
+    /// and what they held.
+    pub(crate) async fn buried(&self) -> Result<Vec<(u64, DateTime<Utc>, Manifest)>> {
+        let mut removed = HashMap::new();
+        let mut snapshots = Vec::new();
+        for sequence in self.sequences().await? {
+            match self.record(sequence).await {
+                Ok((record, Content::Snapshot(manifest))) => snapshots.push((sequence, record.digest, manifest)),
+                Ok((record, Content::Tombstone(tombstone))) => {
+                    let at = record.envelope.written;
+                    removed.extend(tombstone.removed.into_iter().map(|r| ((r.sequence, r.digest), at)));
+                }
+                Ok(_) => {}
+                Err(e) if is_about_the_record(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let buried = snapshots.into_iter().filter_map(|(sequence, digest, manifest)| {
+            removed.get(&(sequence, digest)).map(|at| (sequence, *at, *manifest))
+        });
+        Ok(buried.collect())
     }
 
     /// Signs `content` and puts it at the end of the log. Whoever loses the race for a place takes the next.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
@@ -144,7 +145,10 @@ impl Store {
         let mut attempt = 0;
         loop {
             let answer = match self.inner.get(path).await {
-                Ok(found) => found.bytes().await,
+                Ok(found) => {
+                    let size = found.meta.size;
+                    found.bytes().await.and_then(|bytes| whole(bytes, size))
+                }
                 Err(e) => Err(e),
             };
             match answer {
@@ -170,6 +174,34 @@ impl Store {
             .map_ok(|ObjectMeta { location, size, .. }| (location.to_string(), size))
             .map_err(move |e| store_error(&self.location, "cannot be listed", e))
             .boxed()
+    }
+
+    /// The same with when each was last written, as the store says.
+    pub(crate) fn list_dated(&self, prefix: &str) -> BoxStream<'_, Result<(String, u64, DateTime<Utc>)>> {
+        let prefix = Path::from(prefix);
+        self.inner
+            .list(Some(&prefix))
+            .map_ok(|ObjectMeta { location, size, last_modified, .. }| (location.to_string(), size, last_modified))
+            .map_err(move |e| store_error(&self.location, "cannot be listed", e))
+            .boxed()
+    }
+
+    /// Removes data: for a prune alone. What is not there is removed.
+    pub(crate) async fn remove(&self, path: &Path) -> Result<()> {
+        let mut attempt = 0;
+        loop {
+            match self.inner.delete(path).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => return Ok(()),
+                Err(e) => {
+                    let error = store_error(&self.location, &format!("cannot remove {path}"), e);
+                    attempt += 1;
+                    if !error.is_retryable() || attempt == ATTEMPTS {
+                        return Err(error);
+                    }
+                    pause(attempt).await;
+                }
+            }
+        }
     }
 
     /// Removes an object of ours that is no data: a lease.
@@ -225,6 +257,15 @@ impl fmt::Debug for Store {
 
 /// How often one request is sent before its error is final.
 const ATTEMPTS: u32 = 4;
+
+/// A body that ended too early is asked for again; it says nothing about the object.
+fn whole(bytes: Bytes, size: u64) -> object_store::Result<Bytes> {
+    if bytes.len() as u64 == size {
+        return Ok(bytes);
+    }
+    let why = format!("the answer ended after {} of {size} bytes", bytes.len());
+    Err(object_store::Error::Generic { store: "store", source: why.into() })
+}
 
 async fn pause(attempt: u32) {
     tokio::time::sleep(Duration::from_millis(100 << attempt.min(6))).await;

@@ -1,0 +1,290 @@
+//! Removing what a plan drops, and what nothing refers to any more.
+//!
+//! In this order, so that it may be killed anywhere: first everything that is to stay is seen to be there; then a signed
+//! record in the log, the tombstone, says what is removed, and from then on it is; then, after a grace period, the objects go
+//! that only removed snapshots refer to. A run that was killed is finished by the next.
+//!
+//! **The grace period** protects what does not hold a lease though it should: a backup on a machine that slept, a store
+//! whose list lags. What a removed snapshot refers to stays until its tombstone is older than that, and an object that
+//! nothing refers to stays until it is itself.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+
+use crate::assurance::Assurance;
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::Signing;
+use crate::manifest::{Digest, IndexLine, Manifest, SnapshotId};
+use crate::pipeline::index_lines;
+use crate::progress::{NoProgress, Progress};
+use crate::repository::record::RecordKind;
+use crate::repository::{Catalog, Lease, LeaseMode, Repository, layout};
+use crate::restore::millis;
+use crate::retention::{Decision, PrunePlan};
+
+/// How many objects are removed side by side.
+const REMOVERS: usize = 16;
+/// How long what is removed stays in the store, unless it is told otherwise.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// How to prune.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PruneOptions {
+    /// How long objects stay that nothing refers to any more; 24 hours unless told. Space is free only after that.
+    pub grace: Duration,
+    /// Who watches.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        Self { grace: GRACE, progress: Arc::new(NoProgress) }
+    }
+}
+
+impl PruneOptions {
+    /// The same with another grace period. Without any, a backup on a machine that sleeps while this runs may be lost when it
+    /// wakes up: it notices, and stores nothing.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// The same, watched.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+/// What a prune did.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PruneReport {
+    /// The snapshots that are gone.
+    pub removed: Vec<SnapshotId>,
+    /// Where the tombstone stands in the log, if anything was removed.
+    pub tombstone: Option<u64>,
+    /// Objects that were deleted.
+    pub objects: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// Objects that nothing refers to and that wait for the end of the grace period.
+    pub waiting_objects: u64,
+    /// Their length in bytes.
+    pub waiting_bytes: u64,
+    /// Objects that the store refuses to delete, by an object lock for one.
+    pub denied: u64,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+impl Repository {
+    /// Removes what `plan` drops, and deletes what nothing refers to any more.
+    ///
+    /// Nobody else may use the repository meanwhile: it takes the exclusive lease. Dropping the future is safe at any
+    /// point.
+    ///
+    /// # Errors
+    /// Before anything is changed: [`ErrorKind::KeyMissing`] without the admin's key; [`ErrorKind::Locked`] while a backup
+    /// runs; [`ErrorKind::Damaged`] or [`ErrorKind::Untrusted`] where the log is not whole or an object is missing of what is
+    /// to stay; [`ErrorKind::Drift`] where the repository is not any more what the plan was made of.
+    pub async fn prune(&self, plan: &PrunePlan, options: PruneOptions) -> Result<PruneReport> {
+        let began = Instant::now();
+        if self.is_encrypted() {
+            let admin = self.keys().admin()?;
+            if !self.trust().is_some_and(|t| t.is_admin(&admin.signing.verify_key())) {
+                return Err(Error::new(ErrorKind::KeyWrong, "this admin.key is not one that trust.json names")
+                    .with_next_step("use the admin.key that this repository was made with"));
+            }
+        }
+        let lease = self.lease(LeaseMode::Exclusive, "a prune").await?;
+        let done = self.prune_under(&lease, plan, &options).await;
+        lease.release().await;
+        let mut report = done?;
+        report.milliseconds = millis(began);
+        Ok(report)
+    }
+
+    async fn prune_under(&self, lease: &Lease, plan: &PrunePlan, options: &PruneOptions) -> Result<PruneReport> {
+        let catalog = self.catalog().await?;
+        if !catalog.is_sound() {
+            return Err(Error::new(ErrorKind::Damaged, "the log is not whole: nothing is removed")
+                .with_next_step("run `backup verify`, and repair the store from another copy first"));
+        }
+        let dropped = still_true(plan, &catalog)?;
+        let listed = self.dated_objects().await?;
+        // What is to stay has to be there before anything goes.
+        let mut wanted = HashSet::new();
+        let mut parts = HashSet::new();
+        for snapshot in catalog.snapshots.iter().filter(|s| !dropped.iter().any(|d| d.digest == s.digest)) {
+            self.references(&snapshot.manifest, &mut parts, |object, stored| {
+                let there = listed.get(&object).map(|(size, _)| *size);
+                if there != Some(stored) {
+                    let name = layout::object(&object);
+                    let what = if there.is_none() { "is missing" } else { "has another length" };
+                    return Err(Error::new(
+                        ErrorKind::Damaged,
+                        format!("{name} {what}, which {} needs: nothing is removed", snapshot.id),
+                    )
+                    .with_next_step("run `backup verify`, and repair the store from another copy first"));
+                }
+                wanted.insert(object);
+                Ok(())
+            })
+            .await?;
+        }
+        lease.check()?;
+        let mut report = PruneReport::default();
+        if !dropped.is_empty() {
+            report.tombstone = Some(self.bury(plan, &dropped).await?);
+            report.removed = dropped.iter().map(|d| d.snapshot.clone()).collect();
+        }
+        self.sweep(lease, &listed, wanted, options, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Signs what is removed.
+    async fn bury(&self, plan: &PrunePlan, dropped: &[&Decision]) -> Result<u64> {
+        let plan = serde_json::to_vec(plan)
+            .map_err(|e| Error::new(ErrorKind::Internal, "a plan could not be written as JSON").with_source(e))?;
+        let removed = dropped.iter().map(|d| (d.sequence, d.digest)).collect();
+        let signing: Option<&Signing> = if self.is_encrypted() { Some(&self.keys().admin()?.signing) } else { None };
+        let tombstone = crate::repository::tombstone(removed, Digest::sha256(&plan));
+        Ok(self.append(RecordKind::Tombstone, &tombstone, signing).await?.0)
+    }
+
+    /// Deletes what nothing refers to and has not for the time of grace.
+    async fn sweep(
+        &self,
+        lease: &Lease,
+        listed: &HashMap<Digest, (u64, DateTime<Utc>)>,
+        mut wanted: HashSet<Digest>,
+        options: &PruneOptions,
+        report: &mut PruneReport,
+    ) -> Result<()> {
+        let grace = chrono::TimeDelta::from_std(options.grace).unwrap_or(chrono::TimeDelta::MAX);
+        let since = self.now().checked_sub_signed(grace).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        let mut records = Vec::new();
+        let mut parts = HashSet::new();
+        for (sequence, removed_at, manifest) in self.buried().await? {
+            if removed_at <= since {
+                records.push(sequence);
+            } else {
+                // Whatever of it is damaged or gone needs no protection any more.
+                let kept = self.references(&manifest, &mut parts, |object, _| {
+                    wanted.insert(object);
+                    Ok(())
+                });
+                match kept.await {
+                    Err(e) if e.kind() != ErrorKind::Damaged => return Err(e),
+                    _ => {}
+                }
+            }
+        }
+        let unwanted = listed.iter().filter(|(object, _)| !wanted.contains(*object));
+        let (gone, waiting): (Vec<_>, Vec<_>) = unwanted.partition(|(_, (_, modified))| *modified <= since);
+        report.waiting_objects = waiting.len() as u64;
+        report.waiting_bytes = waiting.iter().map(|(_, (size, _))| size).sum();
+        // The records last: until then they say what was removed.
+        let objects = gone.into_iter().map(|(object, (size, _))| (layout::object(object), *size));
+        let records = records.into_iter().map(|sequence| (layout::record(sequence), 0));
+        for some in [objects.collect::<Vec<_>>(), records.collect()] {
+            let mut removing = futures::stream::iter(some)
+                .map(|(path, size)| async move {
+                    lease.check()?;
+                    match self.store().remove(&path).await {
+                        Ok(()) => Ok(Some(size)),
+                        Err(e) if e.kind() == ErrorKind::StoreDenied => Ok(None),
+                        Err(e) => Err(e),
+                    }
+                })
+                .buffer_unordered(REMOVERS);
+            while let Some(removed) = removing.try_next().await? {
+                match removed {
+                    Some(size) => {
+                        report.objects += 1;
+                        report.bytes += size;
+                    }
+                    None => report.denied += 1,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every object that a snapshot needs and its length; parts in `seen` are not read again.
+    async fn references(
+        &self,
+        manifest: &Manifest,
+        seen: &mut HashSet<Digest>,
+        mut each: impl FnMut(Digest, u64) -> Result<()>,
+    ) -> Result<()> {
+        for entry in &manifest.entries {
+            for part in &entry.parts {
+                each(part.object, part.stored)?;
+            }
+            // Parts are shared between snapshots; an entry whose parts were all seen has nothing new.
+            let fresh = entry.parts.iter().filter(|p| seen.insert(p.object)).count();
+            if fresh == 0 && entry.inline.is_empty() {
+                continue;
+            }
+            let lines = index_lines(self, entry);
+            futures::pin_mut!(lines);
+            while let Some(line) = lines.try_next().await? {
+                if let IndexLine::Chunk(chunk) = line {
+                    each(chunk.object, chunk.stored)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn dated_objects(&self) -> Result<HashMap<Digest, (u64, DateTime<Utc>)>> {
+        let mut objects = HashMap::new();
+        let mut names = self.store().list_dated(layout::OBJECTS);
+        while let Some((name, size, modified)) = names.try_next().await? {
+            if let layout::Name::Object(digest) = layout::parse(&name) {
+                objects.insert(digest, (size, modified));
+            }
+        }
+        Ok(objects)
+    }
+}
+
+/// What the plan drops, if the repository still is what it was made of.
+fn still_true<'a>(plan: &'a PrunePlan, catalog: &Catalog) -> Result<Vec<&'a Decision>> {
+    let drift = |why: String| {
+        Err(Error::new(ErrorKind::Drift, format!("the plan does not fit any more: {why}; nothing is removed"))
+            .with_next_step("make a new plan, look at it, and apply that"))
+    };
+    let assurance = Assurance::of(&catalog.evidence);
+    let there: HashMap<&Digest, &SnapshotId> = catalog.snapshots.iter().map(|s| (&s.digest, &s.id)).collect();
+    let mut series = HashMap::new();
+    for decision in &plan.decisions {
+        let id = &decision.snapshot;
+        if there.get(&decision.digest) != Some(&id) {
+            return drift(format!("{id} is not there any more"));
+        }
+        let is_whole = assurance.get(id).is_some_and(Assurance::is_content_verified);
+        if decision.copy && !is_whole {
+            return drift(format!("{id}, which counts as a copy, was found damaged since"));
+        }
+        let (copies, dropped) = series.entry((&decision.source, &decision.tier)).or_insert((0u64, 0u64));
+        *copies += u64::from(decision.keep && is_whole);
+        *dropped += u64::from(!decision.keep);
+    }
+    // Whoever wrote this plan: the last verified copy of anything is not removed.
+    if let Some(((source, _), _)) = series.iter().find(|(_, (copies, dropped))| *dropped > 0 && *copies == 0) {
+        return drift(format!("it leaves no verified copy of {source}"));
+    }
+    Ok(plan.dropped().collect())
+}
