@@ -8,8 +8,8 @@ use backup_core::chrono::Utc;
 use backup_core::{
     BackupOptions, Catalog, Change, DiffReport, DrillOptions, DrillReport, EntryKind, Error, ErrorKind, ExportReport,
     Keys, Objective, ObjectiveStatus, Only, PruneOptions, PrunePlan, PruneReport, Recipient, Repository,
-    RestoreOptions, RestoreReport, Result, Retention, Selector, Snapshot, Source, Standing, Status, Store, Tier,
-    VerifyLevel, VerifyOptions, VerifyReport, new_run, objective,
+    RestoreOptions, RestoreReport, Result, Retention, Selector, Snapshot, Source, Standing, Status, Store, SyncOptions,
+    SyncReport, Tier, VerifyLevel, VerifyOptions, VerifyReport, new_run, objective, sync,
 };
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say, say_json};
 use caretaker_examples::display::{count, duration, progress, rate, size};
@@ -154,6 +154,21 @@ enum Command {
         #[arg(long, value_parser = parse_duration)]
         rto: Option<Duration>,
     },
+    /// Bring a copy of a repository up to date: bytes as they are; heals what is missing or damaged there.
+    Sync {
+        /// The store to copy from.
+        #[arg(long, value_name = "URL")]
+        from: String,
+        /// The store to bring up to date; a new one is made where it is a folder.
+        #[arg(long, value_name = "URL")]
+        to: String,
+        /// The directory of keys, to check the signatures as well.
+        #[arg(long)]
+        keys: Option<PathBuf>,
+        /// Compare names and lengths only, and do not read what is already there.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Compare two snapshots: which tables and files differ.
     Diff {
         #[command(flatten)]
@@ -260,6 +275,18 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
         Command::List { at, of } => list(json, &at, of.of.as_deref()).await,
         Command::Show { at, id, of } => show(json, &at, &id, of.of.as_deref()).await,
         Command::Status { at, of, objective } => status(json, &at, of.of.as_deref(), &objective).await,
+        Command::Sync { from, to, keys, quick } => {
+            let keys = keys.map_or_else(|| Ok(Keys::none()), Keys::load)?;
+            let (from, to) = (Store::from_url(&from)?, locate::new_store(&to)?);
+            let options = SyncOptions::default().check(!quick).with_progress(progress("copying"));
+            let report = sync(&from, &to, &keys, options).await?;
+            if json {
+                say_json(&report)?
+            } else {
+                say_synced(&report)
+            }
+            Ok(if report.is_good() { Ended::Well } else { Ended::WithFindings })
+        }
         Command::Diff { at, before, after } => {
             let repository = open(&at).await?;
             let catalog = repository.catalog().await?;
@@ -639,6 +666,27 @@ async fn prune(json: bool, at: &At, pruning: Pruning) -> Result<Ended> {
     }
     let alarming = plan.alarming().next().is_some();
     Ok(if alarming || !catalog.is_sound() { Ended::WithFindings } else { Ended::Well })
+}
+
+fn say_synced(report: &SyncReport) {
+    say(&format!(
+        "{} objects copied, {}, in {}",
+        count(report.copied),
+        size(report.bytes),
+        duration(Duration::from_millis(report.milliseconds))
+    ));
+    for name in &report.healed {
+        say(&format!("healed    {name}"));
+    }
+    for name in &report.damaged {
+        say(&format!("DAMAGED   {name} in the store that was copied from: not copied"));
+    }
+    for name in &report.diverged {
+        say(&format!("DIVERGED  {name} is another one in each store"));
+    }
+    if report.ahead > 0 {
+        say(&format!("the copy has {} records that the other does not have: sync the other way as well", report.ahead));
+    }
 }
 
 fn say_diff(report: &DiffReport) {

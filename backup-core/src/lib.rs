@@ -72,7 +72,7 @@
 //! assurance     what verifies and drills said of each snapshot
 //! objective     RPO and RTO, and whether they are kept
 //! retention     which snapshots stay, and why
-//! backup  restore  compare  verify  drill  diff  prune  export  select  status    one verb each
+//! backup  restore  compare  verify  drill  diff  prune  sync  export  select  status    one verb each
 //! insert        rows as INSERT statements
 //! instructions  RESTORE.md
 //! progress      what a long operation is doing
@@ -108,6 +108,7 @@ pub mod source;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 mod status;
+mod sync;
 pub mod target;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod tier;
@@ -145,6 +146,7 @@ pub use self::source::postgres::PostgresSource;
 pub use self::source::sqlite::SqliteSource;
 pub use self::source::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Previous, Source};
 pub use self::status::{SourceStatus, Status};
+pub use self::sync::{SyncOptions, SyncReport, sync};
 #[cfg(feature = "files")]
 pub use self::target::files::FilesTarget;
 #[cfg(feature = "mysql")]

@@ -167,11 +167,13 @@ impl Repository {
             self.check_selection(options, intake.as_ref(), manifest).await?;
             for kind in PHASES {
                 let side_by_side = if kind == EntryKind::Data { intake.concurrency() } else { 1 };
-                futures::stream::iter(wanted.iter().copied().filter(|e| e.kind == kind))
+                // Gathered first: a stream with this closure in it could not be spawned.
+                let work: Vec<_> = wanted
+                    .iter()
+                    .filter(|e| e.kind == kind)
                     .map(|entry| self.restore_entry(&reader, entry, intake.as_ref(), options))
-                    .buffer_unordered(side_by_side)
-                    .try_collect::<()>()
-                    .await?;
+                    .collect();
+                futures::stream::iter(work).buffer_unordered(side_by_side).try_collect::<()>().await?;
             }
             Ok::<(), Error>(())
         };

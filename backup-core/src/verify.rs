@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
@@ -429,24 +430,31 @@ impl Check<'_> {
         {
             let (repository, listed) = (self.repository, self.listed);
             let (identities, workers) = (&identities, &workers);
-            let checks = futures::stream::iter(&self.wanted)
-                .map(|(digest, wanted)| async move {
-                    let outcome = check_object(repository, listed, digest, wanted, identities.clone(), workers).await;
-                    (digest, wanted, outcome)
-                })
-                .buffer_unordered(READERS);
-            futures::pin_mut!(checks);
-            while let Some((digest, wanted, outcome)) = checks.next().await {
+            let check = async |digest: Digest, wanted: &Wanted| {
+                let identities = identities.clone();
+                (digest, check_object(repository, listed, &digest, wanted, identities, workers).await)
+            };
+            let mut running = FuturesUnordered::new();
+            let mut left = self.wanted.iter();
+            loop {
+                // Not as a stream: with a closure over these references in it this could not be spawned.
+                while running.len() < READERS
+                    && let Some((digest, wanted)) = left.next()
+                {
+                    running.push(check(*digest, wanted));
+                }
+                let Some((digest, outcome)) = running.next().await else { break };
+                let Some(wanted) = self.wanted.get(&digest) else { continue };
                 match outcome? {
                     Outcome::Good(rows) => {
                         objects += 1;
                         bytes += wanted.stored;
                         self.options.progress.on(Event::Moved { plain: 0, stored: wanted.stored });
                         if let Some(rows) = rows {
-                            self.rows.insert(*digest, rows);
+                            self.rows.insert(digest, rows);
                         }
                     }
-                    Outcome::Bad(kind, reason) => bad.push((*digest, kind, reason)),
+                    Outcome::Bad(kind, reason) => bad.push((digest, kind, reason)),
                 }
             }
         }

@@ -410,6 +410,7 @@ fn every_json_document_fits_its_published_schema() {
     fill(&shop, 60);
     std::fs::write(shop.path("rules.sql"), "SELECT 1;\n-- holds\nSELECT 1 WHERE 0;\n").unwrap();
     let store = shop.store();
+    let copy = format!("file://{}", shop.path("copy").display());
     let at = ["--store", store.as_str(), "--keys", "keys"];
     let latest = ["--snapshot", "latest", "--of", "shop"];
     let mut seen = 0;
@@ -434,13 +435,14 @@ fn every_json_document_fits_its_published_schema() {
         ),
         ("prune", [&at[..], &["--keep", "within=48h,daily=30"]].concat()),
         ("prune", [&at[..], &["--keep", "daily=30", "--apply"]].concat()),
+        ("sync", vec!["--from", store.as_str(), "--to", copy.as_str(), "--keys", "keys"]),
     ] {
         let output = shop.run(&[&[verb, "--json"], &more[..]].concat());
         assert!(code(&output) <= 1, "{verb}: {}", text(&output));
         fits(&json(&output), &schema["$defs"][verb], &schema, verb);
         seen += 1;
     }
-    assert_eq!(seen, 13);
+    assert_eq!(seen, 14);
 }
 
 #[test]

@@ -300,6 +300,11 @@ impl Repository {
         Ok(buried.collect())
     }
 
+    /// Whether these bytes are a record of this repository, for this place, signed by whom `trust.json` names.
+    pub(crate) fn vouches_for(&self, bytes: &[u8], sequence: u64) -> bool {
+        record::decode(bytes, sequence, self.id(), self.trust()).is_ok()
+    }
+
     /// Signs `content` and puts it at the end of the log. Whoever loses the race for a place takes the next.
     pub(crate) async fn append(
         &self,

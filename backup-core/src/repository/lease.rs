@@ -73,11 +73,28 @@ impl Repository {
     /// [`ErrorKind::Locked`], naming the holder and the end, where another lease is in the way. An exclusive lease and
     /// any other cannot be held at once.
     pub async fn lease(&self, mode: LeaseMode, doing: &str) -> Result<Lease> {
+        Lease::take(self.store(), self.clock(), mode, doing).await
+    }
+
+    /// Removes the torn writes of killed runs from a folder, if nobody else is using the repository.
+    pub(crate) async fn sweep_if_alone(&self, since: std::time::SystemTime) -> Result<u64> {
+        let live = live_leases(self.store(), self.clock()()).await?;
+        // Our own is one of them.
+        if live.len() > 1 {
+            return Ok(0);
+        }
         let store = self.store().clone();
+        crate::pipeline::blocking(move || store.sweep_torn_writes(since)).await
+    }
+}
+
+impl Lease {
+    /// See [`Repository::lease`].
+    pub(crate) async fn take(store: &Store, clock: &super::Clock, mode: LeaseMode, doing: &str) -> Result<Self> {
         let holder = hex::encode(random::<6>()?);
-        let claim = Claim { store, holder, mode, doing: doing.to_owned(), clock: self.clock().clone() };
-        let expires = Arc::new(AtomicI64::new(((self.clock())() + DURATION).timestamp()));
-        let clock = ClockOf(self.clock().clone());
+        let claim = Claim { store: store.clone(), holder, mode, doing: doing.to_owned(), clock: clock.clone() };
+        let expires = Arc::new(AtomicI64::new((clock() + DURATION).timestamp()));
+        let clock = ClockOf(clock.clone());
         let (end, asked) = oneshot::channel();
         let (tell, ended) = oneshot::channel();
         let (answer, acquired) = oneshot::channel();
@@ -97,22 +114,9 @@ impl Repository {
             }
         });
         acquired.await.map_err(|e| Error::new(ErrorKind::Internal, "the task of a lease ended").with_source(e))??;
-        Ok(Lease { expires, clock, end: Some(end), ended: Some(ended) })
+        Ok(Self { expires, clock, end: Some(end), ended: Some(ended) })
     }
 
-    /// Removes the torn writes of killed runs from a folder, if nobody else is using the repository.
-    pub(crate) async fn sweep_if_alone(&self, since: std::time::SystemTime) -> Result<u64> {
-        let live = live_leases(self.store(), self.clock()()).await?;
-        // Our own is one of them.
-        if live.len() > 1 {
-            return Ok(0);
-        }
-        let store = self.store().clone();
-        crate::pipeline::blocking(move || store.sweep_torn_writes(since)).await
-    }
-}
-
-impl Lease {
     /// An error if the lease ran out before it could be renewed: what was relied on may have been removed since.
     pub fn check(&self) -> Result<()> {
         // Not what the renewing task says: after the machine slept, it may not have woken yet.

@@ -132,6 +132,24 @@ impl Store {
         Err(Error::new(ErrorKind::StoreUnavailable, format!("store {}: cannot write {path}", self.location)))
     }
 
+    /// Writes an object over one that is damaged. Only for bytes that were checked.
+    pub(crate) async fn overwrite(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        let mut attempt = 0;
+        loop {
+            match self.inner.put(path, PutPayload::from_bytes(bytes.clone())).await {
+                Ok(_) => return Ok(()),
+                Err(e) => {
+                    let error = store_error(&self.location, &format!("cannot write {path}"), e);
+                    attempt += 1;
+                    if !error.is_retryable() || attempt == ATTEMPTS {
+                        return Err(error);
+                    }
+                    pause(attempt).await;
+                }
+            }
+        }
+    }
+
     /// Reads a whole object; its absence is [`ErrorKind::Damaged`], since only what should be there is asked for.
     pub(crate) async fn read(&self, path: &Path) -> Result<Bytes> {
         self.read_optional(path).await?.ok_or_else(|| {
