@@ -8,8 +8,9 @@ use backup_core::chrono::Utc;
 use backup_core::{
     BackupOptions, Catalog, Change, DiffReport, DrillOptions, DrillReport, EntryKind, Error, ErrorKind, ExportReport,
     Keys, Objective, ObjectiveStatus, Only, PruneOptions, PrunePlan, PruneReport, Recipient, Repository,
-    RestoreOptions, RestoreReport, Result, Retention, Selector, Snapshot, Source, Standing, Status, Store, SyncOptions,
-    SyncReport, Tier, VerifyLevel, VerifyOptions, VerifyReport, new_run, objective, sync,
+    RestoreOptions, RestoreReport, Result, Retention, Selector, Snapshot, Source, Standing, Status, Store, StoreReport,
+    SyncOptions, SyncReport, Tier, TrialOutcome, VerifyLevel, VerifyOptions, VerifyReport, check_store, new_run,
+    objective, sync,
 };
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say, say_json};
 use caretaker_examples::display::{count, duration, progress, rate, size};
@@ -169,6 +170,12 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Try a store out: that a name is given once only, what is written is there at once, how fast it is.
+    CheckStore {
+        /// Where it is: file:///PATH, s3://BUCKET/PREFIX.
+        #[arg(long, value_name = "URL")]
+        store: String,
+    },
     /// Compare two snapshots: which tables and files differ.
     Diff {
         #[command(flatten)]
@@ -284,6 +291,15 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
                 say_json(&report)?
             } else {
                 say_synced(&report)
+            }
+            Ok(if report.is_good() { Ended::Well } else { Ended::WithFindings })
+        }
+        Command::CheckStore { store } => {
+            let report = check_store(&Store::from_url(&store)?).await?;
+            if json {
+                say_json(&report)?
+            } else {
+                say_checked(&report)
             }
             Ok(if report.is_good() { Ended::Well } else { Ended::WithFindings })
         }
@@ -490,6 +506,9 @@ fn unreadable(catalog: &Catalog) -> Ended {
     for sequence in &catalog.missing {
         complain(&format!("record {sequence} is gone, and nobody with the admin's key removed it"));
     }
+    if let Some(contradiction) = &catalog.contradicts {
+        complain(&contradiction.reason(catalog.newest));
+    }
     if catalog.is_sound() { Ended::Well } else { Ended::WithFindings }
 }
 
@@ -668,6 +687,21 @@ async fn prune(json: bool, at: &At, pruning: Pruning) -> Result<Ended> {
     Ok(if alarming || !catalog.is_sound() { Ended::WithFindings } else { Ended::Well })
 }
 
+fn say_checked(report: &StoreReport) {
+    for t in &report.trials {
+        let outcome = match t.outcome {
+            TrialOutcome::Good => "good",
+            TrialOutcome::Note => "note",
+            TrialOutcome::Bad => "BAD",
+            _ => "UNKNOWN",
+        };
+        say(&format!("{outcome:<8} {:<17} {}", t.name, t.detail));
+    }
+    if let (Some(written), Some(read)) = (report.written_per_second, report.read_per_second) {
+        say(&format!("         {:<17} {}/s written, {}/s read", "throughput", size(written), size(read)));
+    }
+}
+
 fn say_synced(report: &SyncReport) {
     say(&format!(
         "{} objects copied, {}, in {}",
@@ -684,8 +718,14 @@ fn say_synced(report: &SyncReport) {
     for name in &report.diverged {
         say(&format!("DIVERGED  {name} is another one in each store"));
     }
+    if let Some(sequence) = report.stopped_at {
+        say(&format!("STOPPED   before record {sequence}: nothing newer was copied"));
+    }
     if report.ahead > 0 {
-        say(&format!("the copy has {} records that the other does not have: sync the other way as well", report.ahead));
+        say(&format!(
+            "the copy has {} records that the other does not have: newer ones, or such as were pruned there",
+            report.ahead
+        ));
     }
 }
 
@@ -942,5 +982,5 @@ fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
         "d" => 86_400,
         _ => return Err("write it as 30m or 4h".to_owned()),
     };
-    Ok(Duration::from_secs(number * seconds))
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long".to_owned())
 }

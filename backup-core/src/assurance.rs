@@ -58,7 +58,7 @@ impl Assurance {
 
     /// Whether its bytes are known to be there, as they were signed.
     pub fn is_verified(&self) -> bool {
-        self.damaged_at.is_none() && self.stored_at.is_some()
+        self.damaged_at.is_none() && (self.stored_at.is_some() || self.content_at.is_some())
     }
 
     /// Whether it is known that what was backed up can be read from them: by a verify of its content, or a drill.
@@ -87,7 +87,10 @@ impl Assurance {
         self.drill_failed_at = None;
         self.drilled_at = Some(at);
         self.restore_milliseconds = Some(evidence.restore_milliseconds());
-        self.found_whole(VerifyLevel::Content, at);
+        // It does not read everything, such as the roles of the server: it refutes no damage that a verify has found.
+        if self.damaged_at.is_none() {
+            self.content_at = Some(at);
+        }
     }
 }
 
@@ -151,5 +154,7 @@ mod tests {
         let two = of_a(&[passed, failed.clone()]);
         assert_eq!((two.drilled_at, two.drill_failed_at), (Some(at(5)), Some(at(6))));
         assert!(!of_a(&[failed]).is_verified());
+        let lost = evidence("verify-content", 3, &[], &["a"]);
+        assert!(!of_a(&[lost, evidence("drill", 5, &["a"], &[])]).is_verified(), "a drill does not read everything");
     }
 }

@@ -160,6 +160,7 @@ impl Repository {
             ));
         }
         let signing = if self.is_encrypted() { Some(&self.keys().writer()?.signing) } else { None };
+        lease.check()?;
         let (sequence, digest) = self.append(RecordKind::Snapshot, &manifest, signing).await?;
         Ok(Snapshot { id: SnapshotId::new(sequence, &digest), sequence, digest, manifest })
     }

@@ -1,8 +1,9 @@
 //! What differs between two snapshots: for one, what an intruder touched since the last one that is known to be clean.
 //!
 //! Tables are compared by rows and [fingerprint](crate::Fingerprint), so the order of rows does not count. A file has changed
-//! if its length, its modification time or its permissions are others, or if its inode is the same and its status has
-//! changed since, which is how a file looks whose times were set back after it was written to.
+//! if its length, its modification time or its permissions are others; if its inode is the same and its status has changed
+//! since, which is how a file looks whose times were set back after it was written to; or if it is another inode and lies
+//! among other content, which is how one looks that was put in its place.
 
 use std::collections::{HashMap, HashSet};
 
@@ -122,23 +123,23 @@ impl Repository {
         Ok(report)
     }
 
-    /// In memory there are some 64 bytes for each file that is not in a part of the index that both share.
+    /// In memory there are some 80 bytes for each file that is not in a part of the index that both share.
     async fn diff_files(&self, old: &Manifest, new: &Manifest, report: &mut DiffReport) -> Result<()> {
         let parts = |m: &Manifest| files(m).flat_map(|e| e.parts.iter().map(|p| p.object)).collect::<HashSet<_>>();
         let shared: HashSet<Digest> = parts(old).intersection(&parts(new)).copied().collect();
         let mut left: HashMap<[u8; 16], State> = HashMap::new();
-        self.each_member(new, &shared, |member| {
-            left.insert(short(&path_of(member)?), State::of(member));
+        self.each_member(new, &shared, |member, unit| {
+            left.insert(short(&path_of(member)?), State::of(member, unit));
             Ok(())
         })
         .await?;
-        self.each_member(old, &shared, |member| match left.remove(&short(&path_of(member)?)) {
+        self.each_member(old, &shared, |member, unit| match left.remove(&short(&path_of(member)?)) {
             None => report.file(member, Change::Removed),
-            Some(state) if State::of(member).differs(&state) => report.file(member, Change::Changed),
+            Some(state) if State::of(member, unit).differs(&state) => report.file(member, Change::Changed),
             Some(_) => Ok(()),
         })
         .await?;
-        self.each_member(new, &shared, |member| {
+        self.each_member(new, &shared, |member, _| {
             if left.contains_key(&short(&path_of(member)?)) { report.file(member, Change::Added) } else { Ok(()) }
         })
         .await
@@ -148,7 +149,7 @@ impl Repository {
         &self,
         manifest: &Manifest,
         without: &HashSet<Digest>,
-        mut each: impl FnMut(&Member) -> Result<()>,
+        mut each: impl FnMut(&Member, [u8; 16]) -> Result<()>,
     ) -> Result<()> {
         for entry in files(manifest) {
             let mut entry = entry.clone();
@@ -159,8 +160,10 @@ impl Repository {
             }
             let units = units_of(self, &entry);
             futures::pin_mut!(units);
-            while let Some((_, unit)) = units.try_next().await? {
-                unit.members.iter().try_for_each(&mut each)?;
+            while let Some((chunks, unit)) = units.try_next().await? {
+                let ids: Vec<u8> = chunks.iter().flat_map(|c| c.id.0).collect();
+                let content = short(&ids);
+                unit.members.iter().try_for_each(|member| each(member, content))?;
             }
         }
         Ok(())
@@ -211,19 +214,24 @@ fn path_of(member: &Member) -> Result<Vec<u8>> {
 /// What tells whether a file is still the same.
 struct State {
     looks: [u8; 16],
+    /// Of all that is stored together with it.
+    content: [u8; 16],
     inode: u64,
     ctime: (i64, u32),
 }
 
 impl State {
-    fn of(member: &Member) -> Self {
+    fn of(member: &Member, content: [u8; 16]) -> Self {
         let Member { size, mtime, ctime, inode, mode, .. } = member;
-        Self { looks: short(format!("{size} {mtime:?} {mode}").as_bytes()), inode: *inode, ctime: *ctime }
+        Self { looks: short(format!("{size} {mtime:?} {mode}").as_bytes()), content, inode: *inode, ctime: *ctime }
     }
 
     fn differs(&self, other: &Self) -> bool {
-        // Another inode has a history of its own: the file was restored, or moved to another disk.
-        self.looks != other.looks || (self.inode == other.inode && self.ctime != other.ctime)
+        let is_same_file = self.inode == other.inode;
+        // Another inode has a history of its own: the file was restored, moved to another disk, or replaced.
+        self.looks != other.looks
+            || is_same_file && self.ctime != other.ctime
+            || !is_same_file && self.content != other.content
     }
 }
 

@@ -90,6 +90,11 @@ impl DrillReport {
     }
 }
 
+/// Whether an error says something about the snapshot or its restore, and not about a store or a key that was not there.
+fn is_a_finding(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Damaged | ErrorKind::Mismatch | ErrorKind::Target)
+}
+
 impl Repository {
     /// Restores `snapshot` to `scratch`, compares it with what was backed up, checks the shop's invariants, takes the
     /// time, and removes everything again, whatever the outcome. Dropping the future leaves the scratch place as it
@@ -107,13 +112,23 @@ impl Repository {
         }
         let result = self.drill_vacant(snapshot, scratch, &options).await;
         let removed = scratch.remove().await;
-        let mut report = result?;
-        removed?;
+        let drilled = vec![snapshot.id.clone()];
+        let mut report = match result {
+            Ok(report) => report,
+            Err(e) => {
+                // What keeps the snapshot from coming back is what a drill is there to find.
+                if options.record && is_a_finding(e.kind()) {
+                    let details = serde_json::json!({ "error": e.to_string() });
+                    self.leave_evidence("drill", drilled, false, 0, &details).await?;
+                }
+                return Err(e);
+            }
+        };
         if options.record {
-            let drilled = vec![snapshot.id.clone()];
             report.evidence =
                 self.leave_evidence("drill", drilled, report.passed(), report.milliseconds, &report).await?;
         }
+        removed?;
         Ok(report)
     }
 

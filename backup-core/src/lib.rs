@@ -72,7 +72,7 @@
 //! assurance     what verifies and drills said of each snapshot
 //! objective     RPO and RTO, and whether they are kept
 //! retention     which snapshots stay, and why
-//! backup  restore  compare  verify  drill  diff  prune  sync  export  select  status    one verb each
+//! backup  restore  compare  verify  drill  diff  prune  sync  check_store  export  select  status    one verb each
 //! insert        rows as INSERT statements
 //! instructions  RESTORE.md
 //! progress      what a long operation is doing
@@ -82,6 +82,7 @@
 
 mod assurance;
 mod backup;
+mod check_store;
 mod compare;
 mod diff;
 mod drill;
@@ -116,6 +117,7 @@ mod verify;
 
 pub use self::assurance::Assurance;
 pub use self::backup::{BackupOptions, new_run};
+pub use self::check_store::{StoreReport, Trial, TrialOutcome, check_store};
 pub use self::compare::{Compared, fingerprints};
 pub use self::diff::{Change, DiffReport, EntryDiff, FileDiff};
 pub use self::drill::{DrillOptions, DrillReport};

@@ -275,19 +275,21 @@ impl<'a> View<'a> {
     }
 
     fn rto(&self, rto: Duration) -> Judgement {
-        let failed = self.snapshots.iter().filter_map(|(s, a)| Some((a.drill_failed_at?, s))).max_by_key(|(at, _)| *at);
-        let drilled = self
-            .snapshots
-            .iter()
-            .filter_map(|(s, a)| Some((a.drilled_at?, a.restore_milliseconds?, s)))
-            .max_by_key(|(at, ..)| *at);
-        if let Some((at, s)) = failed.filter(|(at, _)| drilled.is_none_or(|(good, ..)| good < *at)) {
+        // The last in the log, whatever it says of its time.
+        let last = self.catalog.evidence.iter().rev().filter(|e| e.what == "drill").find_map(|e| {
+            let (s, _) = self.snapshots.iter().find(|(s, _)| e.snapshots.contains(&s.id))?;
+            Some((e, s))
+        });
+        let Some((drill, s)) = last else { return Judgement::new(Standing::Unknown, "it was never drilled") };
+        let at = drill.finished_at;
+        if !drill.passed {
             let when = at.format("%Y-%m-%d");
             return Judgement::new(Standing::Missed, format!("the last drill, of {} on {when}, failed", s.id));
         }
-        let Some((at, milliseconds, s)) = drilled else {
-            return Judgement::new(Standing::Unknown, "it was never drilled");
-        };
+        if at > self.now + SKEW {
+            return Judgement::new(Standing::Unknown, format!("the last drill is dated {at}, which is in the future"));
+        }
+        let milliseconds = drill.restore_milliseconds();
         let took = TimeDelta::milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX / 1_000_000));
         let what = format!("restoring {} took {} in the drill of {}", s.id, words(took), at.format("%Y-%m-%d"));
         if took > delta(rto) {
@@ -421,6 +423,8 @@ mod tests {
         assert_eq!(judged(60, None, &[(10, true)]), Standing::Missed, "it took 90 minutes");
         assert_eq!(judged(240, None, &[(10, true), (20, false)]), Standing::Missed);
         assert_eq!(judged(240, None, &[(10, false), (20, true)]), Standing::Met);
+        assert_eq!(judged(240, None, &[(5000, true), (20, false)]), Standing::Missed, "the last in the log counts");
+        assert_eq!(judged(240, Some(900), &[(5000, true)]), Standing::Unknown, "it is of the future");
         assert_eq!(judged(240, Some(900), &[(10, true)]), Standing::Unknown, "it is too long ago");
     }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::assurance::Assurance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::Signing;
-use crate::manifest::{Digest, IndexLine, Manifest, SnapshotId};
+use crate::manifest::{Digest, EntryRecord, IndexLine, Manifest, PartRef, SnapshotId};
 use crate::pipeline::index_lines;
 use crate::progress::{NoProgress, Progress};
 use crate::repository::record::RecordKind;
@@ -148,6 +148,12 @@ impl Repository {
             report.tombstone = Some(self.bury(plan, &dropped).await?);
             report.removed = dropped.iter().map(|d| d.snapshot.clone()).collect();
         }
+        if !options.grace.is_zero() {
+            // Not left to a list of the log, which may not show the tombstone yet.
+            for snapshot in catalog.snapshots.iter().filter(|s| dropped.iter().any(|d| d.digest == s.digest)) {
+                self.protect(&snapshot.manifest, &mut wanted).await?;
+            }
+        }
         self.sweep(lease, &listed, wanted, options, &mut report).await?;
         Ok(report)
     }
@@ -174,20 +180,11 @@ impl Repository {
         let grace = chrono::TimeDelta::from_std(options.grace).unwrap_or(chrono::TimeDelta::MAX);
         let since = self.now().checked_sub_signed(grace).unwrap_or(DateTime::<Utc>::MIN_UTC);
         let mut records = Vec::new();
-        let mut parts = HashSet::new();
         for (sequence, removed_at, manifest) in self.buried().await? {
             if removed_at <= since {
                 records.push(sequence);
             } else {
-                // Whatever of it is damaged or gone needs no protection any more.
-                let kept = self.references(&manifest, &mut parts, |object, _| {
-                    wanted.insert(object);
-                    Ok(())
-                });
-                match kept.await {
-                    Err(e) if e.kind() != ErrorKind::Damaged => return Err(e),
-                    _ => {}
-                }
+                self.protect(&manifest, &mut wanted).await?;
             }
         }
         let unwanted = listed.iter().filter(|(object, _)| !wanted.contains(*object));
@@ -197,7 +194,7 @@ impl Repository {
         // The records last: until then they say what was removed.
         let objects = gone.into_iter().map(|(object, (size, _))| (layout::object(object), *size));
         let records = records.into_iter().map(|sequence| (layout::record(sequence), 0));
-        for some in [objects.collect::<Vec<_>>(), records.collect()] {
+        for (is_data, some) in [(true, objects.collect::<Vec<_>>()), (false, records.collect())] {
             let mut removing = futures::stream::iter(some)
                 .map(|(path, size)| async move {
                     lease.check()?;
@@ -211,10 +208,37 @@ impl Repository {
             while let Some(removed) = removing.try_next().await? {
                 match removed {
                     Some(size) => {
-                        report.objects += 1;
+                        report.objects += u64::from(is_data);
                         report.bytes += size;
                     }
-                    None => report.denied += 1,
+                    None => report.denied += u64::from(is_data),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what a removed snapshot needs; whatever of it is damaged or gone needs no protection any more.
+    async fn protect(&self, manifest: &Manifest, wanted: &mut HashSet<Digest>) -> Result<()> {
+        for entry in &manifest.entries {
+            // Part by part: one that cannot be read does not leave the others without protection.
+            let alone = |part: &PartRef| EntryRecord { parts: vec![*part], inline: Vec::new(), ..entry.clone() };
+            let mut pieces: Vec<EntryRecord> = entry.parts.iter().map(alone).collect();
+            if pieces.is_empty() {
+                pieces.push(entry.clone());
+            }
+            for piece in pieces {
+                wanted.extend(piece.parts.iter().map(|p| p.object));
+                let lines = index_lines(self, &piece);
+                futures::pin_mut!(lines);
+                loop {
+                    match lines.try_next().await {
+                        Ok(Some(IndexLine::Chunk(chunk))) => drop(wanted.insert(chunk.object)),
+                        Ok(Some(IndexLine::Unit(_))) => {}
+                        Ok(None) => break,
+                        Err(e) if e.kind() == ErrorKind::Damaged => break,
+                        Err(e) => return Err(e),
+                    }
                 }
             }
         }
@@ -222,7 +246,7 @@ impl Repository {
     }
 
     /// Calls `each` with every object that a snapshot needs and its length; parts in `seen` are not read again.
-    async fn references(
+    pub(crate) async fn references(
         &self,
         manifest: &Manifest,
         seen: &mut HashSet<Digest>,
@@ -267,24 +291,38 @@ fn still_true<'a>(plan: &'a PrunePlan, catalog: &Catalog) -> Result<Vec<&'a Deci
             .with_next_step("make a new plan, look at it, and apply that"))
     };
     let assurance = Assurance::of(&catalog.evidence);
+    let is_whole = |id: &SnapshotId| assurance.get(id).is_some_and(Assurance::is_content_verified);
     let there: HashMap<&Digest, &SnapshotId> = catalog.snapshots.iter().map(|s| (&s.digest, &s.id)).collect();
-    let mut series = HashMap::new();
+    let mut dropped = HashSet::new();
+    let mut named = HashSet::new();
     for decision in &plan.decisions {
         let id = &decision.snapshot;
         if there.get(&decision.digest) != Some(&id) {
             return drift(format!("{id} is not there any more"));
         }
-        let is_whole = assurance.get(id).is_some_and(Assurance::is_content_verified);
-        if decision.copy && !is_whole {
+        if !named.insert(decision.digest) {
+            return drift(format!("it names {id} twice"));
+        }
+        if decision.copy && !is_whole(id) {
             return drift(format!("{id}, which counts as a copy, was found damaged since"));
         }
-        let (copies, dropped) = series.entry((&decision.source, &decision.tier)).or_insert((0u64, 0u64));
-        *copies += u64::from(decision.keep && is_whole);
-        *dropped += u64::from(!decision.keep);
+        if !decision.keep {
+            dropped.insert(decision.digest);
+        }
     }
-    // Whoever wrote this plan: the last verified copy of anything is not removed.
-    if let Some(((source, _), _)) = series.iter().find(|(_, (copies, dropped))| *dropped > 0 && *copies == 0) {
-        return drift(format!("it leaves no verified copy of {source}"));
+    // Whoever wrote this plan: the newest verified snapshot of anything stays, as the repository itself tells them apart.
+    let mut newest = HashMap::new();
+    for s in &catalog.snapshots {
+        let last = newest.entry((&s.manifest.source.name, &s.manifest.tier)).or_insert((None, false));
+        last.1 |= dropped.contains(&s.digest);
+        if is_whole(&s.id) {
+            last.0 = Some(s);
+        }
+    }
+    for ((source, _), (last, loses)) in newest {
+        if loses && last.is_none_or(|s| dropped.contains(&s.digest)) {
+            return drift(format!("it does not keep the newest verified snapshot of {source}"));
+        }
     }
     Ok(plan.dropped().collect())
 }

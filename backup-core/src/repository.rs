@@ -32,6 +32,7 @@ pub use self::catalog::{Catalog, Contradiction, Evidence};
 pub(crate) use self::catalog::{RECORD_LEVEL, tombstone};
 pub use self::layout::LeaseMode;
 pub use self::lease::Lease;
+pub(crate) use self::lease::SKEW;
 pub use self::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{Keys, Recipient, Trust, random};

@@ -183,6 +183,8 @@ impl Retention {
     /// Tells copies from what may not count as one, and says why.
     fn find_copies<'a>(&self, series: &mut [Judged<'a>], now: DateTime<Utc>) {
         let mut before: Vec<&'a Manifest> = Vec::new();
+        // Of all copies so far, so that nobody goes back in steps too small to notice.
+        let mut newest: Option<DateTime<Utc>> = None;
         // In the order of the log: a forged date does not change what came before what.
         let mut order: Vec<usize> = (0..series.len()).collect();
         order.sort_by_key(|n| series[*n].snapshot.sequence);
@@ -193,7 +195,7 @@ impl Retention {
             let accepted = self.accepted.contains(&judged.snapshot.id);
             let held = if manifest.taken_at > now + SKEW {
                 Some(Reason::FromTheFuture)
-            } else if before.last().is_some_and(|b| manifest.taken_at + SKEW < b.taken_at) {
+            } else if newest.is_some_and(|newest| manifest.taken_at + SKEW < newest) {
                 Some(Reason::OutOfOrder)
             } else if judged.assurance.damaged_at.is_some() {
                 Some(Reason::Damaged)
@@ -214,6 +216,7 @@ impl Retention {
                     }
                     judged.is_copy = true;
                     before.push(manifest);
+                    newest = newest.max(Some(manifest.taken_at));
                 }
             }
         }
@@ -319,11 +322,10 @@ impl FromStr for Retention {
 }
 
 fn within(text: &str) -> Option<TimeDelta> {
-    let (number, unit) = text.split_at(text.len().checked_sub(1)?);
-    let number: i64 = number.parse().ok().filter(|n| *n > 0)?;
-    match unit {
-        "h" => TimeDelta::try_hours(number),
-        "d" => TimeDelta::try_days(number),
+    let number = |text: &str| text.parse::<i64>().ok().filter(|n| *n > 0);
+    match (text.strip_suffix('h'), text.strip_suffix('d')) {
+        (Some(hours), _) => TimeDelta::try_hours(number(hours)?),
+        (_, Some(days)) => TimeDelta::try_days(number(days)?),
         _ => None,
     }
 }
@@ -779,6 +781,7 @@ mod tests {
             "daily=x",
             "daily=1,daily=2",
             "within=48",
+            "within=2д",
             "within=-1h",
             "within=0h",
             "within=",

@@ -37,7 +37,7 @@ pub struct SourceStatus {
 pub struct Status {
     /// Source by source, by name.
     pub sources: Vec<SourceStatus>,
-    /// Records of the log that are damaged, missing or out of order: what is said above may not be all.
+    /// Records of the log that are damaged, missing, out of order, or not those that this client has seen: what is said above may not be all.
     pub unreadable_records: u64,
 }
 
@@ -73,7 +73,10 @@ impl Status {
                 }
             })
             .collect();
-        let unreadable = catalog.damaged.len() + catalog.missing.len() + catalog.broken_chain.len();
+        let unreadable = catalog.damaged.len()
+            + catalog.missing.len()
+            + catalog.broken_chain.len()
+            + usize::from(catalog.contradicts.is_some());
         Self { sources, unreadable_records: unreadable as u64 }
     }
 

@@ -72,7 +72,9 @@ pub struct SyncReport {
     pub damaged: Vec<String>,
     /// Records that both have and that are not the same: the stores went different ways.
     pub diverged: Vec<String>,
-    /// Records that only the copy has: it is ahead, at least there.
+    /// The record before which it stopped, because of one of these; nothing newer was copied.
+    pub stopped_at: Option<u64>,
+    /// Records that only the copy has and that were not pruned in the source: it is ahead, at least there.
     pub ahead: u64,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
@@ -87,7 +89,7 @@ impl SyncReport {
 
 /// Brings `to` up to date from `from`, which may be empty or hold the same repository.
 ///
-/// Keys are not needed. With them the source is checked to be the repository that they pin, and a record that is damaged in the
+/// Keys are not needed; without, it cannot tell whether the source itself still has all that its records need. With them the source is checked to be the repository that they pin, and a record that is damaged in the
 /// copy is told from one that is in the source. Dropping the future is safe: the next sync goes on.
 ///
 /// # Errors
@@ -106,18 +108,27 @@ pub async fn sync(from: &Store, to: &Store, keys: &Keys, options: SyncOptions) -
         return Err(Error::new(ErrorKind::Config, format!("{to} holds another repository than {from}"))
             .with_next_step("choose an empty folder, bucket or prefix for the copy"));
     }
-    let pinned = match keys.trust() {
-        Some(_) => Some(Repository::open(from.clone(), keys.clone()).await?),
-        None => None,
+    let pinned = match Repository::open(from.clone(), keys.clone()).await {
+        Ok(repository) => Some(repository),
+        // Encrypted, and nobody brought keys: then it is copied unseen.
+        Err(e) if e.kind() == ErrorKind::KeyMissing && !keys.is_some() => None,
+        Err(e) => return Err(e),
     };
-    // Nothing is to be pruned here or there meanwhile. A source may be read-only.
-    let leases = [lease(from).await, lease(to).await];
-    if let Some(e) = leases.iter().filter_map(|l| l.as_ref().err()).find(|e| e.kind() == ErrorKind::Locked) {
-        return Err(Error::new(e.kind(), e.to_string()).with_retry(true));
-    }
-    let copy = Copy { from, to, pinned, options: &options };
+    // Nothing is to be pruned here or there meanwhile.
+    let there = lease(to).await?;
+    let here = match lease(from).await {
+        Ok(lease) => Some(lease),
+        // Only to be read: then nobody here can be kept from pruning, and what goes away meanwhile is told as damaged.
+        Err(e) if e.kind() == ErrorKind::StoreDenied => None,
+        Err(e) => {
+            there.release().await;
+            return Err(e);
+        }
+    };
+    let copy = Copy { from, to, pinned, lease: &there, options: &options };
     let done = copy.everything(&ours, theirs.is_some()).await;
-    for lease in leases.into_iter().flatten() {
+    there.release().await;
+    if let Some(lease) = here {
         lease.release().await;
     }
     let mut report = done?;
@@ -134,6 +145,8 @@ struct Copy<'a> {
     to: &'a Store,
     /// The source, where there are keys to check it with.
     pinned: Option<Repository>,
+    /// On the copy.
+    lease: &'a Lease,
     options: &'a SyncOptions,
 }
 
@@ -154,25 +167,48 @@ impl Copy<'_> {
                 report.add(self.put_same(&path, bytes).await?);
             }
         }
-        let (objects, records) = self.names(self.from).await?;
-        let (there, their_records) = self.names(self.to).await?;
+        // The records before the objects that they need: a backup may end just now.
+        let records = self.records(self.from).await?;
+        let objects = self.objects(self.from).await?;
+        let (their_records, there) = (self.records(self.to).await?, self.objects(self.to).await?);
+        let mut have: HashSet<Digest> = objects.keys().copied().collect();
         self.run(
             objects.into_iter().map(|(digest, size)| self.object(digest, there.get(&digest) == Some(&size))),
             &mut report,
         )
         .await?;
-        report.ahead = their_records.difference(&records).count() as u64;
+        // What is damaged here may be whole there.
+        for name in &report.damaged {
+            if let layout::Name::Object(digest) = layout::parse(name) {
+                have.remove(&digest);
+            }
+        }
+        have.extend(there.keys());
         let removed = match &self.pinned {
-            Some(repository) => repository.buried().await?.into_iter().map(|(sequence, ..)| sequence).collect(),
-            None => HashSet::new(),
+            Some(repository) if repository.reads_metadata() => repository.removed().await?,
+            _ => HashSet::new(),
         };
+        report.ahead = their_records.difference(&records).filter(|n| !removed.contains(n)).count() as u64;
         let mut records: Vec<u64> = records.difference(&removed).copied().collect();
         records.sort_unstable();
-        // One after the other: a copy that is broken off has no hole.
+        // One after the other, and no further than everything is in order: a copy has no hole, and no two histories.
+        let mut seen = HashSet::new();
         for sequence in records {
-            report.add(self.record(sequence).await?);
+            self.lease.check()?;
+            if let Some(lacks) = self.lacks(sequence, &have, &mut seen).await? {
+                report.add(Outcome::Damaged(lacks));
+                report.stopped_at = Some(sequence);
+                break;
+            }
+            let outcome = self.record(sequence).await?;
+            let stops = matches!(outcome, Outcome::Damaged(_) | Outcome::Diverged(_));
+            report.add(outcome);
+            if stops {
+                report.stopped_at = Some(sequence);
+                break;
+            }
         }
-        if !exists {
+        if !exists && report.stopped_at != Some(1) {
             // Last: a repository exists when this does.
             report.add(self.put_same(&Path::from(layout::CONFIGURATION), configuration.clone()).await?);
         }
@@ -191,20 +227,47 @@ impl Copy<'_> {
         Ok(())
     }
 
-    async fn names(&self, store: &Store) -> Result<(HashMap<Digest, u64>, HashSet<u64>)> {
+    async fn objects(&self, store: &Store) -> Result<HashMap<Digest, u64>> {
         let mut objects = HashMap::new();
-        let mut records = HashSet::new();
-        for prefix in [layout::OBJECTS, layout::LOG] {
-            let mut names = store.list(prefix);
-            while let Some((name, size)) = names.try_next().await? {
-                match layout::parse(&name) {
-                    layout::Name::Object(digest) => drop(objects.insert(digest, size)),
-                    layout::Name::Record(sequence) => drop(records.insert(sequence)),
-                    _ => {}
-                }
+        let mut names = store.list(layout::OBJECTS);
+        while let Some((name, size)) = names.try_next().await? {
+            if let layout::Name::Object(digest) = layout::parse(&name) {
+                objects.insert(digest, size);
             }
         }
-        Ok((objects, records))
+        Ok(objects)
+    }
+
+    async fn records(&self, store: &Store) -> Result<HashSet<u64>> {
+        let mut records = HashSet::new();
+        let mut names = store.list(layout::LOG);
+        while let Some((name, _)) = names.try_next().await? {
+            if let layout::Name::Record(sequence) = layout::parse(&name) {
+                records.insert(sequence);
+            }
+        }
+        Ok(records)
+    }
+
+    /// The first object that a record needs and the copy does not have, as far as the keys allow to look.
+    async fn lacks(&self, sequence: u64, have: &HashSet<Digest>, seen: &mut HashSet<Digest>) -> Result<Option<String>> {
+        let Some(repository) = self.pinned.as_ref().filter(|r| r.reads_metadata()) else { return Ok(None) };
+        let Some(manifest) = repository.manifest_at(sequence).await? else { return Ok(None) };
+        let mut lacks = None;
+        let looked = repository.references(&manifest, seen, |object, _| {
+            if lacks.is_none() && !have.contains(&object) {
+                lacks = Some(layout::object(&object).to_string());
+            }
+            Ok(())
+        });
+        match looked.await {
+            // An index that cannot be read: what it names may be missing as well.
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                Ok(lacks.or_else(|| Some(format!("{}: {e}", layout::record(sequence)))))
+            }
+            Err(e) => Err(e),
+            Ok(()) => Ok(lacks),
+        }
     }
 
     async fn object(&self, digest: Digest, is_there: bool) -> Result<Outcome> {

@@ -185,10 +185,27 @@ async fn nothing_is_removed_without_the_right_or_where_anything_is_in_doubt() {
     let lease = repository.lease(LeaseMode::Shared, "a backup").await.unwrap();
     assert_eq!(refused(&repository, &plan).await, ErrorKind::Locked);
     lease.release().await;
-    // A plan that drops everything, whoever wrote it.
-    let mut forged = plan.clone();
-    forged.decisions.iter_mut().for_each(|d| d.keep = false);
-    assert_eq!(refused(&repository, &forged).await, ErrorKind::Drift);
+    // Plans that drop everything, or the newest, or name one twice or under another name, whoever wrote them.
+    let forge = |change: &dyn Fn(&mut Vec<backup_core::retention::Decision>)| {
+        let mut forged = plan.clone();
+        change(&mut forged.decisions);
+        forged
+    };
+    for forged in [
+        forge(&|all| all.iter_mut().for_each(|d| d.keep = false)),
+        forge(&|all| all.last_mut().unwrap().keep = false),
+        forge(&|all| {
+            let mut last = all.last().unwrap().clone();
+            last.keep = false;
+            all.push(last);
+        }),
+        forge(&|all| {
+            let last = all.last_mut().unwrap();
+            (last.source, last.keep) = ("another".into(), false);
+        }),
+    ] {
+        assert_eq!(refused(&repository, &forged).await, ErrorKind::Drift);
+    }
     // An object is gone that the newest snapshot needs.
     let newest = catalog.snapshots.last().unwrap();
     let object = newest.manifest.entries.iter().flat_map(|e| &e.parts).next().unwrap().object.to_string();
@@ -204,6 +221,35 @@ async fn nothing_is_removed_without_the_right_or_where_anything_is_in_doubt() {
     let gone = self::plan(&repository.catalog().await.unwrap(), Utc::now());
     shop.memory.delete(&Path::from("log/0000000002")).await.unwrap();
     assert_eq!(refused(&repository, &gone).await, ErrorKind::Damaged);
+}
+
+/// A drill that cannot even be done says so in the log, so that an older one does not speak for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_that_ends_in_an_error_is_evidence_too() {
+    use backup_core::{DrillOptions, Duty, Objective, Standing};
+    let shop = Shop::new().await;
+    shop.night(0).await;
+    let repository = shop.after(0).await;
+    let catalog = repository.catalog().await.unwrap();
+    let snapshot = catalog.snapshots.last().unwrap();
+    let scratch = FilesTarget::new(shop.dir.path().join("scratch"));
+    assert!(repository.drill(snapshot, &scratch, DrillOptions::default()).await.unwrap().passed());
+    let promise = [Objective::new("uploads", Duration::from_secs(3600)).rto(Duration::from_secs(3600))];
+    let standing = |catalog: &Catalog| {
+        backup_core::objective::judge(&promise, catalog, Utc::now())[0].rto.clone().unwrap().standing
+    };
+    assert_eq!(standing(&repository.catalog().await.unwrap()), Standing::Met);
+    for object in shop.memory.list(Some(&Path::from("objects"))).try_collect::<Vec<_>>().await.unwrap() {
+        if object.size > 40_000 {
+            shop.memory.delete(&object.location).await.unwrap();
+        }
+    }
+    let e = repository.drill(snapshot, &scratch, DrillOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Damaged, "{e}");
+    let catalog = repository.catalog().await.unwrap();
+    assert_eq!(standing(&catalog), Standing::Missed);
+    let due = backup_core::objective::due(&promise, &catalog, Utc::now());
+    assert!(due.iter().any(|d| d.duty == Duty::Backup), "{due:?}");
 }
 
 /// Killed at each of its writes and deletions in turn.

@@ -137,6 +137,24 @@ async fn what_is_damaged_or_gone_in_the_copy_is_healed_and_damage_does_not_sprea
     assert!(back.is_good() && back.copied == 3, "{back:?}");
 }
 
+/// What the source itself has lost is told, and its record does not come to a copy that cannot restore it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_the_source_has_lost_a_part_of_is_not_listed_by_the_copy() {
+    let shop = Shop::new().await;
+    let first = shop.open(&shop.first).await;
+    let catalog = first.catalog().await.unwrap();
+    // Of the second night alone.
+    let objects = |n: usize| -> Vec<String> {
+        catalog.snapshots[n].manifest.entries.iter().flat_map(|e| &e.parts).map(|p| p.object.to_string()).collect()
+    };
+    let lost = objects(1).into_iter().find(|o| !objects(0).contains(o)).unwrap();
+    shop.first.delete(&Path::from(format!("objects/{}/{lost}", &lost[..2]))).await.unwrap();
+    let report = shop.sync(&shop.keys).await.unwrap();
+    assert_eq!(report.stopped_at, Some(2));
+    assert!(report.damaged.len() == 1 && report.damaged[0].contains(&lost), "{report:?}");
+    shop.assert_whole(1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_that_went_different_ways_and_other_repositories_are_told() {
     let shop = Shop::new().await;
@@ -148,6 +166,13 @@ async fn stores_that_went_different_ways_and_other_repositories_are_told() {
         let report = shop.sync(&keys).await.unwrap();
         assert_eq!((report.diverged.as_slice(), report.ahead), (&["log/0000000004".to_owned()][..], 1));
     }
+    // However much comes after it: nothing is put on top of another history.
+    shop.night(&shop.first, 13).await;
+    shop.night(&shop.first, 14).await;
+    let report = shop.sync(&shop.keys).await.unwrap();
+    assert_eq!((report.stopped_at, report.is_good()), (Some(4), false));
+    let copy = shop.open(&shop.copy).await.catalog().await.unwrap();
+    assert!(copy.is_sound() && copy.newest == 5, "{copy:?}");
     let other = Shop::new().await;
     let e = sync(&store(&other.first), &store(&shop.copy), &Keys::none(), SyncOptions::default()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config, "{e}");

@@ -155,7 +155,8 @@ impl Contradiction {
         digests.get(&seen.sequence).is_some_and(|d| *d != seen.digest).then_some(Self::Replaced(seen))
     }
 
-    pub(crate) fn reason(&self, newest: u64) -> String {
+    /// A sentence about it, for a log whose last record is `newest`.
+    pub fn reason(&self, newest: u64) -> String {
         match self {
             Self::RolledBack(seen) => format!(
                 "the log ends at record {newest}, but this client has seen record {}: the store was rolled back, or lags",
@@ -298,6 +299,35 @@ impl Repository {
             removed.get(&(sequence, digest)).map(|at| (sequence, *at, *manifest))
         });
         Ok(buried.collect())
+    }
+
+    /// What the snapshot in this place holds; `None` where there is none that can be read.
+    pub(crate) async fn manifest_at(&self, sequence: u64) -> Result<Option<Manifest>> {
+        match self.record(sequence).await {
+            Ok((_, Content::Snapshot(manifest))) => Ok(Some(*manifest)),
+            Ok(_) => Ok(None),
+            Err(e) if is_about_the_record(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The places of all records that an admin removed.
+    pub(crate) async fn removed(&self) -> Result<HashSet<u64>> {
+        let mut removed = HashSet::new();
+        for sequence in self.sequences().await? {
+            match self.record(sequence).await {
+                Ok((_, Content::Tombstone(tombstone))) => removed.extend(tombstone.removed.iter().map(|r| r.sequence)),
+                Ok(_) => {}
+                Err(e) if is_about_the_record(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether the keys at hand open records and indexes.
+    pub(crate) fn reads_metadata(&self) -> bool {
+        !self.is_encrypted() || !self.metadata_identities().is_empty()
     }
 
     /// Whether these bytes are a record of this repository, for this place, signed by whom `trust.json` names.

@@ -138,14 +138,7 @@ impl Store {
         loop {
             match self.inner.put(path, PutPayload::from_bytes(bytes.clone())).await {
                 Ok(_) => return Ok(()),
-                Err(e) => {
-                    let error = store_error(&self.location, &format!("cannot write {path}"), e);
-                    attempt += 1;
-                    if !error.is_retryable() || attempt == ATTEMPTS {
-                        return Err(error);
-                    }
-                    pause(attempt).await;
-                }
+                Err(e) => self.again(&mut attempt, &format!("cannot write {path}"), e).await?,
             }
         }
     }
@@ -172,14 +165,7 @@ impl Store {
             match answer {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(object_store::Error::NotFound { .. }) => return Ok(None),
-                Err(e) => {
-                    let error = store_error(&self.location, &format!("cannot read {path}"), e);
-                    attempt += 1;
-                    if !error.is_retryable() || attempt == ATTEMPTS {
-                        return Err(error);
-                    }
-                    pause(attempt).await;
-                }
+                Err(e) => self.again(&mut attempt, &format!("cannot read {path}"), e).await?,
             }
         }
     }
@@ -210,16 +196,20 @@ impl Store {
         loop {
             match self.inner.delete(path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => return Ok(()),
-                Err(e) => {
-                    let error = store_error(&self.location, &format!("cannot remove {path}"), e);
-                    attempt += 1;
-                    if !error.is_retryable() || attempt == ATTEMPTS {
-                        return Err(error);
-                    }
-                    pause(attempt).await;
-                }
+                Err(e) => self.again(&mut attempt, &format!("cannot remove {path}"), e).await?,
             }
         }
+    }
+
+    /// Waits before a request is sent again; the error where that is of no use.
+    async fn again(&self, attempt: &mut u32, what: &str, e: object_store::Error) -> Result<()> {
+        let error = store_error(&self.location, what, e);
+        *attempt += 1;
+        if !error.is_retryable() || *attempt == ATTEMPTS {
+            return Err(error);
+        }
+        pause(*attempt).await;
+        Ok(())
     }
 
     /// Removes an object of ours that is no data: a lease.
