@@ -786,6 +786,9 @@ fn say_pruned(plan: &PrunePlan, report: Option<&PruneReport>) {
         count(report.objects),
         size(report.bytes)
     ));
+    if !report.removed.is_empty() && report.objects == 0 {
+        say("what only they need stays in the store for the time of grace, and goes with the first prune after it");
+    }
     if report.waiting_objects > 0 {
         let (objects, bytes) = (count(report.waiting_objects), size(report.waiting_bytes));
         say(&format!("{objects} more, {bytes}, go with the first prune after their time of grace"));
