@@ -1,20 +1,20 @@
 //! `backup`: encrypted, deduplicated, verifiable backups of databases and directories.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backup_core::chrono::Utc;
 use backup_core::{
-    BackupOptions, Catalog, Change, DiffReport, DrillOptions, DrillReport, EntryKind, Error, ErrorKind, ExportReport,
-    Keys, Objective, ObjectiveStatus, Only, PruneOptions, PrunePlan, PruneReport, Recipient, Repository,
-    RestoreOptions, RestoreReport, Result, Retention, Selector, Snapshot, Source, Standing, Status, Store, StoreReport,
-    SyncOptions, SyncReport, Tier, TrialOutcome, VerifyLevel, VerifyOptions, VerifyReport, check_store, new_run,
-    objective, sync,
+    BackupOptions, Catalog, DrillOptions, Error, ErrorKind, Event, Keys, Objective, ObjectiveStatus, Only, Progress,
+    PruneOptions, Recipient, Repository, RestoreOptions, Result, Retention, Selector, Snapshot, Source, Status, Store,
+    StoreLog, SyncOptions, Tier, VerifyLevel, VerifyOptions, VerifyReport, check_store, new_run, objective, sync,
 };
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say, say_json};
-use caretaker_examples::display::{count, duration, progress, rate, size};
-use caretaker_examples::locate;
+use caretaker_examples::display::progress;
+use caretaker_examples::{backup_text, locate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
@@ -41,9 +41,9 @@ enum Command {
     },
     /// Make a new repository, and write KEYS/trust.json.
     Init {
-        /// Where: file:///PATH, s3://BUCKET/PREFIX.
-        #[arg(long, value_name = "URL")]
-        store: String,
+        /// Where: file:///PATH, s3://BUCKET/PREFIX. Given several times, each gets the same repository.
+        #[arg(long, value_name = "URL", required = true)]
+        store: Vec<String>,
         /// The directory of keys.
         #[arg(long, required_unless_present = "no_encryption", conflicts_with = "no_encryption")]
         keys: Option<PathBuf>,
@@ -73,6 +73,9 @@ enum Command {
         /// A text to find the snapshot by.
         #[arg(long)]
         label: Option<String>,
+        /// In how many of the stores the snapshot has to be in the end.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        min_copies: usize,
     },
     /// List the snapshots.
     List {
@@ -222,9 +225,9 @@ struct Pruning {
 /// Which repository.
 #[derive(Debug, Args)]
 struct At {
-    /// Where it is: file:///PATH, s3://BUCKET/PREFIX.
-    #[arg(long, value_name = "URL")]
-    store: String,
+    /// Where it is: file:///PATH, s3://BUCKET/PREFIX. Given several times: the stores that hold it.
+    #[arg(long, value_name = "URL", required = true)]
+    store: Vec<String>,
     /// The directory of keys; an unencrypted repository takes none.
     #[arg(long)]
     keys: Option<PathBuf>,
@@ -273,11 +276,11 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
     match command {
         Command::Keygen { out } => keygen(json, &out),
         Command::Init { store, keys, recipient, .. } => init(json, &store, keys, &recipient).await,
-        Command::Create { at, source, exclude, tables, tier, label } => {
+        Command::Create { at, source, exclude, tables, tier, label, min_copies } => {
             let tier = if tables.is_empty() { None } else { Some(Tier::new(tier, &tables)?) };
             let sources =
                 source.iter().map(|s| locate::source(s, &exclude, tier.as_ref())).collect::<Result<Vec<_>>>()?;
-            create(json, &at, &sources, label).await
+            create(json, &at, &sources, label, min_copies).await
         }
         Command::List { at, of } => list(json, &at, of.of.as_deref()).await,
         Command::Show { at, id, of } => show(json, &at, &id, of.of.as_deref()).await,
@@ -290,7 +293,7 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
             if json {
                 say_json(&report)?
             } else {
-                say_synced(&report)
+                backup_text::synced(&report)
             }
             Ok(if report.is_good() { Ended::Well } else { Ended::WithFindings })
         }
@@ -299,7 +302,7 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
             if json {
                 say_json(&report)?
             } else {
-                say_checked(&report)
+                backup_text::checked(&report)
             }
             Ok(if report.is_good() { Ended::Well } else { Ended::WithFindings })
         }
@@ -311,7 +314,7 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
             if json {
                 say_json(&report)?
             } else {
-                say_diff(&report)
+                backup_text::diff(&report)
             }
             Ok(Ended::Well)
         }
@@ -327,7 +330,7 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
             if json {
                 say_json(&report)?
             } else {
-                say_restored(&report)
+                backup_text::restored(&report)
             }
             Ok(Ended::Well)
         }
@@ -337,7 +340,7 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
             if json {
                 say_json(&report)?
             } else {
-                say_exported(&report)
+                backup_text::exported(&report)
             }
             Ok(Ended::Well)
         }
@@ -359,7 +362,7 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
             if json {
                 say_json(&report)?
             } else {
-                say_drilled(&report)
+                backup_text::drilled(&report)
             }
             Ok(if report.passed() { Ended::Well } else { Ended::WithFindings })
         }
@@ -387,8 +390,10 @@ fn keygen(json: bool, out: &std::path::Path) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-async fn init(json: bool, url: &str, keys: Option<PathBuf>, recipients: &[String]) -> Result<Ended> {
-    let store = locate::new_store(url)?;
+async fn init(json: bool, urls: &[String], keys: Option<PathBuf>, recipients: &[String]) -> Result<Ended> {
+    let mut stores = urls.iter().map(|url| locate::new_store(url)).collect::<Result<Vec<_>>>()?.into_iter();
+    let store = stores.next().ok_or_else(|| Error::new(ErrorKind::Config, "no store was named"))?;
+    let copies: Vec<Store> = stores.collect();
     let repository = match &keys {
         Some(directory) => {
             let mut keys = Keys::load(directory)?;
@@ -397,13 +402,18 @@ async fn init(json: bool, url: &str, keys: Option<PathBuf>, recipients: &[String
         }
         None => Repository::init_unencrypted(store).await?,
     };
+    let held = keys.as_ref().map_or_else(|| Ok(Keys::none()), Keys::load)?;
+    for copy in &copies {
+        sync(repository.store(), copy, &held, SyncOptions::default()).await?;
+    }
+    let stores: Vec<String> = [repository.store()].into_iter().chain(&copies).map(ToString::to_string).collect();
     if json {
         say_json(
-            &serde_json::json!({ "repository": repository.id(), "store": repository.store().to_string(), "encrypted": repository.is_encrypted() }),
+            &serde_json::json!({ "repository": repository.id(), "store": stores[0], "stores": stores, "encrypted": repository.is_encrypted() }),
         )?;
         return Ok(Ended::Well);
     }
-    say(&format!("repository {} made in {}", repository.id(), repository.store()));
+    say(&format!("repository {} made in {}", repository.id(), stores.join(", ")));
     match keys {
         Some(keys) => say(&format!(
             "{}/trust.json pins it: copy it beside every copy of the keys, also the owner's offline one",
@@ -414,7 +424,13 @@ async fn init(json: bool, url: &str, keys: Option<PathBuf>, recipients: &[String
     Ok(Ended::Well)
 }
 
-async fn create(json: bool, at: &At, sources: &[Box<dyn Source>], label: Option<String>) -> Result<Ended> {
+async fn create(
+    json: bool,
+    at: &At,
+    sources: &[Box<dyn Source>],
+    label: Option<String>,
+    min_copies: usize,
+) -> Result<Ended> {
     let repository = open(at).await?;
     for (n, source) in sources.iter().enumerate() {
         if sources[..n].iter().any(|s| s.name() == source.name()) {
@@ -425,8 +441,10 @@ async fn create(json: bool, at: &At, sources: &[Box<dyn Source>], label: Option<
     let run = new_run()?;
     let mut taken = Vec::new();
     let mut failed = Vec::new();
+    let lags = Arc::new(Lags::new(progress("backing up")));
     for source in sources {
-        let mut options = BackupOptions::default().with_run(&run).with_progress(progress("backing up"));
+        let mut options = BackupOptions::default().with_run(&run).with_min_copies(min_copies);
+        options = options.with_progress(Arc::clone(&lags) as _);
         if let Some(label) = &label {
             options = options.with_label(label);
         }
@@ -434,7 +452,7 @@ async fn create(json: bool, at: &At, sources: &[Box<dyn Source>], label: Option<
         match repository.backup(source.as_ref(), options).await {
             Ok(snapshot) => {
                 if !json {
-                    say_taken(&snapshot);
+                    backup_text::taken(&snapshot);
                 }
                 taken.push(snapshot);
             }
@@ -446,14 +464,58 @@ async fn create(json: bool, at: &At, sources: &[Box<dyn Source>], label: Option<
             }
         }
     }
+    let lags = lags.seen();
+    for (store, reason) in &lags {
+        complain(&format!("{store} LAGS behind the other stores: {reason}"));
+    }
     if json {
         let errors: Vec<_> = failed.iter().map(ToString::to_string).collect();
-        say_json(&serde_json::json!({ "run": run, "snapshots": taken, "errors": errors }))?;
+        let lags: Vec<_> =
+            lags.iter().map(|(store, reason)| serde_json::json!({ "store": store, "reason": reason })).collect();
+        let snapshots = taken.iter().map(snapshot_json).collect::<Result<Vec<_>>>()?;
+        say_json(&serde_json::json!({ "run": run, "snapshots": snapshots, "errors": errors, "lags": lags }))?;
     }
     if let Some(first) = failed.into_iter().next() {
         return Err(first);
     }
-    Ok(if taken.iter().all(|s| s.manifest.is_complete()) { Ended::Well } else { Ended::WithFindings })
+    let good = lags.is_empty() && taken.iter().all(|s| s.manifest.is_complete());
+    Ok(if good { Ended::Well } else { Ended::WithFindings })
+}
+
+/// Notes which store does not get what the others get.
+#[derive(Debug)]
+struct Lags {
+    shown: Arc<dyn Progress>,
+    seen: Mutex<BTreeMap<String, String>>,
+}
+
+impl Lags {
+    fn new(shown: Arc<dyn Progress>) -> Self {
+        Self { shown, seen: Mutex::default() }
+    }
+
+    fn seen(&self) -> BTreeMap<String, String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Progress for Lags {
+    fn on(&self, event: Event<'_>) {
+        if let Event::Lags { store, reason } = event {
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(store.into(), reason.into());
+        }
+        self.shown.on(event);
+    }
+}
+
+/// A snapshot without the key of the chunk ids, which is no one's business but the repository's.
+fn snapshot_json(snapshot: &Snapshot) -> Result<serde_json::Value> {
+    let mut value = serde_json::to_value(snapshot)
+        .map_err(|e| Error::new(ErrorKind::Internal, "the snapshot could not be written as JSON").with_source(e))?;
+    if let Some(manifest) = value.get_mut("manifest").and_then(|m| m.as_object_mut()) {
+        manifest.remove("id_key");
+    }
+    Ok(value)
 }
 
 async fn list(json: bool, at: &At, of: Option<&str>) -> Result<Ended> {
@@ -468,48 +530,32 @@ async fn list(json: bool, at: &At, of: Option<&str>) -> Result<Ended> {
             "unreadable_records": unreadable,
             "missing_records": catalog.missing,
         }))?;
-    } else if shown.is_empty() {
-        say("no snapshots");
     } else {
-        say(&format!(
-            "{:<14} {:<20} {:<16} {:>10} {:>10} {:>12}  NOTES",
-            "ID", "TAKEN (UTC)", "SOURCE", "SIZE", "ADDED", "ROWS/FILES"
-        ));
-        for s in shown {
-            let m = &s.manifest;
-            let mut notes = Vec::new();
-            notes.extend(m.tier.as_ref().map(|tier| format!("tier {tier}")));
-            notes.extend(m.label.clone());
-            if !m.is_complete() {
-                notes.push(format!("{} PROBLEMS", m.problem_count));
-            }
-            say(&format!(
-                "{:<14} {:<20} {:<16} {:>10} {:>10} {:>12}  {}",
-                s.id.as_str(),
-                m.taken_at.format("%Y-%m-%d %H:%M:%S"),
-                m.source.name,
-                size(m.totals.bytes),
-                size(m.totals.added),
-                count(m.totals.rows),
-                notes.join("; ")
-            ));
-        }
+        backup_text::listed(&shown);
     }
     Ok(unreadable(&catalog))
 }
 
 /// Records that cannot be read are findings, whatever the command.
 fn unreadable(catalog: &Catalog) -> Ended {
-    for (sequence, e) in &catalog.damaged {
-        complain(&format!("record {sequence}: {e}"));
+    for (record, e) in &catalog.damaged {
+        complain(&format!("record {}: {e}", record.brief()));
     }
-    for sequence in &catalog.missing {
-        complain(&format!("record {sequence} is gone, and nobody with the admin's key removed it"));
+    for record in &catalog.missing {
+        complain(&format!("record {} is gone, and nobody with the admin's key removed it", record.brief()));
     }
     if let Some(contradiction) = &catalog.contradicts {
-        complain(&contradiction.reason(catalog.newest));
+        complain(&contradiction.reason());
     }
-    if catalog.is_sound() { Ended::Well } else { Ended::WithFindings }
+    for s in catalog.stores.iter().filter(|s| !s.is_level()) {
+        match &s.unreachable {
+            // Said when it was opened.
+            Some(_) => {}
+            None => complain(&format!("{} LAGS: it lacks {} records that other stores have", s.store, s.lacks.len())),
+        }
+    }
+    let good = catalog.is_sound() && catalog.stores.iter().all(StoreLog::is_level);
+    if good { Ended::Well } else { Ended::WithFindings }
 }
 
 #[derive(Serialize)]
@@ -525,6 +571,7 @@ struct Listed<'a> {
     rows: u64,
     added: u64,
     problems: u64,
+    stores: &'a [String],
 }
 
 impl<'a> Listed<'a> {
@@ -541,6 +588,7 @@ impl<'a> Listed<'a> {
             rows: m.totals.rows,
             added: m.totals.added,
             problems: m.problem_count,
+            stores: &s.stores,
         }
     }
 }
@@ -549,117 +597,48 @@ async fn show(json: bool, at: &At, id: &str, of: Option<&str>) -> Result<Ended> 
     let catalog = open(at).await?.catalog().await?;
     let snapshot = catalog.select(&id.parse()?, of)?;
     if json {
-        // The key of the chunk ids is no one's business but the repository's.
-        let mut value = serde_json::to_value(snapshot)
-            .map_err(|e| Error::new(ErrorKind::Internal, "the snapshot could not be written as JSON").with_source(e))?;
-        if let Some(manifest) = value.get_mut("manifest").and_then(|m| m.as_object_mut()) {
-            manifest.remove("id_key");
-        }
-        say_json(&value)?;
-        return Ok(Ended::Well);
-    }
-    let m = &snapshot.manifest;
-    say(&format!("snapshot  {}", snapshot.id));
-    say(&format!(
-        "source    {} ({}, {}, version {})",
-        m.source.name, m.source.kind, m.source.location, m.source.version
-    ));
-    say(&format!(
-        "taken     {} on {}, in {}",
-        m.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
-        m.host,
-        duration((m.finished_at - m.started_at).to_std().unwrap_or(Duration::ZERO))
-    ));
-    if let Some(position) = &m.position {
-        say(&format!("position  {position}"));
-    }
-    if let Some(tier) = &m.tier {
-        say(&format!("tier      {tier}: rows of some tables only"));
-    }
-    if let Some(label) = &m.label {
-        say(&format!("label     {label}"));
-    }
-    say(&format!(
-        "holds     {} in {} rows and files; this run added {}",
-        size(m.totals.bytes),
-        count(m.totals.rows),
-        size(m.totals.added)
-    ));
-    say("");
-    say(&format!("{:<28} {:>12} {:>10}  FINGERPRINT", "ENTRY", "ROWS/FILES", "SIZE"));
-    for e in &m.entries {
-        let rows = if matches!(e.kind, EntryKind::PreData | EntryKind::PostData | EntryKind::Globals) {
-            "—".into()
-        } else {
-            count(e.fingerprint.rows())
-        };
-        say(&format!("{:<28} {rows:>12} {:>10}  {}", e.name, size(e.bytes), e.fingerprint));
-    }
-    for p in &m.problems {
-        say(&format!("PROBLEM   {}: {}", p.subject, p.reason));
+        say_json(&snapshot_json(snapshot)?)?;
+    } else {
+        backup_text::shown(snapshot);
     }
     Ok(Ended::Well)
 }
 
 async fn status(json: bool, at: &At, of: Option<&str>, objectives: &[Objective]) -> Result<Ended> {
-    let catalog = open(at).await?.catalog().await?;
+    let repository = open(at).await?;
+    let catalog = repository.catalog().await?;
     let now = Utc::now();
     let mut status = Status::of(&catalog, now);
     status.sources.retain(|s| of.is_none_or(|of| s.source == of));
-    let judged = objective::judge(objectives, &catalog, now);
+    // What was promised has to be kept by each store, as if it were the only one left.
+    let mut judged = Vec::new();
+    for store in repository.stores() {
+        let here = repository.clone().in_store(store.clone()).catalog().await?;
+        judged.push((store.to_string(), objective::judge(objectives, &here, now)));
+    }
     if json {
         let mut value = serde_json::to_value(&status)
             .map_err(|e| Error::new(ErrorKind::Internal, "the status could not be written as JSON").with_source(e))?;
+        let judged = judged.iter().flat_map(|(store, all)| all.iter().map(move |o| Kept { store, kept: o }));
         if let Some(value) = value.as_object_mut() {
-            value.insert("objectives".into(), serde_json::json!(judged));
+            value.insert("objectives".into(), serde_json::json!(judged.collect::<Vec<_>>()));
             value.insert("due".into(), serde_json::json!(objective::due(objectives, &catalog, now)));
         }
         say_json(&value)?;
     } else {
-        if status.sources.is_empty() {
-            say("nothing is backed up here");
-        }
-        for s in &status.sources {
-            let age = s.age_seconds.map_or_else(
-                || "no full snapshot".into(),
-                |age| match u64::try_from(age) {
-                    Ok(age) => format!("newest is {} old", duration(Duration::from_secs(age))),
-                    Err(_) => "newest is from the future: a clock is wrong".into(),
-                },
-            );
-            let verified = match (s.content_verified_at, s.stored_verified_at) {
-                (Some(at), _) => format!("content verified {}", at.format("%Y-%m-%d %H:%M UTC")),
-                (None, Some(at)) => format!("stored bytes verified {}", at.format("%Y-%m-%d %H:%M UTC")),
-                (None, None) => "NOT VERIFIED".into(),
-            };
-            let drilled = match (s.drilled_at, s.drill_milliseconds) {
-                (Some(at), Some(ms)) => {
-                    format!("last drill {} in {}", at.format("%Y-%m-%d"), duration(Duration::from_millis(ms)))
-                }
-                _ => "never drilled".into(),
-            };
-            let problems = if s.problems > 0 { format!("; {} PROBLEMS", s.problems) } else { String::new() };
-            say(&format!("{}: {} snapshots; {age}; {verified}; {drilled}{problems}", s.source, s.snapshots));
-        }
-        for o in &judged {
-            let what = &o.objective;
-            say(&format!("{:<7} RPO {} of {what}: {}", word(o.rpo.standing), duration(what.rpo), o.rpo.reason));
-            if let (Some(rto), Some(limit)) = (&o.rto, what.rto) {
-                say(&format!("{:<7} RTO {} of {what}: {}", word(rto.standing), duration(limit), rto.reason));
-            }
-        }
+        backup_text::status(&status, &judged);
     }
     unreadable(&catalog);
-    let good = status.is_good() && judged.iter().all(ObjectiveStatus::is_good);
+    let good = status.is_good() && judged.iter().flat_map(|(_, all)| all).all(ObjectiveStatus::is_good);
     Ok(if good { Ended::Well } else { Ended::WithFindings })
 }
 
-fn word(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Met => "met",
-        Standing::Missed => "MISSED",
-        Standing::Unknown => "UNKNOWN",
-    }
+/// How a promise is kept in one store.
+#[derive(Serialize)]
+struct Kept<'a> {
+    store: &'a str,
+    #[serde(flatten)]
+    kept: &'a ObjectiveStatus,
 }
 
 async fn prune(json: bool, at: &At, pruning: Pruning) -> Result<Ended> {
@@ -681,121 +660,10 @@ async fn prune(json: bool, at: &At, pruning: Pruning) -> Result<Ended> {
     if json {
         say_json(&serde_json::json!({ "plan": plan, "report": report }))?;
     } else {
-        say_pruned(&plan, report.as_ref());
+        backup_text::pruned(&plan, report.as_ref());
     }
     let alarming = plan.alarming().next().is_some();
     Ok(if alarming || !catalog.is_sound() { Ended::WithFindings } else { Ended::Well })
-}
-
-fn say_checked(report: &StoreReport) {
-    for t in &report.trials {
-        let outcome = match t.outcome {
-            TrialOutcome::Good => "good",
-            TrialOutcome::Note => "note",
-            TrialOutcome::Bad => "BAD",
-            _ => "UNKNOWN",
-        };
-        say(&format!("{outcome:<8} {:<17} {}", t.name, t.detail));
-    }
-    if let (Some(written), Some(read)) = (report.written_per_second, report.read_per_second) {
-        say(&format!("         {:<17} {}/s written, {}/s read", "throughput", size(written), size(read)));
-    }
-}
-
-fn say_synced(report: &SyncReport) {
-    say(&format!(
-        "{} objects copied, {}, in {}",
-        count(report.copied),
-        size(report.bytes),
-        duration(Duration::from_millis(report.milliseconds))
-    ));
-    for name in &report.healed {
-        say(&format!("healed    {name}"));
-    }
-    for name in &report.damaged {
-        say(&format!("DAMAGED   {name} in the store that was copied from: not copied"));
-    }
-    for name in &report.diverged {
-        say(&format!("DIVERGED  {name} is another one in each store"));
-    }
-    if let Some(sequence) = report.stopped_at {
-        say(&format!("STOPPED   before record {sequence}: nothing newer was copied"));
-    }
-    if report.ahead > 0 {
-        say(&format!(
-            "the copy has {} records that the other does not have: newer ones, or such as were pruned there",
-            report.ahead
-        ));
-    }
-}
-
-fn say_diff(report: &DiffReport) {
-    let sign = |change| match change {
-        Change::Added => '+',
-        Change::Removed => '-',
-        Change::Changed => '~',
-    };
-    let rows = |n: Option<u64>| n.map_or_else(|| "—".into(), count);
-    for e in &report.entries {
-        let counts = match (e.rows_before, e.rows_after) {
-            (None, None) => String::new(),
-            (before, after) => format!("  {} -> {} rows", rows(before), rows(after)),
-        };
-        say(&format!("{} {}{counts}", sign(e.change), e.entry));
-    }
-    for f in &report.files {
-        say(&format!("{} {}", sign(f.change), f.path));
-    }
-    if report.is_empty() {
-        say(&format!("{} and {} hold the same", report.before, report.after));
-    } else {
-        say(&format!(
-            "{} tables and definitions differ; files: {} added, {} removed, {} changed",
-            report.entries.len(),
-            count(report.files_added),
-            count(report.files_removed),
-            count(report.files_changed)
-        ));
-    }
-}
-
-fn say_pruned(plan: &PrunePlan, report: Option<&PruneReport>) {
-    say(&format!("{:<5} {:<14} {:<20} {:<24} WHY", "", "ID", "TAKEN (UTC)", "SOURCE"));
-    for d in &plan.decisions {
-        let source = match &d.tier {
-            Some(tier) => format!("{}/{tier}", d.source),
-            None => d.source.clone(),
-        };
-        let why: Vec<_> = d.reasons.iter().map(ToString::to_string).collect();
-        say(&format!(
-            "{:<5} {:<14} {:<20} {source:<24} {}",
-            if d.keep { "keep" } else { "DROP" },
-            d.snapshot.as_str(),
-            d.taken_at.format("%Y-%m-%d %H:%M:%S"),
-            why.join("; ")
-        ));
-    }
-    let (kept, dropped) = (plan.kept().count(), plan.dropped().count());
-    let Some(report) = report else {
-        say(&format!("{kept} to keep, {dropped} to drop, by {}; nothing was removed: --apply does that", plan.policy));
-        return;
-    };
-    say(&format!(
-        "{} removed, {kept} kept; {} objects deleted, {} freed",
-        report.removed.len(),
-        count(report.objects),
-        size(report.bytes)
-    ));
-    if !report.removed.is_empty() && report.objects == 0 {
-        say("what only they need stays in the store for the time of grace, and goes with the first prune after it");
-    }
-    if report.waiting_objects > 0 {
-        let (objects, bytes) = (count(report.waiting_objects), size(report.waiting_bytes));
-        say(&format!("{objects} more, {bytes}, go with the first prune after their time of grace"));
-    }
-    if report.denied > 0 {
-        say(&format!("{} objects may not be deleted yet: the store refuses it", report.denied));
-    }
 }
 
 async fn verify(json: bool, at: &At, snapshot: Option<&str>, of: Option<&str>, level: Level) -> Result<Ended> {
@@ -813,126 +681,36 @@ async fn verify(json: bool, at: &At, snapshot: Option<&str>, of: Option<&str>, l
         Level::Content => VerifyLevel::Content,
     };
     let options = VerifyOptions::new(level).with_progress(progress("verifying"));
-    let report = repository.verify(chosen.as_deref(), options).await?;
-    if json {
-        say_json(&report)?
-    } else {
-        say_verified(&report)
-    }
-    Ok(if report.is_sound() { Ended::Well } else { Ended::WithFindings })
-}
-
-fn say_taken(s: &Snapshot) {
-    let m = &s.manifest;
-    let took = (m.finished_at - m.started_at).to_std().unwrap_or(Duration::ZERO);
-    say(&format!(
-        "{}: snapshot {} of {} ({}): {} rows and files; read {}, added {} in {} ({})",
-        m.source.name,
-        s.id,
-        size(m.totals.bytes),
-        m.source.kind,
-        count(m.totals.rows),
-        size(m.totals.read),
-        size(m.totals.added),
-        duration(took),
-        rate(m.totals.read, took),
-    ));
-    for p in m.problems.iter().take(20) {
-        complain(&format!("  PROBLEM {}: {}", p.subject, p.reason));
-    }
-    if m.problem_count > 20 {
-        complain(&format!("  and {} more: `backup show {}` lists them", m.problem_count - 20, s.id));
-    }
-}
-
-fn say_verified(r: &VerifyReport) {
-    for f in &r.findings {
-        let whom = if f.snapshots.is_empty() {
-            String::new()
+    if let ([_], []) = (repository.stores(), repository.unreachable()) {
+        let report = repository.verify(chosen.as_deref(), options).await?;
+        if json {
+            say_json(&report)?
         } else {
-            format!(" [snapshots {}]", f.snapshots.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
-        };
-        say(&format!("{:?}: {}: {}{whom}", f.kind, f.object, f.reason));
+            backup_text::verified(&report)
+        }
+        return Ok(if report.is_sound() { Ended::Well } else { Ended::WithFindings });
     }
-    let took = Duration::from_millis(r.milliseconds);
-    let verdict = match (r.findings.len(), r.snapshots.len()) {
-        (0, 0) => "NOTHING TO VERIFY: there are no snapshots".to_owned(),
-        (0, n) => format!("{n} snapshots are whole"),
-        (n, _) => format!("{n} FINDINGS"),
-    };
-    say(&format!(
-        "{verdict}: {} objects, {} checked in {} ({})",
-        count(r.objects),
-        size(r.bytes),
-        duration(took),
-        rate(r.bytes, took)
-    ));
-    if r.unreferenced_count > 0 {
-        say(&format!(
-            "{} objects ({}) belong to no snapshot: left by interrupted runs, harmless; the first is {}",
-            count(r.unreferenced_count),
-            size(r.unreferenced_bytes),
-            r.unreferenced.first().map_or("?", String::as_str)
-        ));
-    }
-    if r.evidence.is_none() {
-        say("no evidence was left: there is no writer.key or admin.key here to sign it with");
-    }
-}
-
-fn say_restored(r: &RestoreReport) {
-    let took = Duration::from_millis(r.milliseconds);
-    say(&format!(
-        "{} restored to {}: {} rows and files, {} in {} ({})",
-        r.snapshot,
-        r.target,
-        count(r.rows),
-        size(r.bytes),
-        duration(took),
-        rate(r.bytes, took)
-    ));
-    if r.compared.is_empty() {
-        say("not compared with the snapshot: every byte was checked against its signature on the way");
+    let reports = repository.verify_all(chosen.as_deref(), options).await?;
+    if json {
+        let stores: Vec<_> = reports
+            .iter()
+            .map(|(store, report)| match report {
+                Ok(report) => serde_json::json!({ "store": store, "report": report, "error": null }),
+                Err(e) => serde_json::json!({ "store": store, "report": null, "error": e.to_string() }),
+            })
+            .collect();
+        say_json(&serde_json::json!({ "stores": stores }))?;
     } else {
-        say(&format!(
-            "read again and equal to the snapshot: {} entries in {}",
-            r.compared.len(),
-            duration(Duration::from_millis(r.compare_milliseconds))
-        ));
+        for (store, report) in &reports {
+            say(&format!("{store}:"));
+            match report {
+                Ok(report) => backup_text::verified(report),
+                Err(e) => say(&format!("NOT VERIFIED: {e}")),
+            }
+        }
     }
-    for note in &r.notes {
-        say(&format!("note: {note}"));
-    }
-}
-
-fn say_exported(r: &ExportReport) {
-    say(&format!("{} written to {}: {} of SQL, NOT encrypted", r.snapshot, r.file.display(), size(r.bytes)));
-    if let Some(globals) = &r.globals {
-        say(&format!("the server's roles, password verifiers included, are in {}: NOT encrypted", globals.display()));
-    }
-}
-
-fn say_drilled(r: &DrillReport) {
-    for c in r.restore.different() {
-        let found = c.found.map_or_else(|| "nothing".to_owned(), |f| f.to_string());
-        say(&format!("DIFFERENT {}: expected {}, found {found}", c.entry, c.expected));
-    }
-    for i in &r.invariants {
-        say(&format!("invariant {}: {:?}", i.name, i.outcome));
-    }
-    let rto = match r.within_rto() {
-        Some(true) => "; within the RTO",
-        Some(false) => "; OUTSIDE THE RTO",
-        None => "",
-    };
-    say(&format!(
-        "drill of {} {}: {} rows and files restored in {}, {} entries compared{rto}",
-        r.restore.snapshot,
-        if r.passed() { "passed" } else { "FAILED" },
-        count(r.restore.rows),
-        duration(Duration::from_millis(r.restore.milliseconds)),
-        r.restore.compared.len(),
-    ));
+    let sound = reports.iter().all(|(_, report)| report.as_ref().is_ok_and(VerifyReport::is_sound));
+    Ok(if sound { Ended::Well } else { Ended::WithFindings })
 }
 
 async fn open(at: &At) -> Result<Repository> {
@@ -940,7 +718,25 @@ async fn open(at: &At) -> Result<Repository> {
         Some(directory) => Keys::load(directory)?,
         None => Keys::none(),
     };
-    Repository::open(Store::from_url(&at.store)?, keys).await
+    let mut stores = Vec::new();
+    let mut without = Vec::new();
+    for url in &at.store {
+        match Store::from_url(url) {
+            Ok(store) => stores.push(store),
+            // A disk that is not there: the others may do.
+            Err(e) if e.kind() == ErrorKind::StoreMissing && at.store.len() > 1 => without.push((url.clone(), e)),
+            Err(e) => return Err(e),
+        }
+    }
+    if stores.is_empty() {
+        return Err(without.swap_remove(0).1);
+    }
+    let repository = Repository::open_all(stores, keys).await?;
+    let repository = without.into_iter().fold(repository, |repository, (url, e)| repository.going_without(url, e));
+    for (store, e) in repository.unreachable() {
+        complain(&format!("{store} cannot be used: {e}"));
+    }
+    Ok(repository)
 }
 
 async fn find(at: &At, which: &Which) -> Result<(Repository, Snapshot)> {

@@ -1,6 +1,7 @@
 //! What the tools share: exit codes, the words for sources and targets, signals, progress, plain figures.
 //!
 //! ```text
+//! backup_text    what `backup` says to people
 //! cli        running a command to its exit code; messages
 //! locate     sources and targets from URLs
 //! display    sizes, times and progress for people
@@ -8,6 +9,7 @@
 //! ```
 
 mod allocator;
+pub mod backup_text;
 pub mod cli;
 pub mod display;
 pub mod locate;

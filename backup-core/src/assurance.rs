@@ -28,17 +28,38 @@ pub struct Assurance {
 }
 
 impl Assurance {
-    /// What `evidence`, oldest first, says of each snapshot that it speaks of.
-    pub fn of(evidence: &[Evidence]) -> HashMap<SnapshotId, Self> {
+    /// What `evidence`, oldest first, says of each snapshot that it speaks of, in the worst of these stores: what nobody has
+    /// looked at in one of them is not known. A drill counts wherever it was done, but says only of the store that it read
+    /// from that the bytes are good there. Without any stores all that was said counts.
+    pub fn of(evidence: &[Evidence], stores: &[&str]) -> HashMap<SnapshotId, Self> {
+        let Some((first, others)) = stores.split_first() else { return Self::in_store(evidence, None) };
+        let mut all = Self::in_store(evidence, Some(first));
+        for store in others {
+            let mut there = Self::in_store(evidence, Some(store));
+            for (id, one) in &mut all {
+                one.weaken(there.remove(id).unwrap_or_default());
+            }
+            for (id, other) in there {
+                all.entry(id).or_default().weaken(other);
+            }
+        }
+        all
+    }
+
+    fn in_store(evidence: &[Evidence], store: Option<&str>) -> HashMap<SnapshotId, Self> {
         let mut all: HashMap<SnapshotId, Self> = HashMap::new();
         for evidence in evidence {
+            let is_of_here = store.is_none() || evidence.store.as_deref() == store;
+            if !is_of_here && evidence.what != "drill" {
+                continue;
+            }
             let at = evidence.finished_at;
             let level = match evidence.what.as_str() {
                 "verify-stored" => VerifyLevel::Stored,
                 "verify-content" => VerifyLevel::Content,
                 "drill" => {
                     for id in &evidence.snapshots {
-                        all.entry(id.clone()).or_default().drilled(evidence);
+                        all.entry(id.clone()).or_default().drilled(evidence, is_of_here);
                     }
                     continue;
                 }
@@ -66,6 +87,17 @@ impl Assurance {
         self.damaged_at.is_none() && self.content_at.is_some()
     }
 
+    /// Leaves only what is also known of another store. Drills are the same everywhere.
+    fn weaken(&mut self, other: Self) {
+        let earlier = |a: Option<DateTime<Utc>>, b: Option<DateTime<Utc>>| a.zip(b).map(|(a, b)| a.min(b));
+        self.stored_at = earlier(self.stored_at, other.stored_at);
+        self.content_at = earlier(self.content_at, other.content_at);
+        self.damaged_at = self.damaged_at.or(other.damaged_at);
+        self.drilled_at = self.drilled_at.or(other.drilled_at);
+        self.restore_milliseconds = self.restore_milliseconds.or(other.restore_milliseconds);
+        self.drill_failed_at = self.drill_failed_at.or(other.drill_failed_at);
+    }
+
     fn found_whole(&mut self, level: VerifyLevel, at: DateTime<Utc>) {
         match self.damaged_at {
             // What only shows when it is read is not refuted by looking at it from outside.
@@ -78,7 +110,7 @@ impl Assurance {
         }
     }
 
-    fn drilled(&mut self, evidence: &Evidence) {
+    fn drilled(&mut self, evidence: &Evidence, is_of_here: bool) {
         let at = evidence.finished_at;
         if !evidence.passed {
             self.drill_failed_at = Some(at);
@@ -88,7 +120,7 @@ impl Assurance {
         self.drilled_at = Some(at);
         self.restore_milliseconds = Some(evidence.restore_milliseconds());
         // It does not read everything, such as the roles of the server: it refutes no damage that a verify has found.
-        if self.damaged_at.is_none() {
+        if is_of_here && self.damaged_at.is_none() {
             self.content_at = Some(at);
         }
     }
@@ -114,7 +146,7 @@ mod tests {
 
     fn of_a(evidence: &[Evidence]) -> Assurance {
         let id: SnapshotId = serde_json::from_value(json!("a")).unwrap();
-        Assurance::of(evidence).remove(&id).unwrap_or_default()
+        Assurance::of(evidence, &[]).remove(&id).unwrap_or_default()
     }
 
     #[test]
@@ -142,6 +174,28 @@ mod tests {
         let rotten = evidence("verify-content", 3, &[], &["a"]);
         assert!(!of_a(&[rotten.clone(), stored]).is_verified());
         assert!(of_a(&[rotten, content]).is_content_verified());
+    }
+
+    #[test]
+    fn what_is_not_known_of_one_store_is_not_known_of_both() {
+        let of = |evidence: &[Evidence], stores: &[&str]| {
+            let id: SnapshotId = serde_json::from_value(json!("a")).unwrap();
+            Assurance::of(evidence, stores).remove(&id).unwrap_or_default()
+        };
+        let here = evidence("verify-content", 1, &["a"], &[]).of_store(Some("x".into()));
+        let there = evidence("verify-content", 2, &["a"], &[]).of_store(Some("y".into()));
+        let lost = evidence("verify-stored", 3, &[], &["a"]).of_store(Some("y".into()));
+        let drill = evidence("drill", 4, &["a"], &[]).of_store(Some("x".into()));
+        assert!(of(std::slice::from_ref(&here), &["x"]).is_content_verified());
+        assert_eq!(of(std::slice::from_ref(&here), &["y"]), Assurance::default());
+        assert!(!of(std::slice::from_ref(&here), &["x", "y"]).is_verified());
+        let both = of(&[here.clone(), there.clone()], &["x", "y"]);
+        assert_eq!((both.content_at, both.stored_at), (Some(at(1)), Some(at(1))));
+        for stores in [["x", "y"], ["y", "x"]] {
+            assert!(!of(&[here.clone(), there.clone(), lost.clone()], &stores).is_verified());
+        }
+        let drilled = of(&[drill], &["x", "y"]);
+        assert_eq!((drilled.drilled_at, drilled.is_verified()), (Some(at(4)), false), "read from one, known of one");
     }
 
     #[test]

@@ -8,11 +8,12 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
+use crate::copies::Copies;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::random;
-use crate::manifest::{Digest, EntryKind, EntryRecord, Manifest, Problem, Snapshot, SnapshotId, Totals};
+use crate::manifest::{Digest, EntryKind, EntryRecord, Manifest, Problem, Snapshot, Totals};
 use crate::pipeline::{Known, KnownPrevious, Writer};
-use crate::progress::{NoProgress, Progress};
+use crate::progress::{Event, NoProgress, Progress};
 use crate::repository::record::RecordKind;
 use crate::repository::{Lease, LeaseMode, Repository, host_name};
 use crate::source::{Capture, CaptureContext, CaptureEnd, Entry, Source};
@@ -32,13 +33,15 @@ pub struct BackupOptions {
     pub run: Option<String>,
     /// The zstd level, from 1 (fast) to 19 (small).
     pub level: i32,
+    /// In how many stores it has to be in the end; 1 unless told. Where fewer can be reached, nothing is begun.
+    pub min_copies: usize,
     /// Who watches.
     pub progress: Arc<dyn Progress>,
 }
 
 impl Default for BackupOptions {
     fn default() -> Self {
-        Self { label: None, run: None, level: LEVEL, progress: Arc::new(NoProgress) }
+        Self { label: None, run: None, level: LEVEL, min_copies: 1, progress: Arc::new(NoProgress) }
     }
 }
 
@@ -64,6 +67,13 @@ impl BackupOptions {
         self
     }
 
+    /// The same, wanting the snapshot in so many stores.
+    #[must_use]
+    pub fn with_min_copies(mut self, copies: usize) -> Self {
+        self.min_copies = copies;
+        self
+    }
+
     /// The same, watched.
     #[must_use]
     pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
@@ -85,8 +95,14 @@ impl Repository {
     /// most; dropped while that record is being written, it may leave the whole snapshot. What the source could not read is in [`Manifest::problems`]: a snapshot with problems is kept, and has to
     /// be reported.
     ///
+    /// **Several stores** get the same bytes, each at its own pace. The database waits only while fewer than
+    /// [`min_copies`](BackupOptions::min_copies) of them keep up; one that falls behind is brought up to date afterwards,
+    /// from one that has everything, also with what it lacked before. [`Snapshot::stores`] says where the snapshot is in the
+    /// end, and [`Event::Lags`](crate::Event::Lags) which store it is not in, and why.
+    ///
     /// # Errors
-    /// See [`ErrorKind`]; nothing is committed after any of them.
+    /// See [`ErrorKind`]; nothing is committed after any of them but [`ErrorKind::TooFewCopies`]: then the snapshot is whole
+    /// in fewer stores than were asked for.
     pub async fn backup(&self, source: &dyn Source, options: BackupOptions) -> Result<Snapshot> {
         // What is missing shows before anything is touched: no key, no encryption, no byte written.
         if self.is_encrypted() {
@@ -104,10 +120,63 @@ impl Repository {
         self.data_cipher()?;
         self.metadata_cipher()?;
         let began = SystemTime::now();
-        let lease = self.lease(LeaseMode::Shared, "a backup").await?;
-        let result = self.backup_under(&lease, source, options, began).await;
+        let (here, lease) = self.lease_reachable(options.min_copies, &*options.progress).await?;
+        let result = here.backup_under(&lease, source, options, began).await;
         lease.release().await;
         result
+    }
+
+    /// Takes a lease in every store that can be used; the repository without the others.
+    async fn lease_reachable(&self, copies: usize, progress: &dyn Progress) -> Result<(Self, Lease)> {
+        let named = self.stores().len() + self.unreachable().len();
+        if copies > named {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("{copies} copies are wanted, and there are {named} stores"),
+            )
+            .with_next_step("name as many stores as copies are wanted"));
+        }
+        if named == 1 {
+            return Ok((self.clone(), self.lease(LeaseMode::Shared, "a backup").await?));
+        }
+        let mut without = self.unreachable().to_vec();
+        let mut stores = Vec::new();
+        let mut leases = Vec::new();
+        let mut failed = None;
+        for store in self.stores() {
+            match self.clone().in_store(store.clone()).lease(LeaseMode::Shared, "a backup").await {
+                Ok(lease) => {
+                    stores.push(store.clone());
+                    leases.push(lease);
+                }
+                Err(e) if e.is_about_the_store() => without.push((store.to_string(), Arc::new(e))),
+                Err(e) => {
+                    failed = Some(e);
+                    break;
+                }
+            }
+        }
+        let lease = Lease::all(leases);
+        let too_few = || {
+            let why: Vec<_> = without.iter().map(|(store, e)| format!("{store}: {e}")).collect();
+            Error::new(
+                ErrorKind::StoreUnavailable,
+                format!(
+                    "{copies} copies are wanted, and {} of {named} stores can be used ({})",
+                    stores.len(),
+                    why.join("; ")
+                ),
+            )
+            .with_next_step("make the others reachable, or ask for fewer copies")
+        };
+        if let Some(e) = failed.or_else(|| (stores.len() < copies.max(1)).then(too_few)) {
+            lease.release().await;
+            return Err(e);
+        }
+        for (store, e) in &without {
+            progress.on(Event::Lags { store, reason: &e.to_string() });
+        }
+        Ok((self.clone().in_stores(stores, without), lease))
     }
 
     async fn backup_under(
@@ -118,13 +187,21 @@ impl Repository {
         began: SystemTime,
     ) -> Result<Snapshot> {
         let started_at = self.now();
-        let swept = self.sweep_if_alone(began).await?;
-        if swept > 0 {
-            tracing::info!(files = swept, "removed the torn writes of a killed run");
+        for store in self.stores() {
+            let swept = self.clone().in_store(store.clone()).sweep_if_alone(began).await?;
+            if swept > 0 {
+                tracing::info!(files = swept, %store, "removed the torn writes of a killed run");
+            }
         }
         let epoch = self.epoch()?;
         let previous = self.previous(source.name(), source.tier(), &epoch).await?;
-        let writer = Arc::new(Writer::new(self, options.level, previous.clone(), Arc::clone(&options.progress))?);
+        let writer = Arc::new(Writer::new(
+            self,
+            options.level,
+            options.min_copies,
+            previous.clone(),
+            Arc::clone(&options.progress),
+        )?);
 
         let context = CaptureContext { previous: previous.clone().map(|p| p as _) };
         let capture = source.capture(context).await?;
@@ -160,9 +237,19 @@ impl Repository {
             ));
         }
         let signing = if self.is_encrypted() { Some(&self.keys().writer()?.signing) } else { None };
+        let mut writer = Arc::into_inner(writer)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "something still writes after the source has ended"))?;
+        let arrived = writer.finish().await;
         lease.check()?;
-        let (sequence, digest) = self.append(RecordKind::Snapshot, &manifest, signing).await?;
-        Ok(Snapshot { id: SnapshotId::new(sequence, &digest), sequence, digest, manifest })
+        let Some(arrived) = arrived else {
+            let record = self.append(RecordKind::Snapshot, &manifest, signing).await?;
+            let mut snapshot = Snapshot::new(record, manifest);
+            snapshot.stores = vec![self.store().to_string()];
+            return Ok(snapshot);
+        };
+        let incomplete = previous.as_ref().map(|p| p.known.incomplete.clone()).unwrap_or_default();
+        let copies = Copies { repository: self, lease, progress: &*options.progress, incomplete };
+        copies.commit(manifest, signing, arrived, options.min_copies).await
     }
 
     /// What can be shared: the newest full snapshot of this source, or the newest of the same tier if that is newer. A tier
@@ -172,7 +259,8 @@ impl Repository {
         let shares = |m: &Manifest| m.source.name == name && m.epoch == epoch && m.id_key == id_key;
         let alike = |m: &Manifest| shares(m) && (m.is_full() || m.tier.as_deref() == tier);
         let Some((snapshot, bad)) = self.newest_snapshot(alike).await? else { return Ok(None) };
-        let newest = self.newest_snapshot(shares).await?.filter(|(newest, _)| newest.sequence > snapshot.sequence);
+        let newest =
+            self.newest_snapshot(shares).await?.filter(|(newest, _)| newest.record.sequence > snapshot.record.sequence);
         let manifests = [&snapshot.manifest].into_iter().chain(newest.as_ref().map(|(newest, _)| &newest.manifest));
         match Known::load(self, manifests, &bad).await {
             Ok(known) => Ok(Some(Arc::new(KnownPrevious {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::Snapshot;
+use crate::manifest::{RecordName, Snapshot};
 use crate::progress::{NoProgress, Progress};
 use crate::repository::Repository;
 use crate::restore::{RestoreOptions, RestoreReport, millis};
@@ -75,7 +75,7 @@ pub struct DrillReport {
     /// The whole time, comparing and checking included, in milliseconds.
     pub milliseconds: u64,
     /// Where the evidence stands in the log.
-    pub evidence: Option<u64>,
+    pub evidence: Option<RecordName>,
 }
 
 impl DrillReport {
@@ -113,20 +113,25 @@ impl Repository {
         let result = self.drill_vacant(snapshot, scratch, &options).await;
         let removed = scratch.remove().await;
         let drilled = vec![snapshot.id.clone()];
+        // Read from several, it says of none of them that it has everything.
+        let store = match self.stores() {
+            [store] => Some(store.to_string()),
+            _ => None,
+        };
         let mut report = match result {
             Ok(report) => report,
             Err(e) => {
                 // What keeps the snapshot from coming back is what a drill is there to find.
                 if options.record && is_a_finding(e.kind()) {
                     let details = serde_json::json!({ "error": e.to_string() });
-                    self.leave_evidence("drill", drilled, false, 0, &details).await?;
+                    self.leave_evidence("drill", store, (drilled, false, 0), &details).await?;
                 }
                 return Err(e);
             }
         };
         if options.record {
             report.evidence =
-                self.leave_evidence("drill", drilled, report.passed(), report.milliseconds, &report).await?;
+                self.leave_evidence("drill", store, (drilled, report.passed(), report.milliseconds), &report).await?;
         }
         removed?;
         Ok(report)

@@ -30,6 +30,8 @@ pub enum ErrorKind {
     StoreFull,
     /// The store did not answer, or answered with a passing fault.
     StoreUnavailable,
+    /// It is whole in fewer stores than copies were asked for.
+    TooFewCopies,
     /// A stored object is truncated, altered, missing or in the wrong place.
     Damaged,
     /// A plan was made of another state than the one that is there now.
@@ -100,6 +102,14 @@ impl Error {
     /// What kind of error this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Whether it is one store that does not do what it should; another may.
+    pub(crate) fn is_about_the_store(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::StoreMissing | ErrorKind::StoreDenied | ErrorKind::StoreFull | ErrorKind::StoreUnavailable
+        )
     }
 
     /// What a person can do about it, where that is known.

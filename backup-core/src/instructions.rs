@@ -54,8 +54,14 @@ signed_by() { # signed_by ROLE FILE SIGNATURE: is FILE signed by one of the ROLE
 signed_by admins repository.json repository.sig
 test "$(jq -r .id repository.json)" = "$(jq -r .repository "$KEYS/trust.json")"
 echo "$(jq -r .instructions repository.json)  RESTORE.md" | sha256sum --check --quiet
-PREVIOUS=null
+whole() { # whole RECORD: its name is its number and the SHA-256 of its bytes
+  if [ "$(basename "$1" | cut -d - -f 2)" != "$(sha256sum "$1" | cut -d ' ' -f 1)" ]; then
+    echo "NOT WHOLE: $1 does not have the SHA-256 that is in its name" >&2
+    return 1
+  fi
+}
 for record in log/*; do
+  whole "$record"
   head -c -64 "$record" > "$WORK/body"
   tail -c 64 "$record" > "$WORK/signature"
   head -n 1 "$WORK/body" > "$WORK/line"
@@ -66,12 +72,13 @@ for record in log/*; do
     *) echo "unknown kind of record: $record" >&2; false ;;
   esac
   test "$(jq -r .repository "$WORK/line")" = "$(jq -r .repository "$KEYS/trust.json")"
-  test "$(jq -r .sequence "$WORK/line")" -eq "$((10#$(basename "$record")))"
-  # Each names the one before it by its SHA-256; a gap means that a record was removed.
-  if [ "$(jq -r .previous "$WORK/line")" != "$PREVIOUS" ]; then
-    echo "the record before $record is not the one it names: look for a tombstone that explains it" >&2
-  fi
-  PREVIOUS=$(sha256sum "$record" | cut -d ' ' -f 1)
+  test "$(jq -r .sequence "$WORK/line")" -eq "$((10#$(basename "$record" | cut -d - -f 1)))"
+  # Each names those before it; one that is not there was removed.
+  for previous in $(jq -r '.previous[]' "$WORK/line"); do
+    if [ ! -e "log/$previous" ]; then
+      echo "$previous, which $record builds on, is gone: look for a tombstone that explains it" >&2
+    fi
+  done
 done
 for object in objects/*/*; do
   echo "$(basename "$object")  $object"
@@ -100,6 +107,9 @@ cd "$STORE"
 ## 1. Check that nothing decayed
 
 ```sh
+for record in log/*; do
+  echo "$(basename "$record" | cut -d - -f 2)  $record"
+done | sha256sum --check --quiet
 echo "$(jq -r .instructions repository.json)  RESTORE.md" | sha256sum --check --quiet
 for object in objects/*/*; do
   echo "$(basename "$object")  $object"
@@ -120,9 +130,9 @@ const COMMON: &str = r#"for record in log/*; do
     read_record "$record" | jq -r --arg n "$(basename "$record")" '[$n, .taken_at, .source.name, .source.kind, .problem_count] | @tsv'
   fi
 done > "$WORK/snapshots"
-cat "$WORK/snapshots"          # number, time, source, kind, how many things could not be read
+cat "$WORK/snapshots"          # name, time, source, kind, how many things could not be read
 SNAPSHOT=${SNAPSHOT:-$(tail -n 1 "$WORK/snapshots" | cut -f 1)}
-read_record "log/$SNAPSHOT" > "$WORK/record.json"
+read_record "$(ls log/"$SNAPSHOT"* | head -n 1)" > "$WORK/record.json"
 ```
 
 ## 3. Put its entries together

@@ -24,7 +24,8 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use self::directory::{Keys, Witness};
+pub use self::directory::Keys;
+pub(crate) use self::directory::Witness;
 pub use self::trust::{Trust, TrustedAdmin, TrustedWriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Digest;

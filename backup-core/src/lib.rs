@@ -72,7 +72,7 @@
 //! assurance     what verifies and drills said of each snapshot
 //! objective     RPO and RTO, and whether they are kept
 //! retention     which snapshots stay, and why
-//! backup  restore  compare  verify  drill  diff  prune  sync  check_store  export  select  status    one verb each
+//! backup  copies  restore  compare  verify  drill  diff  prune  sync  check_store  export  select  status    one verb each
 //! insert        rows as INSERT statements
 //! instructions  RESTORE.md
 //! progress      what a long operation is doing
@@ -84,6 +84,7 @@ mod assurance;
 mod backup;
 mod check_store;
 mod compare;
+mod copies;
 mod diff;
 mod drill;
 mod error;
@@ -125,16 +126,16 @@ pub use self::error::{Error, ErrorKind, Result};
 pub use self::export::ExportReport;
 pub use self::fingerprint::Fingerprint;
 pub use self::keys::{
-    AdminKey, Keys, OwnerIdentity, Recipient, Trust, TrustedAdmin, TrustedWriter, VerifyKey, Witness, WriterKey,
+    AdminKey, Keys, OwnerIdentity, Recipient, Trust, TrustedAdmin, TrustedWriter, VerifyKey, WriterKey,
 };
 pub use self::manifest::{
     ChunkRef, Digest, EntryKind, EntryRecord, FORMAT, IndexLine, Manifest, Member, MemberPath, PartRef, Problem,
-    Snapshot, SnapshotId, SourceInfo, Totals, Unit,
+    RecordName, Snapshot, SnapshotId, SourceInfo, Totals, Unit,
 };
 pub use self::objective::{Due, Duty, Judgement, Objective, ObjectiveStatus, Standing};
 pub use self::progress::{Event, NoProgress, Progress};
 pub use self::prune::{PruneOptions, PruneReport};
-pub use self::repository::{Catalog, Clock, Contradiction, Evidence, Lease, LeaseMode, Repository, Store};
+pub use self::repository::{Catalog, Clock, Contradiction, Evidence, Lease, LeaseMode, Repository, Store, StoreLog};
 pub use self::restore::{RestoreOptions, RestoreReport};
 pub use self::retention::{PrunePlan, Retention};
 pub use self::select::Selector;

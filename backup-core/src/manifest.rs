@@ -8,6 +8,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
 
 /// The version of the repository format that this crate reads and writes.
@@ -40,7 +41,7 @@ impl fmt::Debug for Digest {
 impl FromStr for Digest {
     type Err = hex::FromHexError;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes)?;
         Ok(Self(bytes))
@@ -48,13 +49,13 @@ impl FromStr for Digest {
 }
 
 impl Serialize for Digest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
@@ -335,8 +336,8 @@ impl Manifest {
 pub struct SnapshotId(String);
 
 impl SnapshotId {
-    pub(crate) fn new(sequence: u64, digest: &Digest) -> Self {
-        Self(format!("{sequence}-{}", &digest.to_string()[..8]))
+    fn new(record: &RecordName) -> Self {
+        Self(record.brief())
     }
 
     /// The id as text.
@@ -351,18 +352,82 @@ impl fmt::Display for SnapshotId {
     }
 }
 
+/// Names one record of the log: its sequence number, and the SHA-256 of its stored bytes, as in `0000000007-3fa2…`.
+///
+/// A record has a higher number than those that it names as the ones before it. Two that were written without knowledge of
+/// one another may have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct RecordName {
+    /// Its sequence number, from 1.
+    pub sequence: u64,
+    /// SHA-256 of its stored bytes.
+    pub digest: Digest,
+}
+
+impl RecordName {
+    pub(crate) fn new(sequence: u64, digest: Digest) -> Self {
+        Self { sequence, digest }
+    }
+
+    /// What people call it: its number and the beginning of its SHA-256, as in `7-3fa29c01`.
+    pub fn brief(&self) -> String {
+        format!("{}-{}", self.sequence, &self.digest.to_string()[..8])
+    }
+}
+
+impl fmt::Display for RecordName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:010}-{}", self.sequence, self.digest)
+    }
+}
+
+impl FromStr for RecordName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let name = || {
+            let (sequence, digest) = text.split_once('-')?;
+            Some(Self::new(sequence.parse().ok().filter(|n| *n > 0)?, digest.parse().ok()?))
+        };
+        // Exactly as it is written: another spelling of the same name would be a second record.
+        name().filter(|name| name.to_string() == text).ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("{text:?} is not the name of a record"))
+                .with_next_step("a record is called as in log/ of the store")
+        })
+    }
+}
+
+impl Serialize for RecordName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// A snapshot that is in the repository, its signature checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// What to call it.
     pub id: SnapshotId,
-    /// Its place in the repository's log.
-    pub sequence: u64,
-    /// SHA-256 of its stored record.
-    pub digest: Digest,
+    /// Its record in the repository's log.
+    pub record: RecordName,
+    /// The stores that list it, as messages call them.
+    pub stores: Vec<String>,
     /// What it holds.
     pub manifest: Manifest,
+}
+
+impl Snapshot {
+    pub(crate) fn new(record: RecordName, manifest: Manifest) -> Self {
+        Self { id: SnapshotId::new(&record), record, stores: Vec::new(), manifest }
+    }
 }
 
 #[cfg(test)]
@@ -390,7 +455,7 @@ impl Snapshot {
             problem_count: 0,
             totals: Totals { rows: 1000, bytes: 100_000, ..Totals::default() },
         };
-        Self { id: SnapshotId::new(sequence, &digest), sequence, digest, manifest }
+        Self::new(RecordName::new(sequence, digest), manifest)
     }
 }
 

@@ -180,13 +180,13 @@ pub struct Due {
 
 /// Judges each promise at the time `now`, against the one repository that `catalog` is of.
 pub fn judge(objectives: &[Objective], catalog: &Catalog, now: DateTime<Utc>) -> Vec<ObjectiveStatus> {
-    let assurance = Assurance::of(&catalog.evidence);
+    let assurance = catalog.assurance();
     objectives.iter().map(|o| View::new(o, catalog, &assurance, now).judge()).collect()
 }
 
 /// What has to be done for these promises, the most urgent first.
 pub fn due(objectives: &[Objective], catalog: &Catalog, now: DateTime<Utc>) -> Vec<Due> {
-    let assurance = Assurance::of(&catalog.evidence);
+    let assurance = catalog.assurance();
     let mut due: Vec<Due> = objectives.iter().flat_map(|o| View::new(o, catalog, &assurance, now).due()).collect();
     due.sort_by_key(|d| d.at);
     due
@@ -215,7 +215,7 @@ impl<'a> View<'a> {
             .filter(fits)
             .map(|s| (s, assurance.get(&s.id).cloned().unwrap_or_default()))
             .collect();
-        snapshots.sort_by_key(|(s, _)| (s.manifest.taken_at, s.sequence));
+        snapshots.sort_by_key(|(s, _)| (s.manifest.taken_at, s.record));
         Self { objective, catalog, now, snapshots }
     }
 
@@ -232,7 +232,7 @@ impl<'a> View<'a> {
 
     fn rpo(&self, point: Option<&Snapshot>) -> Judgement {
         if let Some(contradiction) = &self.catalog.contradicts {
-            return Judgement::new(Standing::Unknown, contradiction.reason(self.catalog.newest));
+            return Judgement::new(Standing::Unknown, contradiction.reason());
         }
         let within = |s: &Snapshot| self.age(s) <= delta(self.objective.rpo);
         if let Some(point) = point.filter(|s| within(s)) {
@@ -402,9 +402,8 @@ mod tests {
         incomplete.snapshots[0].manifest.problem_count = 1;
         assert_eq!(standing(&whole, &incomplete, 100), Standing::Missed);
         let mut rolled_back = catalog(&[(50, None, true)]);
-        let witness =
-            crate::keys::Witness { repository: String::new(), sequence: 9, digest: rolled_back.snapshots[0].digest };
-        rolled_back.contradicts = Some(crate::repository::Contradiction::RolledBack(witness));
+        let record = rolled_back.snapshots[0].record;
+        rolled_back.contradicts = Some(crate::repository::Contradiction::RolledBack(record));
         assert_eq!(standing(&whole, &rolled_back, 100), Standing::Unknown);
     }
 

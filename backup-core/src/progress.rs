@@ -25,6 +25,13 @@ pub enum Event<'a> {
         /// Its rows or files.
         rows: u64,
     },
+    /// One of several stores does not get what the others get.
+    Lags {
+        /// The store, as messages call it.
+        store: &'a str,
+        /// Why.
+        reason: &'a str,
+    },
 }
 
 /// Watches a long operation. Called often and from several tasks: it must be quick.

@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 use crate::assurance::Assurance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::Signing;
-use crate::manifest::{Digest, EntryRecord, IndexLine, Manifest, PartRef, SnapshotId};
+use crate::manifest::{Digest, EntryRecord, IndexLine, Manifest, PartRef, RecordName, Snapshot, SnapshotId};
 use crate::pipeline::index_lines;
 use crate::progress::{NoProgress, Progress};
 use crate::repository::record::RecordKind;
-use crate::repository::{Catalog, Lease, LeaseMode, Repository, layout};
+use crate::repository::{Catalog, Lease, LeaseMode, Repository, layout, names_in};
 use crate::restore::millis;
 use crate::retention::{Decision, PrunePlan};
 
@@ -71,8 +71,8 @@ impl PruneOptions {
 pub struct PruneReport {
     /// The snapshots that are gone.
     pub removed: Vec<SnapshotId>,
-    /// Where the tombstone stands in the log, if anything was removed.
-    pub tombstone: Option<u64>,
+    /// The tombstone in the log, if anything was removed.
+    pub tombstone: Option<RecordName>,
     /// Objects that were deleted.
     pub objects: u64,
     /// Their length in bytes.
@@ -89,6 +89,9 @@ pub struct PruneReport {
 
 impl Repository {
     /// Removes what `plan` drops, and deletes what nothing refers to any more.
+    ///
+    /// In several stores it removes from each, and each has to have everything that stays. Those that do not answer are
+    /// gone without: a later `sync` and prune make up for it.
     ///
     /// Nobody else may use the repository meanwhile: it takes the exclusive lease. Dropping the future is safe at any
     /// point.
@@ -116,56 +119,75 @@ impl Repository {
 
     async fn prune_under(&self, lease: &Lease, plan: &PrunePlan, options: &PruneOptions) -> Result<PruneReport> {
         let catalog = self.catalog().await?;
+        let refused = |why: String| {
+            Err(Error::new(ErrorKind::Damaged, format!("{why}: nothing is removed"))
+                .with_next_step("run `backup verify`, and repair the store from another copy first: `backup sync`"))
+        };
         if !catalog.is_sound() {
-            return Err(Error::new(ErrorKind::Damaged, "the log is not whole: nothing is removed")
-                .with_next_step("run `backup verify`, and repair the store from another copy first"));
+            return refused("the log is not whole".into());
+        }
+        if let Some(lags) = catalog.stores.iter().find(|s| !s.lacks.is_empty()) {
+            return refused(format!("{} lacks {} records that other stores have", lags.store, lags.lacks.len()));
         }
         let dropped = still_true(plan, &catalog)?;
-        let listed = self.dated_objects().await?;
-        // What is to stay has to be there before anything goes.
-        let mut wanted = HashSet::new();
+        let is_dropped = |s: &&Snapshot| dropped.iter().any(|d| d.record == s.record);
+        // What is to stay has to be there, everywhere, before anything goes.
+        let mut wanted = HashMap::new();
         let mut parts = HashSet::new();
-        for snapshot in catalog.snapshots.iter().filter(|s| !dropped.iter().any(|d| d.digest == s.digest)) {
+        for snapshot in catalog.snapshots.iter().filter(|s| !is_dropped(s)) {
             self.references(&snapshot.manifest, &mut parts, |object, stored| {
-                let there = listed.get(&object).map(|(size, _)| *size);
-                if there != Some(stored) {
-                    let name = layout::object(&object);
-                    let what = if there.is_none() { "is missing" } else { "has another length" };
-                    return Err(Error::new(
-                        ErrorKind::Damaged,
-                        format!("{name} {what}, which {} needs: nothing is removed", snapshot.id),
-                    )
-                    .with_next_step("run `backup verify`, and repair the store from another copy first"));
-                }
-                wanted.insert(object);
+                wanted.entry(object).or_insert((stored, &snapshot.id));
                 Ok(())
             })
             .await?;
         }
+        let mut listed = Vec::new();
+        for store in self.stores() {
+            let here = self.clone().in_store(store.clone());
+            let objects = here.dated_objects().await?;
+            for (object, (stored, snapshot)) in &wanted {
+                let there = objects.get(object).map(|(size, _)| size);
+                if there != Some(stored) {
+                    let what = if there.is_none() { "is missing" } else { "has another length" };
+                    let name = layout::object(object);
+                    return refused(format!("{name} {what} in {store}, which {snapshot} needs"));
+                }
+            }
+            listed.push((here, objects));
+        }
+        let mut wanted: HashSet<Digest> = wanted.into_keys().collect();
         lease.check()?;
         let mut report = PruneReport::default();
         if !dropped.is_empty() {
-            report.tombstone = Some(self.bury(plan, &dropped).await?);
+            report.tombstone = Some(self.bury(&catalog, plan, &dropped).await?);
             report.removed = dropped.iter().map(|d| d.snapshot.clone()).collect();
         }
         if !options.grace.is_zero() {
             // Not left to a list of the log, which may not show the tombstone yet.
-            for snapshot in catalog.snapshots.iter().filter(|s| dropped.iter().any(|d| d.digest == s.digest)) {
+            for snapshot in catalog.snapshots.iter().filter(is_dropped) {
                 self.protect(&snapshot.manifest, &mut wanted).await?;
             }
         }
-        self.sweep(lease, &listed, wanted, options, &mut report).await?;
+        for (here, objects) in listed {
+            // A store that did not take the tombstone still lists what it removes.
+            let knows = match &report.tombstone {
+                Some(tombstone) if self.stores().len() > 1 => names_in(here.store()).await?.contains(tombstone),
+                _ => true,
+            };
+            if knows {
+                here.sweep(lease, &objects, wanted.clone(), options, &mut report).await?;
+            }
+        }
         Ok(report)
     }
 
     /// Signs what is removed.
-    async fn bury(&self, plan: &PrunePlan, dropped: &[&Decision]) -> Result<u64> {
+    async fn bury(&self, catalog: &Catalog, plan: &PrunePlan, dropped: &[&Decision]) -> Result<RecordName> {
         let plan = serde_json::to_vec(plan)
             .map_err(|e| Error::new(ErrorKind::Internal, "a plan could not be written as JSON").with_source(e))?;
-        let removed = dropped.iter().map(|d| (d.sequence, d.digest)).collect();
         let signing: Option<&Signing> = if self.is_encrypted() { Some(&self.keys().admin()?.signing) } else { None };
-        let tombstone = crate::repository::tombstone(removed, Digest::sha256(&plan));
-        Ok(self.append(RecordKind::Tombstone, &tombstone, signing).await?.0)
+        let tombstone = catalog.tombstone(dropped.iter().map(|d| d.record), Digest::sha256(&plan));
+        self.append(RecordKind::Tombstone, &tombstone, signing).await
     }
 
     /// Deletes what nothing refers to and has not for the time of grace.
@@ -180,20 +202,20 @@ impl Repository {
         let grace = chrono::TimeDelta::from_std(options.grace).unwrap_or(chrono::TimeDelta::MAX);
         let since = self.now().checked_sub_signed(grace).unwrap_or(DateTime::<Utc>::MIN_UTC);
         let mut records = Vec::new();
-        for (sequence, removed_at, manifest) in self.buried().await? {
+        for (record, removed_at, manifest) in self.buried().await? {
             if removed_at <= since {
-                records.push(sequence);
+                records.push(record);
             } else {
                 self.protect(&manifest, &mut wanted).await?;
             }
         }
         let unwanted = listed.iter().filter(|(object, _)| !wanted.contains(*object));
         let (gone, waiting): (Vec<_>, Vec<_>) = unwanted.partition(|(_, (_, modified))| *modified <= since);
-        report.waiting_objects = waiting.len() as u64;
-        report.waiting_bytes = waiting.iter().map(|(_, (size, _))| size).sum();
+        report.waiting_objects += waiting.len() as u64;
+        report.waiting_bytes += waiting.iter().map(|(_, (size, _))| size).sum::<u64>();
         // The records last: until then they say what was removed.
         let objects = gone.into_iter().map(|(object, (size, _))| (layout::object(object), *size));
-        let records = records.into_iter().map(|sequence| (layout::record(sequence), 0));
+        let records = records.iter().map(|record| (layout::record(record), 0));
         for (is_data, some) in [(true, objects.collect::<Vec<_>>()), (false, records.collect())] {
             let mut removing = futures::stream::iter(some)
                 .map(|(path, size)| async move {
@@ -290,37 +312,37 @@ fn still_true<'a>(plan: &'a PrunePlan, catalog: &Catalog) -> Result<Vec<&'a Deci
         Err(Error::new(ErrorKind::Drift, format!("the plan does not fit any more: {why}; nothing is removed"))
             .with_next_step("make a new plan, look at it, and apply that"))
     };
-    let assurance = Assurance::of(&catalog.evidence);
+    let assurance = catalog.assurance();
     let is_whole = |id: &SnapshotId| assurance.get(id).is_some_and(Assurance::is_content_verified);
-    let there: HashMap<&Digest, &SnapshotId> = catalog.snapshots.iter().map(|s| (&s.digest, &s.id)).collect();
+    let there: HashMap<&RecordName, &SnapshotId> = catalog.snapshots.iter().map(|s| (&s.record, &s.id)).collect();
     let mut dropped = HashSet::new();
     let mut named = HashSet::new();
     for decision in &plan.decisions {
         let id = &decision.snapshot;
-        if there.get(&decision.digest) != Some(&id) {
+        if there.get(&decision.record) != Some(&id) {
             return drift(format!("{id} is not there any more"));
         }
-        if !named.insert(decision.digest) {
+        if !named.insert(decision.record) {
             return drift(format!("it names {id} twice"));
         }
         if decision.copy && !is_whole(id) {
             return drift(format!("{id}, which counts as a copy, was found damaged since"));
         }
         if !decision.keep {
-            dropped.insert(decision.digest);
+            dropped.insert(decision.record);
         }
     }
     // Whoever wrote this plan: the newest verified snapshot of anything stays, as the repository itself tells them apart.
     let mut newest = HashMap::new();
     for s in &catalog.snapshots {
         let last = newest.entry((&s.manifest.source.name, &s.manifest.tier)).or_insert((None, false));
-        last.1 |= dropped.contains(&s.digest);
+        last.1 |= dropped.contains(&s.record);
         if is_whole(&s.id) {
             last.0 = Some(s);
         }
     }
     for ((source, _), (last, loses)) in newest {
-        if loses && last.is_none_or(|s| dropped.contains(&s.digest)) {
+        if loses && last.is_none_or(|s| dropped.contains(&s.record)) {
             return drift(format!("it does not keep the newest verified snapshot of {source}"));
         }
     }

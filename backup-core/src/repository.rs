@@ -4,7 +4,7 @@
 //! repository.json, repository.sig   what this is, signed by the admin
 //! RESTORE.md                        how to get everything back without this crate
 //! objects/ab/abcd…                  chunks and indexes: zstd, then age, named by the SHA-256 of these bytes
-//! log/0000000001                    signed records in one chain: snapshots, evidence, removals
+//! log/0000000001-abcd…              signed records, each naming the ones before it: snapshots, evidence, removals
 //! locks/…                           leases
 //! ```
 //!
@@ -16,7 +16,9 @@ mod catalog;
 mod https;
 pub(crate) mod layout;
 mod lease;
+mod log;
 pub(crate) mod record;
+mod spool;
 mod store;
 
 use std::fmt;
@@ -28,11 +30,12 @@ use futures::StreamExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-pub use self::catalog::{Catalog, Contradiction, Evidence};
-pub(crate) use self::catalog::{RECORD_LEVEL, tombstone};
+pub use self::catalog::{Catalog, Contradiction, Evidence, StoreLog};
 pub use self::layout::LeaseMode;
 pub use self::lease::Lease;
 pub(crate) use self::lease::SKEW;
+pub(crate) use self::log::{RECORD_LEVEL, Signed, names_in};
+pub(crate) use self::spool::{Arrived, Spool};
 pub use self::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{Keys, Recipient, Trust, random};
@@ -63,7 +66,10 @@ pub struct Repository {
 }
 
 struct Inner {
-    store: Store,
+    /// At least one.
+    stores: Vec<Store>,
+    /// Those that were named and cannot be used, and why.
+    unreachable: Vec<(String, Arc<Error>)>,
     keys: Keys,
     id: String,
     encrypted: bool,
@@ -117,41 +123,127 @@ impl Repository {
     /// [`ErrorKind::NotFound`] where there is none, [`ErrorKind::KeyMissing`] where it is encrypted and there is no
     /// `trust.json`, [`ErrorKind::Untrusted`] where it is another one or not signed by the pinned admin.
     pub async fn open(store: Store, keys: Keys) -> Result<Self> {
-        let path = Path::from(layout::CONFIGURATION);
-        let Some(json) = store.read_optional(&path).await? else {
-            // A bucket that does not exist answers a read as one without the object does; only a list tells.
-            store.list("").next().await.transpose()?;
-            return Err(Error::new(ErrorKind::NotFound, format!("there is no repository in {store}"))
-                .with_next_step("check the URL; `backup init` makes a new repository"));
-        };
-        let signature = store.read_optional(&Path::from(layout::CONFIGURATION_SIGNATURE)).await?;
-        let configuration = Configuration::check(&json, signature.as_deref(), &keys, &store)?;
-        Ok(Self {
+        let configuration = Configuration::read(&store, &keys).await?;
+        Ok(Self::of(vec![store], Vec::new(), keys, configuration))
+    }
+
+    /// Opens one repository in several stores, as a backup to [all of them](Self::backup) leaves it. What is read comes from
+    /// whichever has it intact. A store that cannot be used now, or has lost its repository, is [named](Self::unreachable)
+    /// and gone without.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), where no store can be used; [`ErrorKind::Config`] where they hold different repositories
+    /// or the same one is named twice.
+    pub async fn open_all(stores: Vec<Store>, keys: Keys) -> Result<Self> {
+        let mut usable: Vec<Store> = Vec::new();
+        let mut unreachable = Vec::new();
+        let mut configuration: Option<Configuration> = None;
+        let mut first_error = None;
+        for store in stores {
+            let name = store.to_string();
+            if usable.iter().any(|s| s.to_string() == name) && name != "memory:" {
+                return Err(Error::new(ErrorKind::Config, format!("the store {name} is named twice"))
+                    .with_next_step("a copy in the same place is no copy: name another store"));
+            }
+            match Configuration::read(&store, &keys).await {
+                Ok(found) => {
+                    if let Some(other) = configuration.as_ref().filter(|c| c.id != found.id) {
+                        return Err(Error::new(
+                            ErrorKind::Config,
+                            format!("{name} holds repository {}, the other stores hold {}", found.id, other.id),
+                        )
+                        .with_next_step("name the stores of one repository"));
+                    }
+                    configuration.get_or_insert(found);
+                    usable.push(store);
+                }
+                // An empty folder where a repository should be may be a disk that is not mounted: nothing is written to it.
+                Err(e)
+                    if e.is_about_the_store()
+                        || matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Untrusted | ErrorKind::Damaged) =>
+                {
+                    let e = Arc::new(e);
+                    first_error.get_or_insert(Arc::clone(&e));
+                    unreachable.push((name, e));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        match (configuration, first_error) {
+            (Some(configuration), _) => Ok(Self::of(usable, unreachable, keys, configuration)),
+            (None, Some(e)) => {
+                let error = Error::new(e.kind(), e.to_string());
+                let error = match e.next_step() {
+                    Some(next) => error.with_next_step(next),
+                    None => error,
+                };
+                drop(unreachable);
+                Err(error.with_source(e))
+            }
+            (None, None) => {
+                Err(Error::new(ErrorKind::Config, "no store was named").with_next_step("name one with --store URL"))
+            }
+        }
+    }
+
+    /// The same, and one more store that was named and cannot be used.
+    #[must_use]
+    pub fn going_without(self, store: impl Into<String>, error: Error) -> Self {
+        self.with(|inner| inner.unreachable.push((store.into(), Arc::new(error))))
+    }
+
+    fn of(
+        stores: Vec<Store>,
+        unreachable: Vec<(String, Arc<Error>)>,
+        keys: Keys,
+        configuration: Configuration,
+    ) -> Self {
+        Self {
             inner: Arc::new(Inner {
-                store,
+                stores,
+                unreachable,
                 keys,
                 encrypted: configuration.encryption == ENCRYPTION_AGE,
                 id: configuration.id,
                 instructions: configuration.instructions,
                 clock: Arc::new(Utc::now),
             }),
-        })
+        }
     }
 
     /// The same repository with another clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
-        let Inner { store, keys, id, encrypted, instructions, .. } = &*self.inner;
-        Self {
-            inner: Arc::new(Inner {
-                store: store.clone(),
-                keys: keys.clone(),
-                id: id.clone(),
-                encrypted: *encrypted,
-                instructions: *instructions,
-                clock,
-            }),
-        }
+        self.with(|inner| inner.clock = clock)
+    }
+
+    /// The same repository as one store holds it.
+    #[must_use]
+    pub fn in_store(self, store: Store) -> Self {
+        self.in_stores(vec![store], Vec::new())
+    }
+
+    /// The same repository as some stores hold it, going without others.
+    pub(crate) fn in_stores(self, stores: Vec<Store>, without: Vec<(String, Arc<Error>)>) -> Self {
+        self.with(|inner| {
+            inner.stores = stores;
+            inner.unreachable = without;
+        })
+    }
+
+    fn with(self, change: impl FnOnce(&mut Inner)) -> Self {
+        let Inner { stores, unreachable, keys, id, encrypted, instructions, clock } = &*self.inner;
+        let mut inner = Inner {
+            stores: stores.clone(),
+            unreachable: unreachable.clone(),
+            keys: keys.clone(),
+            id: id.clone(),
+            encrypted: *encrypted,
+            instructions: *instructions,
+            clock: clock.clone(),
+        };
+        change(&mut inner);
+        Self { inner: Arc::new(inner) }
     }
 
     /// Its random id, in hexadecimal.
@@ -159,9 +251,52 @@ impl Repository {
         &self.inner.id
     }
 
-    /// Where it is.
+    /// Where it is: the first place, of several.
     pub fn store(&self) -> &Store {
-        &self.inner.store
+        &self.inner.stores[0]
+    }
+
+    /// Every store that can be used.
+    pub fn stores(&self) -> &[Store] {
+        &self.inner.stores
+    }
+
+    /// The stores that were named and cannot be used, and why.
+    pub fn unreachable(&self) -> &[(String, Arc<Error>)] {
+        &self.inner.unreachable
+    }
+
+    /// Reads an object or record whose name holds the SHA-256 of its bytes: from the first store that has it whole.
+    pub(crate) async fn read_named(&self, path: &Path, digest: &Digest) -> Result<Bytes> {
+        let [store] = self.stores() else { return self.read_from_any(path, digest).await };
+        store.read(path).await
+    }
+
+    async fn read_from_any(&self, path: &Path, digest: &Digest) -> Result<Bytes> {
+        let mut first_error = None;
+        // Those that failed before come last, so that a dead store costs its time-outs once.
+        let (failed, good): (Vec<&Store>, _) = self.stores().iter().partition(|s| s.has_failed());
+        for store in good.into_iter().chain(failed) {
+            match store.read(path).await {
+                Ok(bytes) if Digest::sha256(&bytes) == *digest => return Ok(bytes),
+                Ok(_) => {
+                    tracing::warn!(object = %path, %store, "it is damaged there; another store is asked");
+                    let what = format!("{path} is damaged in every store that has it");
+                    first_error.get_or_insert_with(|| {
+                        Error::new(ErrorKind::Damaged, what)
+                            .with_next_step("run `backup verify` for the whole extent; restore from another snapshot")
+                    });
+                }
+                Err(e) => {
+                    if e.is_about_the_store() {
+                        store.note_failure();
+                    }
+                    tracing::warn!(object = %path, %store, error = %e, "it cannot be read there; another store is asked");
+                    first_error.get_or_insert(e);
+                }
+            }
+        }
+        Err(first_error.unwrap_or_else(|| Error::new(ErrorKind::Internal, "there is no store to read from")))
     }
 
     /// Whether its data is encrypted and its records signed.
@@ -232,7 +367,7 @@ impl Repository {
         if !self.is_encrypted() {
             return Ok(Cipher::Plain);
         }
-        let trust = self.trust().ok_or_else(|| no_trust(&self.inner.store))?;
+        let trust = self.trust().ok_or_else(|| no_trust(self.store()))?;
         Ok(Cipher::Age(recipients(trust)?))
     }
 
@@ -272,7 +407,8 @@ impl Repository {
 
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Repository({} in {})", self.inner.id, self.inner.store)
+        let stores: Vec<_> = self.stores().iter().map(ToString::to_string).collect();
+        write!(f, "Repository({} in {})", self.inner.id, stores.join(", "))
     }
 }
 
@@ -281,6 +417,19 @@ const ENCRYPTION_AGE: &str = "age";
 const ENCRYPTION_NONE: &str = "none";
 
 impl Configuration {
+    /// Reads it from `store` and checks that it is of the repository that `keys` pin.
+    async fn read(store: &Store, keys: &Keys) -> Result<Self> {
+        let path = Path::from(layout::CONFIGURATION);
+        let Some(json) = store.read_optional(&path).await? else {
+            // A bucket that does not exist answers a read as one without the object does; only a list tells.
+            store.list("").next().await.transpose()?;
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no repository in {store}"))
+                .with_next_step("check the URL; `backup init` makes a new repository"));
+        };
+        let signature = store.read_optional(&Path::from(layout::CONFIGURATION_SIGNATURE)).await?;
+        Self::check(&json, signature.as_deref(), keys, store)
+    }
+
     fn new(trust: &Trust, instructions: &str) -> Self {
         Self {
             caretaker: CARETAKER_REPOSITORY.into(),

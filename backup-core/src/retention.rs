@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assurance::Assurance;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Digest, Manifest, Snapshot, SnapshotId};
+use crate::manifest::{Manifest, RecordName, Snapshot, SnapshotId};
 use crate::objective::SKEW;
 use crate::repository::Catalog;
 
@@ -127,7 +127,7 @@ impl Retention {
 
     /// What to keep and what to drop at the time `now`.
     pub fn plan(&self, catalog: &Catalog, now: DateTime<Utc>) -> PrunePlan {
-        let assurance = Assurance::of(&catalog.evidence);
+        let assurance = catalog.assurance();
         let mut series: BTreeMap<Series, Vec<Judged<'_>>> = BTreeMap::new();
         for snapshot in &catalog.snapshots {
             let m = &snapshot.manifest;
@@ -137,7 +137,7 @@ impl Retention {
         }
         let mut decisions = Vec::new();
         for (name, mut snapshots) in series {
-            snapshots.sort_by_key(|j| (j.snapshot.manifest.taken_at, j.snapshot.sequence));
+            snapshots.sort_by_key(|j| (j.snapshot.manifest.taken_at, j.snapshot.record));
             if self.only.as_ref().is_some_and(|only| *only != name) {
                 snapshots.iter_mut().for_each(|j| j.reasons.push(Reason::NotAskedFor));
             } else {
@@ -145,7 +145,7 @@ impl Retention {
             }
             decisions.extend(snapshots.into_iter().map(Judged::decide));
         }
-        decisions.sort_by_key(|d: &Decision| d.sequence);
+        decisions.sort_by_key(|d: &Decision| d.record);
         PrunePlan { policy: self.to_string(), now, decisions }
     }
 
@@ -187,7 +187,7 @@ impl Retention {
         let mut newest: Option<DateTime<Utc>> = None;
         // In the order of the log: a forged date does not change what came before what.
         let mut order: Vec<usize> = (0..series.len()).collect();
-        order.sort_by_key(|n| series[*n].snapshot.sequence);
+        order.sort_by_key(|n| series[*n].snapshot.record);
         for n in order {
             let judged = &mut series[n];
             let snapshot: &'a Snapshot = judged.snapshot;
@@ -481,10 +481,8 @@ impl fmt::Display for Reason {
 pub struct Decision {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Its place in the log.
-    pub sequence: u64,
-    /// SHA-256 of its record.
-    pub digest: Digest,
+    /// Its record in the log.
+    pub record: RecordName,
     /// Of which source.
     pub source: String,
     /// Of which tier.
@@ -549,8 +547,7 @@ impl Judged<'_> {
         let m = &self.snapshot.manifest;
         Decision {
             snapshot: self.snapshot.id.clone(),
-            sequence: self.snapshot.sequence,
-            digest: self.snapshot.digest,
+            record: self.snapshot.record,
             source: m.source.name.clone(),
             tier: m.tier.clone(),
             taken_at: m.taken_at,
@@ -601,7 +598,7 @@ mod tests {
     }
 
     fn add(catalog: &mut Catalog, taken_at: DateTime<Utc>, verified: bool) -> SnapshotId {
-        let sequence = catalog.snapshots.iter().map(|s| s.sequence).max().unwrap_or(0) + 1;
+        let sequence = catalog.snapshots.iter().map(|s| s.record.sequence).max().unwrap_or(0) + 1;
         let snapshot = Snapshot::sample(sequence, "shop", None, taken_at);
         let id = snapshot.id.clone();
         catalog.snapshots.push(snapshot);
@@ -629,11 +626,11 @@ mod tests {
     }
 
     fn kept(plan: &PrunePlan) -> Vec<u64> {
-        plan.kept().map(|d| d.sequence).collect()
+        plan.kept().map(|d| d.record.sequence).collect()
     }
 
     fn reasons(plan: &PrunePlan, sequence: u64) -> String {
-        let decision = plan.decisions.iter().find(|d| d.sequence == sequence).unwrap();
+        let decision = plan.decisions.iter().find(|d| d.record.sequence == sequence).unwrap();
         decision.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
@@ -797,8 +794,8 @@ mod tests {
 
     /// The plan's drops, done.
     fn apply(catalog: &mut Catalog, plan: &PrunePlan) {
-        let gone: HashSet<u64> = plan.dropped().map(|d| d.sequence).collect();
-        catalog.snapshots.retain(|s| !gone.contains(&s.sequence));
+        let gone: HashSet<u64> = plan.dropped().map(|d| d.record.sequence).collect();
+        catalog.snapshots.retain(|s| !gone.contains(&s.record.sequence));
     }
 
     #[test]
@@ -857,15 +854,15 @@ mod tests {
                 let plan = policy.plan(&catalog, now);
                 let name = |d: &Decision, p: Period| (p, p.name(d.taken_at.with_timezone(&policy.zone)));
                 let periods = [Period::Day, Period::Week, Period::Month];
-                let assurance = Assurance::of(&catalog.evidence);
+                let assurance = catalog.assurance();
                 let good: HashSet<u64> = catalog.snapshots.iter()
                     .filter(|s| s.manifest.totals.rows == 1000 && assurance.get(&s.id).is_some_and(Assurance::is_content_verified))
-                    .map(|s| s.sequence)
+                    .map(|s| s.record.sequence)
                     .collect();
-                for d in plan.decisions.iter().filter(|d| good.contains(&d.sequence)) {
+                for d in plan.decisions.iter().filter(|d| good.contains(&d.record.sequence)) {
                     had.extend(periods.map(|p| (name(d, p), ())));
                 }
-                let kept = plan.kept().filter(|d| good.contains(&d.sequence));
+                let kept = plan.kept().filter(|d| good.contains(&d.record.sequence));
                 let kept: HashSet<_> = kept.flat_map(|d| periods.map(|p| name(d, p))).collect();
                 for (period, days) in [(Period::Day, 31), (Period::Week, 63), (Period::Month, 365)] {
                     for back in 0..days {
@@ -893,7 +890,7 @@ mod tests {
             }
             let now = day(401);
             let policy: Retention = policy.parse().unwrap();
-            let before: HashSet<u64> = policy.plan(&catalog, now).kept().map(|d| d.sequence).collect();
+            let before: HashSet<u64> = policy.plan(&catalog, now).kept().map(|d| d.record.sequence).collect();
             for (offset, kind) in bad {
                 match kind {
                     0 => { add(&mut catalog, day(401 - offset.abs()), false); }
@@ -908,7 +905,7 @@ mod tests {
                     }
                 }
             }
-            let after: HashSet<u64> = policy.plan(&catalog, now).kept().map(|d| d.sequence).collect();
+            let after: HashSet<u64> = policy.plan(&catalog, now).kept().map(|d| d.record.sequence).collect();
             prop_assert!(before.is_subset(&after), "{:?}", before.difference(&after));
         }
     }

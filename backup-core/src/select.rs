@@ -48,7 +48,7 @@ impl Catalog {
         let of_source = |s: &&Snapshot| of.is_none_or(|of| s.manifest.source.name == of);
         let found = match selector {
             Selector::Id(id) => {
-                let fits = |s: &&Snapshot| s.id.as_str() == id || s.digest.to_string() == *id;
+                let fits = |s: &&Snapshot| s.id.as_str() == id || s.record.to_string() == *id;
                 return self.snapshots.iter().find(fits).ok_or_else(|| {
                     Error::new(ErrorKind::NotFound, format!("there is no snapshot {id:?}"))
                         .with_next_step("`backup list` shows the ids")
@@ -66,15 +66,23 @@ impl Catalog {
                     .iter()
                     .filter(of_source)
                     .filter(|s| s.manifest.is_full() && s.manifest.taken_at < *instant)
-                    .max_by_key(|s| (s.manifest.taken_at, s.sequence))
+                    .max_by_key(|s| (s.manifest.taken_at, s.record))
             }
         };
-        let after = found.map_or(0, |s| s.sequence);
-        let unreadable =
-            self.damaged.iter().map(|(n, _)| *n).chain(self.missing.iter().copied()).filter(|n| *n > after).min();
-        if let (Some(sequence), Selector::Latest) = (unreadable, selector) {
-            return Err(Error::new(ErrorKind::Damaged, format!("record {sequence} of the log is newer and cannot be read: which snapshot is the latest is not known"))
-                .with_next_step("run `backup verify`; to restore an older one all the same, name it by the id that `backup list` shows"));
+        let after = found.map_or(0, |s| s.record.sequence);
+        let names = self.damaged.iter().map(|(n, _)| *n).chain(self.missing.iter().copied());
+        let unreadable = names.filter(|n| n.sequence > after).min();
+        if let (Some(record), Selector::Latest) = (unreadable, selector) {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!(
+                    "record {} of the log is newer and cannot be read: which snapshot is the latest is not known",
+                    record.brief()
+                ),
+            )
+            .with_next_step(
+                "run `backup verify`; to restore an older one all the same, name it by the id that `backup list` shows",
+            ));
         }
         found.ok_or_else(|| {
             let whose = of.map_or_else(String::new, |of| format!(" of {of:?}"));

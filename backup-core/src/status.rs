@@ -3,9 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::assurance::Assurance;
 use crate::manifest::{Snapshot, SnapshotId};
-use crate::repository::Catalog;
+use crate::repository::{Catalog, StoreLog};
 
 /// How things stand with one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,12 +31,14 @@ pub struct SourceStatus {
 }
 
 /// How things stand with a repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
     /// Source by source, by name.
     pub sources: Vec<SourceStatus>,
-    /// Records of the log that are damaged, missing, out of order, or not those that this client has seen: what is said above may not be all.
+    /// Store by store.
+    pub stores: Vec<StoreLog>,
+    /// Records of the log that are damaged or missing, or not those that this client has seen: what is said above may not be all.
     pub unreadable_records: u64,
 }
 
@@ -47,7 +48,7 @@ impl Status {
         let mut names: Vec<&str> = catalog.snapshots.iter().map(|s| s.manifest.source.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
-        let assurance = Assurance::of(&catalog.evidence);
+        let assurance = catalog.assurance();
         let sources = names
             .into_iter()
             .map(|name| {
@@ -73,17 +74,17 @@ impl Status {
                 }
             })
             .collect();
-        let unreadable = catalog.damaged.len()
-            + catalog.missing.len()
-            + catalog.broken_chain.len()
-            + usize::from(catalog.contradicts.is_some());
-        Self { sources, unreadable_records: unreadable as u64 }
+        let unreadable = catalog.damaged.len() + catalog.missing.len() + usize::from(catalog.contradicts.is_some());
+        Self { sources, stores: catalog.stores.clone(), unreadable_records: unreadable as u64 }
     }
 
-    /// Whether nothing needs attention: something is backed up, all of it was read, all of it is verified, and the log is
-    /// whole. What is not known is not good.
+    /// Whether nothing needs attention: something is backed up, all of it was read, all of it is verified in every store,
+    /// and the log is whole. What is not known is not good.
     pub fn is_good(&self) -> bool {
         let good = |s: &SourceStatus| s.newest.is_some() && s.problems == 0 && s.stored_verified_at.is_some();
-        self.unreadable_records == 0 && !self.sources.is_empty() && self.sources.iter().all(good)
+        self.stores.iter().all(StoreLog::is_level)
+            && self.unreadable_records == 0
+            && !self.sources.is_empty()
+            && self.sources.iter().all(good)
     }
 }

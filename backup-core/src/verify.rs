@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
 use crate::keys::Signing;
-use crate::manifest::{ChunkRef, Digest, EntryKind, EntryRecord, IndexLine, Snapshot, SnapshotId};
+use crate::manifest::{ChunkRef, Digest, EntryKind, EntryRecord, IndexLine, RecordName, Snapshot, SnapshotId};
 use crate::pipeline::seal::{self, Length};
 use crate::pipeline::{EntryReader, LineCounter, Workers, chunk_id, fingerprint_of_lines, index_lines};
 use crate::progress::{Event, NoProgress, Progress};
@@ -81,8 +81,8 @@ pub enum FindingKind {
     Deleted,
     /// The log ends before what this client has already seen.
     RolledBack,
-    /// A record is not the one this client has already seen, or not the one its successor names.
-    Replaced,
+    /// A record that another store has is not there.
+    Lagging,
     /// A record is not signed by whom trust.json names.
     Untrusted,
     /// An object that is no part of a repository.
@@ -107,6 +107,8 @@ pub struct Finding {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
+    /// The store, as messages call it.
+    pub store: String,
     /// How deep it looked.
     pub level: VerifyLevel,
     /// The snapshots it looked at.
@@ -125,8 +127,8 @@ pub struct VerifyReport {
     pub unreferenced_bytes: u64,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
-    /// Where the evidence of this verify stands in the log.
-    pub evidence: Option<u64>,
+    /// The evidence of this verify in the log.
+    pub evidence: Option<RecordName>,
 }
 
 impl VerifyReport {
@@ -142,11 +144,58 @@ impl VerifyReport {
 }
 
 impl Repository {
-    /// Verifies the whole repository, or the snapshots with these ids.
+    /// Verifies the whole repository, or the snapshots with these ids, in the one store that it is in.
     ///
     /// # Errors
     /// Only where it cannot look: a store that does not answer, a key that is missing. What it sees is in the report.
+    /// [`ErrorKind::Config`] where it is in several stores: see [`verify_all`](Self::verify_all).
     pub async fn verify(&self, only: Option<&[SnapshotId]>, options: VerifyOptions) -> Result<VerifyReport> {
+        if self.stores().len() > 1 {
+            return Err(Error::new(ErrorKind::Config, "each store has to be verified for itself")
+                .with_next_step("call verify_all, or name one store"));
+        }
+        self.verify_here(only, options, &[]).await
+    }
+
+    /// Verifies it in each of its stores, one after the other, and compares them: what one has and another has not is a
+    /// finding of [`FindingKind::Lagging`]. For each store the report, or why there is none.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify), where it is not the fault of one store.
+    pub async fn verify_all(
+        &self,
+        only: Option<&[SnapshotId]>,
+        options: VerifyOptions,
+    ) -> Result<Vec<(String, std::result::Result<VerifyReport, Arc<Error>>)>> {
+        let together = self.catalog().await?;
+        let mut reports = Vec::new();
+        for (store, log) in self.stores().iter().zip(&together.stores) {
+            let here = self.clone().in_store(store.clone());
+            // The evidence comes after: a record that one store has before another is a finding itself.
+            match here.verify_here(only, options.clone().record(false), &log.lacks).await {
+                Ok(report) => reports.push((store.to_string(), Ok(report))),
+                Err(e) if e.is_about_the_store() => reports.push((store.to_string(), Err(Arc::new(e)))),
+                Err(e) => return Err(e),
+            }
+        }
+        if options.record {
+            for (_, report) in &mut reports {
+                if let Ok(report) = report {
+                    report.evidence = self.leave_evidence_of(report).await?;
+                }
+            }
+        }
+        reports.extend(self.unreachable().iter().map(|(store, e)| (store.clone(), Err(Arc::clone(e)))));
+        Ok(reports)
+    }
+
+    /// `lacks`: the records that other stores have.
+    async fn verify_here(
+        &self,
+        only: Option<&[SnapshotId]>,
+        options: VerifyOptions,
+        lacks: &[RecordName],
+    ) -> Result<VerifyReport> {
         let began = Instant::now();
         if options.level == VerifyLevel::Content {
             self.data_identities()?;
@@ -156,7 +205,7 @@ impl Repository {
             catalog.snapshots.iter().filter(|s| only.is_none_or(|ids| ids.contains(&s.id))).collect();
         let mut findings = Findings::default();
         self.check_configuration(&mut findings).await?;
-        self.check_log(&catalog, &mut findings);
+        self.check_log(&catalog, lacks, &mut findings);
         let listed = self.list_objects(&mut findings).await?;
 
         let mut check = Check {
@@ -179,6 +228,7 @@ impl Repository {
         let Check { wanted, findings, .. } = check;
 
         let mut report = VerifyReport {
+            store: self.store().to_string(),
             level: options.level,
             snapshots: chosen.iter().map(|s| s.id.clone()).collect(),
             findings: findings.into_sorted(),
@@ -202,32 +252,34 @@ impl Repository {
             report.unreferenced.sort_unstable();
         }
         report.milliseconds = millis(began);
-        if report.findings.is_empty()
-            && let Some(digest) = catalog.digest(catalog.newest)
-        {
-            self.remember(catalog.newest, *digest);
+        if report.findings.is_empty() && !catalog.heads().is_empty() {
+            self.remember(catalog.heads().to_vec());
         }
         if options.record {
-            let what = match options.level {
-                VerifyLevel::Stored => "verify-stored",
-                VerifyLevel::Content => "verify-content",
-            };
-            let intact = report.snapshots.iter().filter(|id| report.is_intact(id)).cloned().collect();
-            report.evidence =
-                self.leave_evidence(what, intact, report.is_sound(), report.milliseconds, &report).await?;
+            report.evidence = self.leave_evidence_of(&report).await?;
         }
         Ok(report)
     }
 
-    /// Signs what was found and puts it into the log, if there is a key to sign it with; says where.
+    async fn leave_evidence_of(&self, report: &VerifyReport) -> Result<Option<RecordName>> {
+        let what = match report.level {
+            VerifyLevel::Stored => "verify-stored",
+            VerifyLevel::Content => "verify-content",
+        };
+        let intact = report.snapshots.iter().filter(|id| report.is_intact(id)).cloned().collect();
+        let evidence = (intact, report.is_sound(), report.milliseconds);
+        self.leave_evidence(what, Some(report.store.clone()), evidence, report).await
+    }
+
+    /// Signs what was found in `store` (or in all together), which snapshots it speaks of, whether all was well and how many
+    /// milliseconds it took; puts it into the log, if there is a key to sign it with, and says where.
     pub(crate) async fn leave_evidence(
         &self,
         what: &str,
-        snapshots: Vec<SnapshotId>,
-        passed: bool,
-        milliseconds: u64,
+        store: Option<String>,
+        (snapshots, passed, milliseconds): (Vec<SnapshotId>, bool, u64),
         details: &impl Serialize,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<RecordName>> {
         let trusted = |signing: &&Signing| {
             self.trust().is_some_and(|t| RecordKind::Evidence.may_be_signed_by(&signing.verify_key(), t))
         };
@@ -238,9 +290,9 @@ impl Repository {
         }
         let details = serde_json::to_value(details)
             .map_err(|e| Error::new(ErrorKind::Internal, "evidence could not be written as JSON").with_source(e))?;
-        let evidence = Evidence::new(what, snapshots, passed, self.now(), milliseconds, details);
+        let evidence = Evidence::new(what, snapshots, passed, self.now(), milliseconds, details).of_store(store);
         match self.append(RecordKind::Evidence, &evidence, signing).await {
-            Ok((sequence, _)) => Ok(Some(sequence)),
+            Ok(record) => Ok(Some(record)),
             // On a log that was rolled back nothing is built; the report says what is wrong with it.
             Err(e) if e.kind() == ErrorKind::Untrusted => Ok(None),
             Err(e) => Err(e),
@@ -273,25 +325,26 @@ impl Repository {
         Ok(())
     }
 
-    fn check_log(&self, catalog: &Catalog, findings: &mut Findings) {
-        for (sequence, e) in &catalog.damaged {
+    fn check_log(&self, catalog: &Catalog, lacks: &[RecordName], findings: &mut Findings) {
+        for (record, e) in &catalog.damaged {
             let kind = if e.kind() == ErrorKind::Untrusted { FindingKind::Untrusted } else { FindingKind::Damaged };
-            findings.add(kind, layout::record(*sequence).as_ref(), e.to_string(), None);
+            findings.add(kind, layout::record(record).as_ref(), e.to_string(), None);
         }
-        for sequence in &catalog.missing {
+        for record in &catalog.missing {
             let reason = "the record is gone, and nobody with the admin's key removed it";
-            findings.add(FindingKind::Deleted, layout::record(*sequence).as_ref(), reason, None);
+            findings.add(FindingKind::Deleted, layout::record(record).as_ref(), reason, None);
         }
-        for sequence in &catalog.broken_chain {
-            let reason = "it names another record as the one before it than the one that is there";
-            findings.add(FindingKind::Replaced, layout::record(*sequence).as_ref(), reason, None);
+        let gone = catalog.contradicts.as_ref().map(Contradiction::record);
+        for record in lacks.iter().filter(|r| !catalog.missing.contains(r) && gone != Some(r)) {
+            let reason = "another store has this record: this one lags, or was rolled back";
+            findings.add(FindingKind::Lagging, layout::record(record).as_ref(), reason, None);
         }
         if let Some(contradiction) = &catalog.contradicts {
-            let (kind, seen) = match contradiction {
-                Contradiction::RolledBack(seen) => (FindingKind::RolledBack, seen),
-                Contradiction::Replaced(seen) => (FindingKind::Replaced, seen),
+            let kind = match contradiction {
+                Contradiction::RolledBack(_) => FindingKind::RolledBack,
+                Contradiction::Lags { .. } => FindingKind::Lagging,
             };
-            findings.add(kind, layout::record(seen.sequence).as_ref(), contradiction.reason(catalog.newest), None);
+            findings.add(kind, layout::record(contradiction.record()).as_ref(), contradiction.reason(), None);
         }
     }
 
@@ -401,7 +454,7 @@ impl Check<'_> {
                 let reason = format!("the index of {} does not add up to what the record says", entry.name);
                 self.findings.add(
                     FindingKind::Damaged,
-                    layout::record(snapshot.sequence).as_ref(),
+                    layout::record(&snapshot.record).as_ref(),
                     reason,
                     Some(&snapshot.id),
                 );
@@ -488,7 +541,7 @@ impl Check<'_> {
                     format!("{} holds {found}, but {} was recorded when it was read", entry.name, entry.fingerprint);
                 self.findings.add(
                     FindingKind::Damaged,
-                    layout::record(snapshot.sequence).as_ref(),
+                    layout::record(&snapshot.record).as_ref(),
                     reason,
                     Some(&snapshot.id),
                 );

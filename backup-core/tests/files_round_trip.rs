@@ -130,7 +130,7 @@ async fn unchanged_files_are_not_read_and_deleted_ones_are_gone() {
 
 /// Every path that a snapshot can restore.
 async fn names(snapshot: &Snapshot, shop: &Shop) -> std::collections::BTreeSet<String> {
-    let target = shop.path(&format!("names-{}", snapshot.sequence));
+    let target = shop.path(&format!("names-{}", snapshot.record.sequence));
     restore(shop, snapshot, target.file_name().unwrap().to_str().unwrap()).await;
     tree(&target).into_keys().map(|k| String::from_utf8_lossy(&k).into_owned()).collect()
 }

@@ -154,7 +154,7 @@ async fn a_tier_holds_its_tables_and_what_their_keys_lead_to() {
     // And "latest" never means it.
     let catalog = shop.repository.catalog().await.unwrap();
     let later = shop.repository.backup(&critical, BackupOptions::default()).await.unwrap();
-    assert!(later.sequence > after.sequence);
+    assert!(later.record > after.record);
     assert_eq!(catalog.select(&Selector::Latest, None).unwrap().id, after.id);
 
     let nothing = everything.clone().only_tier(Tier::new("critical", &["orders", "order"]).unwrap());

@@ -210,7 +210,7 @@ async fn a_custom_name_and_the_file_name_both_serve() {
     shop.repository.backup(&shop.source("a.db"), BackupOptions::default().with_label("before the sale")).await.unwrap();
     let catalog = shop.repository.catalog().await.unwrap();
     assert_eq!(catalog.select(&Selector::Latest, None).unwrap_err().kind(), ErrorKind::Ambiguous);
-    assert_eq!(catalog.select(&Selector::Latest, Some("a")).unwrap().sequence, 1);
+    assert_eq!(catalog.select(&Selector::Latest, Some("a")).unwrap().record.sequence, 1);
     assert_eq!(
         catalog.select(&Selector::Latest, Some("shop")).unwrap().manifest.label.as_deref(),
         Some("before the sale")
@@ -342,5 +342,5 @@ async fn a_tier_holds_its_tables_and_what_their_keys_lead_to() {
     let clean = RestoreOptions::default().clean(true);
     let e = shop.repository.restore(&tier, &shop.target("shop.db"), clean).await.unwrap_err();
     assert!(e.to_string().contains("critical"), "{e}");
-    assert_eq!(shop.repository.catalog().await.unwrap().select(&Selector::Latest, None).unwrap().sequence, 1);
+    assert_eq!(shop.repository.catalog().await.unwrap().select(&Selector::Latest, None).unwrap().record.sequence, 1);
 }

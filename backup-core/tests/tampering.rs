@@ -180,10 +180,11 @@ async fn single_records_that_were_forged_or_moved_are_named() {
     let log: Vec<&String> = good.keys().filter(|n| n.starts_with("log/")).collect();
 
     // A record of another repository, signed by another writer.
-    let forged = Shop::new().await;
-    forged.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
-    let foreign = files(&forged.store())["log/0000000001"].clone();
-    let next = format!("log/{:010}", log.len() + 1);
+    let forger = Shop::new().await;
+    forger.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    let forged = support::record(&forger.store(), 1);
+    let foreign = files(&forger.store())[&forged].clone();
+    let next = forged.replace("0000000001", &format!("{:010}", log.len() + 1));
     std::fs::write(shop.store().join(&next), &foreign).unwrap();
     let found = findings(&shop, VerifyLevel::Stored).await;
     assert!(found.iter().any(|(o, r)| *o == next && r.starts_with("Untrusted")), "{found:?}");
@@ -356,10 +357,13 @@ async fn strays_in_the_log_and_the_locks_harm_nobody() {
     let shop = Shop::new().await;
     storefront::sqlite::create(&shop.path("shop.db"), &Size::orders(50), 3).await.unwrap();
     shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
-    let first = std::fs::read(shop.store().join("log/0000000001")).unwrap();
+    let record = support::record(&shop.store(), 1);
+    let first = std::fs::read(shop.store().join(&record)).unwrap();
+    let (respelt, moved) = (record.replace("log/0", "log/00"), record.replace("log/0000000001", "log/9999999999"));
     for (name, bytes) in [
         ("log/20260131120000", b"?".as_slice()),
-        ("log/00000000001", &first),
+        (&respelt, &first),
+        (&moved, &first),
         ("log/9999999999", b"?"),
         ("locks/99999999999-exclusive-x", b"?"),
     ] {
@@ -367,11 +371,11 @@ async fn strays_in_the_log_and_the_locks_harm_nobody() {
         std::fs::write(shop.store().join(name), bytes).unwrap();
     }
     let found = findings(&shop, VerifyLevel::Stored).await;
-    for name in ["log/20260131120000", "log/00000000001", "log/9999999999"] {
+    for name in ["log/20260131120000", &respelt, &moved, "log/9999999999"] {
         assert!(found.iter().any(|(o, _)| o == name), "{name}: {found:?}");
     }
     let second = shop.repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
-    assert_eq!(second.sequence, 2);
+    assert_eq!(second.record.sequence, 2);
     assert_eq!(shop.repository.catalog().await.unwrap().snapshots.len(), 2);
 }
 

@@ -441,9 +441,16 @@ fn every_json_document_fits_its_published_schema() {
         let output = shop.run(&[&[verb, "--json"], &more[..]].concat());
         assert!(code(&output) <= 1, "{verb}: {}", text(&output));
         fits(&json(&output), &schema["$defs"][verb], &schema, verb);
+        assert!(!text(&output).contains("id_key"), "{verb}: the key of the chunk ids is nobody's business");
         seen += 1;
     }
     assert_eq!(seen, 15);
+    let both = ["--store", store.as_str(), "--store", copy.as_str(), "--keys", "keys"];
+    for (verb, kind) in [("verify", "verify-several"), ("status", "status"), ("list", "list")] {
+        let output = shop.run(&[&[verb, "--json"], &both[..]].concat());
+        assert!(code(&output) <= 1, "{verb}: {}", text(&output));
+        fits(&json(&output), &schema["$defs"][kind], &schema, verb);
+    }
 }
 
 #[test]
@@ -481,4 +488,48 @@ fn nightly_makes_a_report_that_says_it_all() {
     // Never over what is there.
     let again = Command::new(tool("nightly")).args(["--out", "night"]).current_dir(dir.path()).output().unwrap();
     assert_eq!(code(&again), 2);
+}
+
+/// Two disks, of which one is away for a night.
+#[test]
+fn a_disk_that_is_away_is_gone_without_named_and_brought_up_to_date() {
+    let shop = Shop { dir: tempfile::tempdir().unwrap() };
+    fill(&shop, 60);
+    let disks = ["one", "two"].map(|name| format!("file://{}", shop.path(name).display()));
+    let both = ["--store", disks[0].as_str(), "--store", disks[1].as_str(), "--keys", "keys"];
+    let run = |verb: &str, more: &[&str]| shop.run(&[&[verb], &both[..], more].concat());
+    assert_eq!(code(&shop.run(&["keygen", "--out", "keys"])), 0);
+    let output = run("init", &[]);
+    assert!(code(&output) == 0 && text(&output).contains(&disks[1]), "{}", text(&output));
+    let create = ["--source", "sqlite:shop.db"];
+    assert_eq!(code(&run("create", &create)), 0);
+    assert_eq!(code(&run("verify", &["--level", "content"])), 0);
+    assert_eq!(code(&run("status", &["--objective", "shop=rpo:24h"])), 0);
+
+    std::fs::rename(shop.path("two"), shop.path("away")).unwrap();
+    let output = run("create", &create);
+    assert_eq!(code(&output), 1, "{}", text(&output));
+    assert!(text(&output).contains(&format!("{} LAGS", disks[1])), "{}", text(&output));
+    assert_eq!(code(&run("create", &[&create[..], &["--min-copies", "2"]].concat())), 3);
+    // An empty folder in its place is no disk.
+    std::fs::create_dir(shop.path("two")).unwrap();
+    assert_eq!(code(&run("create", &create)), 1);
+    assert_eq!(std::fs::read_dir(shop.path("two")).unwrap().count(), 0);
+    let output = run("verify", &[]);
+    assert!(code(&output) == 1 && text(&output).contains("NOT VERIFIED"), "{}", text(&output));
+    std::fs::remove_dir(shop.path("two")).unwrap();
+    std::fs::rename(shop.path("away"), shop.path("two")).unwrap();
+
+    let output = run("status", &["--objective", "shop=rpo:24h"]);
+    assert!(code(&output) == 1 && text(&output).contains("LAGS: it lacks 3 records"), "{}", text(&output));
+    let output = run("create", &[&create[..], &["--min-copies", "2"]].concat());
+    assert_eq!(code(&output), 0, "{}", text(&output));
+    assert_eq!(code(&run("verify", &["--level", "content"])), 0);
+    let output = run("status", &["--objective", "shop=rpo:24h"]);
+    assert!(code(&output) == 0 && text(&output).matches("met ").count() == 2, "{}", text(&output));
+    // What one has lost the other gives back.
+    let lost = std::fs::read_dir(shop.path("one/objects")).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_dir_all(lost).unwrap();
+    let output = run("restore", &["--snapshot", "latest", "--target", "sqlite:back.db"]);
+    assert_eq!(code(&output), 0, "{}", text(&output));
 }

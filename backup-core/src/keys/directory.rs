@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AdminKey, OwnerIdentity, Recipient, Signing, Trust, WriterKey, random, secret_text};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::Digest;
+use crate::manifest::{Digest, RecordName};
 
 /// The keys at hand. Each operation takes what it needs and names the one it misses.
 ///
@@ -30,15 +30,21 @@ pub struct Keys {
     trust: Option<Trust>,
 }
 
-/// The newest record of the repository that this client has seen: a store that falls behind it was rolled back.
+/// How far this client has seen the log in one store: a store that falls behind it was rolled back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Witness {
+pub(crate) struct Witness {
     /// The repository's id.
-    pub repository: String,
-    /// The newest record's place in the log.
-    pub sequence: u64,
-    /// SHA-256 of that record.
-    pub digest: Digest,
+    pub(crate) repository: String,
+    /// The store, as messages call it.
+    pub(crate) store: String,
+    /// The records that had none after them.
+    pub(crate) heads: Vec<RecordName>,
+}
+
+impl Witness {
+    fn sequence(&self) -> u64 {
+        self.heads.iter().map(|h| h.sequence).max().unwrap_or(0)
+    }
 }
 
 impl Keys {
@@ -212,9 +218,11 @@ impl Keys {
         self
     }
 
-    /// What this client has seen of `repository`, from `seen.json` beside the keys.
-    pub(crate) fn witness(&self, repository: &str) -> Result<Option<Witness>> {
-        Ok(self.witnesses()?.into_iter().find(|w| w.repository == repository))
+    /// What this client has seen of `repository`, store by store, from `seen.json` beside the keys.
+    pub(crate) fn seen(&self, repository: &str) -> Result<Vec<Witness>> {
+        let mut all = self.witnesses()?;
+        all.retain(|w| w.repository == repository);
+        Ok(all)
     }
 
     /// Remembers `witness` beside the keys, unless something newer is remembered; where that is not possible (a
@@ -222,8 +230,14 @@ impl Keys {
     pub(crate) fn remember(&self, witness: &Witness) -> Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
         let mut all = self.witnesses()?;
-        match all.iter_mut().find(|w| w.repository == witness.repository) {
-            Some(known) if known.sequence >= witness.sequence => return Ok(()),
+        match all.iter_mut().find(|w| w.repository == witness.repository && w.store == witness.store) {
+            Some(known) if known.sequence() > witness.sequence() || known.heads == witness.heads => return Ok(()),
+            // Written side by side, without knowing of one another.
+            Some(known) if known.sequence() == witness.sequence() => {
+                known.heads.extend_from_slice(&witness.heads);
+                known.heads.sort_unstable();
+                known.heads.dedup();
+            }
             Some(known) => *known = witness.clone(),
             None => all.push(witness.clone()),
         }

@@ -62,7 +62,7 @@ pub(crate) fn units_of<'a>(
 /// The lines of one part; each is parsed only when it is asked for, since its text is smaller.
 async fn read_part(repository: &Repository, part: &PartRef) -> Result<impl Iterator<Item = Result<IndexLine>>> {
     let path = layout::object(&part.object);
-    let bytes = repository.store().read(&path).await?;
+    let bytes = repository.read_named(&path, &part.object).await?;
     let text = seal::open(
         &bytes,
         &part.object,
@@ -175,7 +175,7 @@ impl EntryReader {
 
     async fn chunk(self, chunk: ChunkRef) -> Result<Bytes> {
         let path = layout::object(&chunk.object);
-        let stored = self.repository.store().read(&path).await?;
+        let stored = self.repository.read_named(&path, &chunk.object).await?;
         let encrypted = self.repository.is_encrypted();
         let (identities, id_key) = (Arc::clone(&self.identities), self.id_key);
         let plain = self

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
 use crate::manifest::{ChunkRef, Digest, EntryKind, EntryRecord, IndexLine, Manifest, PartRef, Unit};
 use crate::progress::{Event, Progress};
-use crate::repository::{RECORD_LEVEL, Repository, layout};
+use crate::repository::{Arrived, RECORD_LEVEL, Repository, Spool, Store, layout};
 use crate::source::{Entry, Piece, Previous};
 
 /// Plaintext bytes that may be between the cutter and the store at once.
@@ -38,6 +38,8 @@ const PART_MAX: usize = 512 * 1024;
 pub(crate) struct Known {
     chunks: HashMap<Digest, (Digest, u64)>,
     parts: HashMap<Digest, PartRef>,
+    /// The stores, of several, that lack some of it: which others have.
+    pub(crate) incomplete: HashSet<String>,
 }
 
 impl Known {
@@ -45,11 +47,11 @@ impl Known {
     ///
     /// The list alone proves nothing and is never trusted to name content. But without it a lost chunk would be lost to
     /// every later snapshot too; so it is stored again.
-    /// What a verify has found `bad` since is stored again as well.
+    /// What a verify has found `bad` since is stored again as well. Of several stores it is enough that one has it.
     pub(crate) async fn load(
         repository: &Repository,
         manifests: impl Iterator<Item = &Manifest>,
-        bad: &HashSet<String>,
+        bad: &HashSet<(Option<String>, String)>,
     ) -> Result<Self> {
         let mut known = Self::default();
         for entry in manifests.flat_map(|m| &m.entries) {
@@ -64,24 +66,33 @@ impl Known {
                 }
             }
         }
-        let mut listed: HashMap<Digest, u64> = HashMap::new();
-        let wanted: HashSet<Digest> =
-            known.chunks.values().map(|(object, _)| *object).chain(known.parts.values().map(|p| p.object)).collect();
-        let mut names = repository.store().list(layout::OBJECTS);
-        while let Some((name, size)) = names.try_next().await? {
-            if let layout::Name::Object(digest) = layout::parse(&name)
-                && wanted.contains(&digest)
-                && !bad.contains(&name)
-            {
-                listed.insert(digest, size);
+        let wanted: HashMap<Digest, u64> =
+            known.chunks.values().copied().chain(known.parts.values().map(|p| (p.object, p.stored))).collect();
+        let mut listed: HashSet<Digest> = HashSet::new();
+        for store in repository.stores() {
+            let here = match list_wanted(store, &wanted, bad).await {
+                Ok(here) => here,
+                Err(e) if repository.stores().len() > 1 && e.is_about_the_store() => {
+                    tracing::warn!(%store, error = %e, "it cannot be listed");
+                    HashSet::new()
+                }
+                Err(e) => return Err(e),
+            };
+            if here.len() < wanted.len() {
+                known.incomplete.insert(store.to_string());
             }
+            listed.extend(here);
         }
         let before = known.chunks.len() + known.parts.len();
-        known.chunks.retain(|_, (object, stored)| listed.get(object) == Some(stored));
-        known.parts.retain(|_, part| listed.get(&part.object) == Some(&part.stored));
+        known.chunks.retain(|_, (object, _)| listed.contains(object));
+        known.parts.retain(|_, part| listed.contains(&part.object));
         let lost = before - known.chunks.len() - known.parts.len();
         if lost > 0 {
-            tracing::warn!(objects = lost, store = %repository.store(), "objects of the previous snapshot are gone or damaged; what they held is stored again");
+            tracing::warn!(
+                objects = lost,
+                ?repository,
+                "objects of the previous snapshot are gone or damaged; what they held is stored again"
+            );
         }
         Ok(known)
     }
@@ -89,6 +100,25 @@ impl Known {
     fn holds(&self, chunk: &ChunkRef) -> bool {
         self.chunks.get(&chunk.id) == Some(&(chunk.object, chunk.stored))
     }
+}
+
+/// Which of the objects the store lists with the right length.
+async fn list_wanted(
+    store: &Store,
+    wanted: &HashMap<Digest, u64>,
+    bad: &HashSet<(Option<String>, String)>,
+) -> Result<HashSet<Digest>> {
+    let location = Some(store.to_string());
+    let mut listed = HashSet::new();
+    let mut names = store.list(layout::OBJECTS);
+    while let Some((name, size)) = names.try_next().await? {
+        let layout::Name::Object(digest) = layout::parse(&name) else { continue };
+        let is_bad = |store: &Option<String>| bad.contains(&(store.clone(), name.clone()));
+        if wanted.get(&digest) == Some(&size) && !is_bad(&None) && !is_bad(&location) {
+            listed.insert(digest);
+        }
+    }
+    Ok(listed)
 }
 
 /// The previous snapshot, as sources see it.
@@ -129,6 +159,8 @@ pub(crate) struct Writer {
     id_key: Digest,
     level: i32,
     previous: Option<Arc<KnownPrevious>>,
+    /// Where there are several stores.
+    spool: Option<Spool>,
     /// What this run stored, so that equal content is stored once.
     fresh: std::sync::Mutex<HashMap<Digest, (Digest, u64)>>,
     progress: Arc<dyn Progress>,
@@ -141,10 +173,13 @@ impl Writer {
     pub(crate) fn new(
         repository: &Repository,
         level: i32,
+        copies: usize,
         previous: Option<Arc<KnownPrevious>>,
         progress: Arc<dyn Progress>,
     ) -> Result<Self> {
+        let several = repository.stores().len() > 1;
         Ok(Self {
+            spool: several.then(|| Spool::new(repository.stores(), copies)),
             data: Arc::new(repository.data_cipher()?),
             metadata: Arc::new(repository.metadata_cipher()?),
             id_key: repository.id_key()?,
@@ -273,7 +308,19 @@ impl Writer {
     }
 
     async fn create(&self, sealed: &Sealed) -> Result<bool> {
-        self.repository.store().create(&layout::object(&sealed.digest), sealed.bytes.clone()).await
+        let path = layout::object(&sealed.digest);
+        match &self.spool {
+            None => self.repository.store().create(&path, sealed.bytes.clone()).await,
+            Some(spool) => spool.put(&path, &sealed.bytes).await.map(|()| true),
+        }
+    }
+
+    /// Waits until the stores have what was sent to them, where they are several.
+    pub(crate) async fn finish(&mut self) -> Option<Vec<Arrived>> {
+        match self.spool.take() {
+            Some(spool) => Some(spool.finish().await),
+            None => None,
+        }
     }
 
     async fn store_part(self: &Arc<Self>, text: Vec<u8>) -> Result<PartRef> {

@@ -1,28 +1,16 @@
-//! What the log holds: snapshots, evidence and removals, each checked; and how the chain hangs together.
+//! What the log says, each record checked: snapshots, evidence and removals; and how it hangs together.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::Repository;
-use super::layout::{self, Name};
-use super::record::{self, CheckedRecord, Envelope, RecordKind};
+use super::log::Content;
+use super::record::CheckedRecord;
+use crate::assurance::Assurance;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::{Signing, Witness};
-use crate::manifest::{Digest, FORMAT, Manifest, Snapshot, SnapshotId};
-use crate::pipeline::seal::{self, Length};
-
-/// The largest record that is read: a snapshot's record names every entry, never every chunk.
-const MAX_RECORD: u64 = 512 << 20;
-/// How many records are read side by side.
-const READERS: usize = 16;
-/// How many gaps are named.
-const MAX_MISSING: usize = 10_000;
-/// How often a writer that lost the race for a sequence number tries the next.
-const APPEND_ATTEMPTS: u32 = 200;
+use crate::keys::Witness;
+use crate::manifest::{Digest, RecordName, Snapshot, SnapshotId};
 
 /// What a verify or a drill found, as it stands signed in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +26,9 @@ pub struct Evidence {
     pub finished_at: DateTime<Utc>,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
+    /// The store that was looked at, as messages call it; `None` where it was several at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// The report in a form of its own, for readers that know it.
     pub details: serde_json::Value,
 }
@@ -51,7 +42,13 @@ impl Evidence {
         milliseconds: u64,
         details: serde_json::Value,
     ) -> Self {
-        Self { what: what.to_owned(), snapshots, passed, finished_at, milliseconds, details }
+        Self { what: what.to_owned(), snapshots, passed, finished_at, milliseconds, store: None, details }
+    }
+
+    /// The same, of this store alone.
+    pub(crate) fn of_store(mut self, store: Option<String>) -> Self {
+        self.store = store;
+        self
     }
 
     /// The snapshots that a verify found to be damaged.
@@ -68,7 +65,7 @@ impl Evidence {
     }
 
     /// The objects that a verify named.
-    fn bad_objects(&self) -> impl Iterator<Item = String> + '_ {
+    pub(crate) fn bad_objects(&self) -> impl Iterator<Item = String> + '_ {
         let findings = self.details.get("findings").and_then(|f| f.as_array()).into_iter().flatten();
         findings.filter_map(|f| f.get("object")?.as_str().map(str::to_owned))
     }
@@ -82,16 +79,62 @@ pub(crate) struct Tombstone {
     pub(crate) plan: Digest,
 }
 
+/// One of them, with what it named as the ones before it: otherwise what it alone names could be deleted unseen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Removed {
-    pub(crate) sequence: u64,
-    pub(crate) digest: Digest,
+    pub(crate) record: RecordName,
+    pub(crate) previous: Vec<RecordName>,
 }
 
-/// The record that removes these.
-pub(crate) fn tombstone(removed: Vec<(u64, Digest)>, plan: Digest) -> impl Serialize {
-    let removed = removed.into_iter().map(|(sequence, digest)| Removed { sequence, digest }).collect();
-    Tombstone { removed, plan }
+impl Tombstone {
+    pub(crate) fn names(&self) -> impl Iterator<Item = RecordName> + '_ {
+        self.removed.iter().map(|r| r.record)
+    }
+}
+
+/// Everything that was read of the logs of some stores.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) stores: Vec<StoreLog>,
+    records: BTreeMap<RecordName, Result<(CheckedRecord, Content)>>,
+}
+
+impl Log {
+    /// What one store holds under this name. Damage in one store is none where another has it whole.
+    pub(crate) fn add(&mut self, name: RecordName, found: Result<(CheckedRecord, Content)>) {
+        if found.is_ok() || !self.records.contains_key(&name) {
+            self.records.insert(name, found);
+        }
+    }
+}
+
+/// The log as one store holds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoreLog {
+    /// The store, as messages call it.
+    pub store: String,
+    /// Why nothing could be read there, where that is so.
+    pub unreachable: Option<String>,
+    /// Records that other stores hold and that were not removed: it lags.
+    pub lacks: Vec<RecordName>,
+    #[serde(skip)]
+    holds: BTreeSet<RecordName>,
+}
+
+impl StoreLog {
+    pub(crate) fn new(store: String, holds: BTreeSet<RecordName>) -> Self {
+        Self { store, unreachable: None, lacks: Vec::new(), holds }
+    }
+
+    pub(crate) fn unreachable(store: String, error: &Error) -> Self {
+        Self { store, unreachable: Some(error.to_string()), ..Self::default() }
+    }
+
+    /// Whether it answers, and holds every record.
+    pub fn is_level(&self) -> bool {
+        self.unreachable.is_none() && self.lacks.is_empty()
+    }
 }
 
 /// Everything in the log.
@@ -102,373 +145,165 @@ pub struct Catalog {
     pub snapshots: Vec<Snapshot>,
     /// What verifies and drills found, oldest first.
     pub evidence: Vec<Evidence>,
-    /// Records that cannot be read or trusted: the number in the log and why.
-    pub damaged: Vec<(u64, Error)>,
-    /// Records that ought to be there and are not, though nobody with the admin key removed them.
-    pub missing: Vec<u64>,
-    /// Records whose predecessor is another than the one in the log.
-    pub broken_chain: Vec<u64>,
+    /// Records that cannot be read or trusted, and why.
+    pub damaged: Vec<(RecordName, Error)>,
+    /// Records that later ones build on and that are not there, though nobody with the admin key removed them.
+    pub missing: Vec<RecordName>,
     /// The number of the last record that is signed and whole, or 0.
     pub newest: u64,
     /// What this client has seen of the log before, if the log is not a continuation of it.
     pub contradicts: Option<Contradiction>,
-    digests: BTreeMap<u64, Digest>,
+    /// Store by store, in the order that they were named in.
+    pub stores: Vec<StoreLog>,
+    /// What each record names as the ones before it.
+    links: BTreeMap<RecordName, Vec<RecordName>>,
+    heads: Vec<RecordName>,
 }
 
 /// How a log differs from what this client remembers of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Contradiction {
-    /// It ends before a record that this client has seen: it was rolled back, or it lags.
-    RolledBack(Witness),
-    /// Another record stands where this client has seen one.
-    Replaced(Witness),
+    /// This client has seen this record in the same store: it was rolled back.
+    RolledBack(RecordName),
+    /// This client has seen this record in another store: this one lags, or was rolled back.
+    Lags {
+        /// The record.
+        record: RecordName,
+        /// The store that has it.
+        store: String,
+    },
 }
 
 impl Catalog {
-    /// Whether nothing is damaged, missing or out of order, and nothing contradicts what was seen before.
+    /// Puts together what the stores hold, and compares it with what was seen before.
+    pub(crate) fn of(log: Log, seen: &[Witness]) -> Self {
+        let mut catalog = Self { stores: log.stores, ..Self::default() };
+        let mut removed: BTreeMap<RecordName, Vec<RecordName>> = BTreeMap::new();
+        for (name, found) in log.records {
+            let (record, content) = match found {
+                Ok(found) => found,
+                Err(e) => {
+                    catalog.damaged.push((name, e));
+                    continue;
+                }
+            };
+            catalog.newest = catalog.newest.max(name.sequence);
+            catalog.links.insert(name, record.envelope.previous);
+            match content {
+                Content::Snapshot(manifest) => catalog.snapshots.push(Snapshot::new(name, *manifest)),
+                Content::Evidence(evidence) => catalog.evidence.push(evidence),
+                Content::Tombstone(tombstone) => {
+                    removed.extend(tombstone.removed.into_iter().map(|r| (r.record, r.previous)));
+                }
+            }
+        }
+        for snapshot in &mut catalog.snapshots {
+            let holding = catalog.stores.iter().filter(|s| s.holds.contains(&snapshot.record));
+            snapshot.stores = holding.map(|s| s.store.clone()).collect();
+        }
+        // Removed from the moment that its tombstone stands there, whether its record is still in the store or not.
+        catalog.snapshots.retain(|s| !removed.contains_key(&s.record));
+        let named: BTreeSet<RecordName> = catalog.links.values().chain(removed.values()).flatten().copied().collect();
+        let damaged: BTreeSet<RecordName> = catalog.damaged.iter().map(|(name, _)| *name).collect();
+        let is_there = |n: &RecordName| catalog.links.contains_key(n) || damaged.contains(n);
+        catalog.missing = named.iter().filter(|n| !is_there(n) && !removed.contains_key(n)).copied().collect();
+        catalog.heads = catalog.links.keys().filter(|name| !named.contains(name)).copied().collect();
+        let is_known = |n: &RecordName| is_there(n) || named.contains(n) || removed.contains_key(n);
+        catalog.contradicts = Contradiction::of(seen, &catalog.stores, is_known);
+        for store in catalog.stores.iter_mut().filter(|s| s.unreachable.is_none()) {
+            let lacks = catalog.links.keys().filter(|name| !removed.contains_key(name) && !store.holds.contains(name));
+            store.lacks = lacks.copied().collect();
+        }
+        catalog
+    }
+
+    /// Whether nothing is damaged or missing, and nothing contradicts what was seen before.
     pub fn is_sound(&self) -> bool {
-        self.damaged.is_empty() && self.missing.is_empty() && self.broken_chain.is_empty() && self.contradicts.is_none()
+        self.damaged.is_empty() && self.missing.is_empty() && self.contradicts.is_none()
     }
 
     /// An error where the log contradicts what this client remembers of it.
     pub(crate) fn check_continuation(&self) -> Result<()> {
-        match &self.contradicts {
-            None => Ok(()),
-            Some(contradiction) => Err(contradiction.error(self.newest)),
-        }
+        self.contradicts.as_ref().map_or(Ok(()), |contradiction| Err(contradiction.error()))
     }
 
-    /// SHA-256 of the record in this place, where it is there.
-    pub(crate) fn digest(&self, sequence: u64) -> Option<&Digest> {
-        self.digests.get(&sequence)
+    /// The records that have none after them.
+    pub(crate) fn heads(&self) -> &[RecordName] {
+        &self.heads
+    }
+
+    /// The record that removes these.
+    pub(crate) fn tombstone(&self, removed: impl Iterator<Item = RecordName>, plan: Digest) -> Tombstone {
+        let previous = |name: &RecordName| self.links.get(name).cloned().unwrap_or_default();
+        Tombstone { removed: removed.map(|record| Removed { previous: previous(&record), record }).collect(), plan }
+    }
+
+    /// What the evidence says of each snapshot, in the worst of the stores that answered: what is not known of one of them
+    /// is not known.
+    pub fn assurance(&self) -> HashMap<SnapshotId, Assurance> {
+        let stores: Vec<&str> =
+            self.stores.iter().filter(|s| s.unreachable.is_none()).map(|s| s.store.as_str()).collect();
+        Assurance::of(&self.evidence, &stores)
     }
 }
 
 impl Contradiction {
-    fn of(seen: Option<Witness>, newest: u64, digests: &BTreeMap<u64, Digest>) -> Option<Self> {
-        let seen = seen?;
-        if newest < seen.sequence {
-            return Some(Self::RolledBack(seen));
+    fn of(seen: &[Witness], stores: &[StoreLog], is_known: impl Fn(&RecordName) -> bool) -> Option<Self> {
+        let answered = |w: &&Witness| stores.iter().any(|s| s.store == w.store && s.unreachable.is_none());
+        let (here, elsewhere): (Vec<_>, Vec<_>) = seen.iter().partition(answered);
+        let unknown = |w: &[&Witness]| {
+            let heads = w.iter().flat_map(|w| w.heads.iter().map(|head| (*head, w.store.clone())));
+            heads.filter(|(head, _)| !is_known(head)).max()
+        };
+        match unknown(&here) {
+            Some((record, _)) => Some(Self::RolledBack(record)),
+            None => unknown(&elsewhere).map(|(record, store)| Self::Lags { record, store }),
         }
-        // A record that is gone is told apart elsewhere; here only one that is another.
-        digests.get(&seen.sequence).is_some_and(|d| *d != seen.digest).then_some(Self::Replaced(seen))
     }
 
-    /// A sentence about it, for a log whose last record is `newest`.
-    pub fn reason(&self, newest: u64) -> String {
+    /// The record that is not there.
+    pub fn record(&self) -> &RecordName {
         match self {
-            Self::RolledBack(seen) => format!(
-                "the log ends at record {newest}, but this client has seen record {}: the store was rolled back, or lags",
-                seen.sequence
-            ),
-            Self::Replaced(seen) => format!("record {} is not the one that this client has seen there", seen.sequence),
+            Self::RolledBack(record) | Self::Lags { record, .. } => record,
         }
     }
 
-    fn error(&self, newest: u64) -> Error {
-        Error::new(ErrorKind::Untrusted, self.reason(newest)).with_next_step(
-            "find out who changed the store, and compare with another copy; if you restored the store from a copy yourself, remove seen.json beside the keys; a snapshot named by its id can be restored all the same",
-        )
-    }
-}
-
-impl Repository {
-    /// Reads the whole log. Records that are damaged or not to be trusted are listed as such; the others count.
-    pub async fn catalog(&self) -> Result<Catalog> {
-        // Before the log is listed, which can only be newer then: another writer may note its record at any moment.
-        let seen = self.keys().witness(self.id())?;
-        let mut sequences = self.sequences().await?;
-        sequences.sort_unstable();
-        let records: Vec<(u64, Result<(CheckedRecord, Content)>)> = futures::stream::iter(sequences)
-            .map(|sequence| async move { (sequence, self.record(sequence).await) })
-            .buffered(READERS)
-            .collect()
-            .await;
-
-        let mut catalog = Catalog::default();
-        let mut previous = HashMap::new();
-        let mut removed: BTreeMap<u64, Digest> = BTreeMap::new();
-        for (sequence, record) in records {
-            let (record, content) = match record {
-                Ok(found) => found,
-                Err(e) if is_about_the_record(&e) => {
-                    catalog.damaged.push((sequence, e));
-                    continue;
-                }
-                Err(e) => return Err(e),
-            };
-            catalog.newest = catalog.newest.max(sequence);
-            catalog.digests.insert(sequence, record.digest);
-            previous.insert(sequence, record.envelope.previous);
-            match content {
-                Content::Snapshot(manifest) => catalog.snapshots.push(Snapshot {
-                    id: SnapshotId::new(sequence, &record.digest),
-                    sequence,
-                    digest: record.digest,
-                    manifest: *manifest,
-                }),
-                Content::Evidence(evidence) => catalog.evidence.push(evidence),
-                Content::Tombstone(tombstone) => {
-                    removed.extend(tombstone.removed.iter().map(|r| (r.sequence, r.digest)));
-                }
-            }
-        }
-        // Removed from the moment that its tombstone stands there, whether its record is still in the store or not.
-        catalog.snapshots.retain(|s| removed.get(&s.sequence) != Some(&s.digest));
-        for sequence in 1..=catalog.newest {
-            let known = catalog.digests.contains_key(&sequence);
-            let damaged = catalog.damaged.iter().any(|(n, _)| *n == sequence);
-            if !known && !damaged && !removed.contains_key(&sequence) {
-                catalog.missing.push(sequence);
-                // In an unsigned repository anybody can claim any number.
-                if catalog.missing.len() == MAX_MISSING {
-                    break;
-                }
-            }
-        }
-        for (sequence, previous) in previous {
-            let before = sequence - 1;
-            let expected = catalog.digests.get(&before).or_else(|| removed.get(&before));
-            let unknowable = before > 0 && expected.is_none();
-            if !unknowable && previous.as_ref() != expected {
-                catalog.broken_chain.push(sequence);
-            }
-        }
-        catalog.broken_chain.sort_unstable();
-        catalog.contradicts = Contradiction::of(seen, catalog.newest, &catalog.digests);
-        Ok(catalog)
-    }
-
-    /// The newest snapshot of a source that fits, looking from the newest record backwards, with the names of the objects
-    /// that were found damaged or missing since. Damaged records are passed over: this serves only to know what need not
-    /// be stored again.
-    pub(crate) async fn newest_snapshot(
-        &self,
-        fits: impl Fn(&Manifest) -> bool,
-    ) -> Result<Option<(Snapshot, HashSet<String>)>> {
-        let mut bad = HashSet::new();
-        let mut removed = HashSet::new();
-        let mut sequences = self.sequences().await?;
-        sequences.sort_unstable_by(|a, b| b.cmp(a));
-        for sequence in sequences {
-            match self.record(sequence).await {
-                Ok((record, Content::Snapshot(manifest)))
-                    if fits(&manifest) && !removed.contains(&(sequence, record.digest)) =>
-                {
-                    let snapshot = Snapshot {
-                        id: SnapshotId::new(sequence, &record.digest),
-                        sequence,
-                        digest: record.digest,
-                        manifest: *manifest,
-                    };
-                    return Ok(Some((snapshot, bad)));
-                }
-                Ok((_, Content::Evidence(evidence))) => bad.extend(evidence.bad_objects()),
-                Ok((_, Content::Tombstone(tombstone))) => {
-                    removed.extend(tombstone.removed.iter().map(|r| (r.sequence, r.digest)));
-                }
-                Ok(_) => {}
-                Err(e) if is_about_the_record(&e) => {
-                    tracing::warn!(sequence, error = %e, "a damaged record is not used to find unchanged data");
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(None)
-    }
-
-    /// The snapshots that were removed and whose records are still in the store: place in the log, when they were removed,
-    /// and what they held.
-    pub(crate) async fn buried(&self) -> Result<Vec<(u64, DateTime<Utc>, Manifest)>> {
-        let mut removed = HashMap::new();
-        let mut snapshots = Vec::new();
-        for sequence in self.sequences().await? {
-            match self.record(sequence).await {
-                Ok((record, Content::Snapshot(manifest))) => snapshots.push((sequence, record.digest, manifest)),
-                Ok((record, Content::Tombstone(tombstone))) => {
-                    let at = record.envelope.written;
-                    removed.extend(tombstone.removed.into_iter().map(|r| ((r.sequence, r.digest), at)));
-                }
-                Ok(_) => {}
-                Err(e) if is_about_the_record(&e) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        let buried = snapshots.into_iter().filter_map(|(sequence, digest, manifest)| {
-            removed.get(&(sequence, digest)).map(|at| (sequence, *at, *manifest))
-        });
-        Ok(buried.collect())
-    }
-
-    /// What the snapshot in this place holds; `None` where there is none that can be read.
-    pub(crate) async fn manifest_at(&self, sequence: u64) -> Result<Option<Manifest>> {
-        match self.record(sequence).await {
-            Ok((_, Content::Snapshot(manifest))) => Ok(Some(*manifest)),
-            Ok(_) => Ok(None),
-            Err(e) if is_about_the_record(&e) => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// The places of all records that an admin removed.
-    pub(crate) async fn removed(&self) -> Result<HashSet<u64>> {
-        let mut removed = HashSet::new();
-        for sequence in self.sequences().await? {
-            match self.record(sequence).await {
-                Ok((_, Content::Tombstone(tombstone))) => removed.extend(tombstone.removed.iter().map(|r| r.sequence)),
-                Ok(_) => {}
-                Err(e) if is_about_the_record(&e) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Whether the keys at hand open records and indexes.
-    pub(crate) fn reads_metadata(&self) -> bool {
-        !self.is_encrypted() || !self.metadata_identities().is_empty()
-    }
-
-    /// Whether these bytes are a record of this repository, for this place, signed by whom `trust.json` names.
-    pub(crate) fn vouches_for(&self, bytes: &[u8], sequence: u64) -> bool {
-        record::decode(bytes, sequence, self.id(), self.trust()).is_ok()
-    }
-
-    /// Signs `content` and puts it at the end of the log. Whoever loses the race for a place takes the next.
-    pub(crate) async fn append(
-        &self,
-        kind: RecordKind,
-        content: &impl Serialize,
-        signing: Option<&Signing>,
-    ) -> Result<(u64, Digest)> {
-        if let Some(trust) = self.trust().filter(|t| t.encrypted) {
-            let signer = signing.map(Signing::verify_key);
-            if !signer.is_some_and(|s| kind.may_be_signed_by(&s, trust)) {
-                return Err(Error::new(
-                    ErrorKind::KeyWrong,
-                    "this key is not one that trust.json names: what it signs would not count",
+    /// A sentence about it.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::RolledBack(record) => {
+                format!(
+                    "this client has seen record {} here, and it is gone: the store was rolled back",
+                    record.brief()
                 )
-                .with_next_step(
-                    "use the key that this repository was made with, or the trust.json that belongs to this one",
-                ));
             }
-        }
-        let json = serde_json::to_vec(content)
-            .map_err(|e| Error::new(ErrorKind::Internal, "a record could not be written as JSON").with_source(e))?;
-        let cipher = self.metadata_cipher()?;
-        let payload = seal::seal(&json, RECORD_LEVEL, &cipher)?.bytes;
-        // Before the log is listed: another writer beside these keys may add a record, and note it, at any moment.
-        let seen = self.keys().witness(self.id())?;
-        let mut last = self.last_good().await?;
-        if let Some(seen) = seen {
-            let found = self.store().read_optional(&layout::record(seen.sequence)).await?;
-            let digests = found.iter().map(|bytes| (seen.sequence, Digest::sha256(bytes))).collect();
-            if let Some(contradiction) = Contradiction::of(Some(seen), last, &digests) {
-                // A new record on top would make the old story look whole again.
-                return Err(contradiction.error(last));
+            Self::Lags { record, store } => {
+                format!(
+                    "this client has seen record {} in {store}, and it is not here: this store lags",
+                    record.brief()
+                )
             }
-        }
-        for _ in 0..APPEND_ATTEMPTS {
-            // The list may lag: what it missed is found by looking.
-            while last > 0 && self.store().read_optional(&layout::record(last + 1)).await?.is_some() {
-                last += 1;
-            }
-            let previous = match last {
-                0 => None,
-                _ => Some(Digest::sha256(&self.store().read(&layout::record(last)).await?)),
-            };
-            let envelope = Envelope {
-                caretaker: kind,
-                format: FORMAT,
-                repository: self.id().to_owned(),
-                sequence: last + 1,
-                previous,
-                written: self.clock()(),
-                signer: signing.map(Signing::verify_key),
-            };
-            let bytes = Bytes::from(record::encode(&envelope, &payload, signing)?);
-            let digest = Digest::sha256(&bytes);
-            if self.store().create(&layout::record(last + 1), bytes).await? {
-                self.remember(last + 1, digest);
-                return Ok((last + 1, digest));
-            }
-            last += 1;
-        }
-        Err(Error::new(
-            ErrorKind::Locked,
-            format!("no free place in the log of {} after {APPEND_ATTEMPTS} attempts", self.store()),
-        )
-        .with_next_step("other writers were always faster; run it again"))
-    }
-
-    /// Notes the end of the log beside the keys, so that a rollback shows. Where it cannot be noted, says so and goes on:
-    /// the backup itself is good.
-    pub(crate) fn remember(&self, sequence: u64, digest: Digest) {
-        let witness = Witness { repository: self.id().to_owned(), sequence, digest };
-        if let Err(e) = self.keys().remember(&witness) {
-            tracing::warn!(error = %e, "the newest record could not be noted beside the keys; a rollback of the store will not show here");
         }
     }
 
-    /// The number of the last record that can be read: a stray or damaged object at the end does not count.
-    async fn last_good(&self) -> Result<u64> {
-        let mut sequences = self.sequences().await?;
-        sequences.sort_unstable_by(|a, b| b.cmp(a));
-        for sequence in sequences {
-            match self.record(sequence).await {
-                Ok(_) => return Ok(sequence),
-                Err(e) if is_about_the_record(&e) => {}
-                Err(e) => return Err(e),
+    /// An error where the store has lost what it had.
+    pub(crate) fn check_rollback(&self) -> Result<()> {
+        match self {
+            Self::RolledBack(_) => Err(self.error()),
+            Self::Lags { .. } => Ok(()),
+        }
+    }
+
+    fn error(&self) -> Error {
+        let next = match self {
+            Self::RolledBack(_) => {
+                "find out who changed the store, and compare with another copy; if you restored the store from a copy yourself, remove seen.json beside the keys; a snapshot named by its id can be restored all the same"
             }
-        }
-        Ok(0)
+            Self::Lags { .. } => {
+                "bring it up to date with `backup sync`, or name the other store as well; a snapshot named by its id can be restored all the same"
+            }
+        };
+        Error::new(ErrorKind::Untrusted, self.reason()).with_next_step(next)
     }
-
-    async fn sequences(&self) -> Result<Vec<u64>> {
-        self.store()
-            .list(layout::LOG)
-            .try_filter_map(|(name, _)| async move {
-                Ok(match layout::parse(&name) {
-                    Name::Record(sequence) => Some(sequence),
-                    _ => None,
-                })
-            })
-            .try_collect()
-            .await
-    }
-
-    async fn record(&self, sequence: u64) -> Result<(CheckedRecord, Content)> {
-        let name = layout::record(sequence);
-        let bytes = self.store().read(&name).await?;
-        let record = record::decode(&bytes, sequence, self.id(), self.trust())?;
-        let plain = seal::unseal(
-            &record.payload,
-            Length::AtMost(MAX_RECORD),
-            &self.metadata_identities(),
-            self.is_encrypted(),
-            name.as_ref(),
-        )?;
-        let content = match record.envelope.caretaker {
-            RecordKind::Snapshot => serde_json::from_slice(&plain).map(|m| Content::Snapshot(Box::new(m))),
-            RecordKind::Evidence => serde_json::from_slice(&plain).map(Content::Evidence),
-            RecordKind::Tombstone => serde_json::from_slice(&plain).map(Content::Tombstone),
-        }
-        .map_err(|e| Error::new(ErrorKind::Damaged, format!("{name} is damaged: {e}")).with_source(e))?;
-        Ok((record, content))
-    }
-}
-
-/// The level of records and indexes: they are small and read often.
-pub(crate) const RECORD_LEVEL: i32 = 3;
-
-enum Content {
-    Snapshot(Box<Manifest>),
-    Evidence(Evidence),
-    Tombstone(Tombstone),
-}
-
-/// Whether the error condemns the record, and not the connection or the key at hand.
-fn is_about_the_record(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Untrusted)
 }

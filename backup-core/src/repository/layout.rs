@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use object_store::path::Path;
 
-use crate::manifest::Digest;
+use crate::manifest::{Digest, RecordName};
 
 /// What the repository is: plain JSON.
 pub(crate) const CONFIGURATION: &str = "repository.json";
@@ -13,7 +13,7 @@ pub(crate) const CONFIGURATION_SIGNATURE: &str = "repository.sig";
 pub(crate) const INSTRUCTIONS: &str = "RESTORE.md";
 /// Chunks and indexes, named by the SHA-256 of their stored bytes.
 pub(crate) const OBJECTS: &str = "objects";
-/// Signed records, one for each sequence number: snapshots, evidence, removals.
+/// Signed records: snapshots, evidence, removals.
 pub(crate) const LOG: &str = "log";
 /// Leases, each with its expiry in its name.
 pub(crate) const LOCKS: &str = "locks";
@@ -23,8 +23,8 @@ pub(crate) fn object(digest: &Digest) -> Path {
     Path::from(format!("{OBJECTS}/{}/{name}", &name[..2]))
 }
 
-pub(crate) fn record(sequence: u64) -> Path {
-    Path::from(format!("{LOG}/{sequence:010}"))
+pub(crate) fn record(name: &RecordName) -> Path {
+    Path::from(format!("{LOG}/{name}"))
 }
 
 /// How two leases get along.
@@ -50,7 +50,7 @@ pub(crate) fn lock(expires: DateTime<Utc>, mode: LeaseMode, holder: &str) -> Pat
 pub(crate) enum Name {
     Configuration,
     Object(Digest),
-    Record(u64),
+    Record(RecordName),
     Lock {
         expires: DateTime<Utc>,
         mode: LeaseMode,
@@ -68,11 +68,7 @@ pub(crate) fn parse(path: &str) -> Name {
             Ok(digest) if digest.to_string() == *name => Name::Object(digest),
             _ => Name::Foreign,
         },
-        [LOG, name] => match name.parse() {
-            // Exactly as it is written: another spelling of the same number would be a second record.
-            Ok(sequence) if sequence > 0 && record(sequence).as_ref() == path => Name::Record(sequence),
-            _ => Name::Foreign,
-        },
+        [LOG, name] => name.parse().map_or(Name::Foreign, Name::Record),
         [LOCKS, name] => parse_lock(name).unwrap_or(Name::Foreign),
         _ => Name::Foreign,
     }
@@ -97,22 +93,32 @@ mod tests {
     fn every_name_reads_back_and_strangers_are_foreign() {
         let digest = Digest([0xab; 32]);
         assert_eq!(parse(object(&digest).as_ref()), Name::Object(digest));
-        assert_eq!(parse(record(7).as_ref()), Name::Record(7));
-        assert_eq!(parse(record(12_345_678_901).as_ref()), Name::Record(12_345_678_901));
+        for sequence in [7, 12_345_678_901] {
+            let name = RecordName::new(sequence, digest);
+            assert_eq!(parse(record(&name).as_ref()), Name::Record(name));
+        }
         let expires = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
         assert_eq!(
             parse(lock(expires, LeaseMode::Exclusive, "ab-cd").as_ref()),
             Name::Lock { expires, mode: LeaseMode::Exclusive, holder: "ab-cd".into() }
         );
+        let hex = digest.to_string();
+        for name in [
+            format!("0000000000-{hex}"),
+            format!("00000000007-{hex}"),
+            format!("7-{hex}"),
+            format!("0000000007-{hex}0"),
+        ] {
+            assert_eq!(parse(&format!("log/{name}")), Name::Foreign, "{name}");
+        }
         for foreign in [
             "",
             "x",
             "objects/ab/xx",
             "objects/cd/abab",
             "log/7",
-            "log/000000000x",
-            "log/0000000000",
-            "log/00000000001",
+            "log/0000000007",
+            "log/0000000007-x",
             "locks/1-both-x",
         ] {
             assert_eq!(parse(foreign), Name::Foreign, "{foreign}");

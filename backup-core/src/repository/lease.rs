@@ -30,6 +30,13 @@ pub(crate) const SKEW: Duration = Duration::from_secs(60);
 /// its holder was stopped for longer than it lasts.
 #[derive(Debug)]
 pub struct Lease {
+    /// One for each store.
+    held: Vec<Held>,
+}
+
+/// A lease in one store.
+#[derive(Debug)]
+struct Held {
     /// Seconds since 1970 at which it ends unless it is renewed.
     expires: Arc<AtomicI64>,
     clock: ClockOf,
@@ -73,7 +80,17 @@ impl Repository {
     /// [`ErrorKind::Locked`], naming the holder and the end, where another lease is in the way. An exclusive lease and
     /// any other cannot be held at once.
     pub async fn lease(&self, mode: LeaseMode, doing: &str) -> Result<Lease> {
-        Lease::take(self.store(), self.clock(), mode, doing).await
+        let mut lease = Lease { held: Vec::new() };
+        for store in self.stores() {
+            match Lease::take(store, self.clock(), mode, doing).await {
+                Ok(more) => lease.held.extend(more.held),
+                Err(e) => {
+                    lease.release().await;
+                    return Err(e);
+                }
+            }
+        }
+        Ok(lease)
     }
 
     /// Removes the torn writes of killed runs from a folder, if nobody else is using the repository.
@@ -89,6 +106,11 @@ impl Repository {
 }
 
 impl Lease {
+    /// Several as one.
+    pub(crate) fn all(leases: Vec<Self>) -> Self {
+        Self { held: leases.into_iter().flat_map(|l| l.held).collect() }
+    }
+
     /// See [`Repository::lease`].
     pub(crate) async fn take(store: &Store, clock: &super::Clock, mode: LeaseMode, doing: &str) -> Result<Self> {
         let holder = hex::encode(random::<6>()?);
@@ -114,11 +136,24 @@ impl Lease {
             }
         });
         acquired.await.map_err(|e| Error::new(ErrorKind::Internal, "the task of a lease ended").with_source(e))??;
-        Ok(Self { expires, clock, end: Some(end), ended: Some(ended) })
+        Ok(Self { held: vec![Held { expires, clock, end: Some(end), ended: Some(ended) }] })
     }
 
     /// An error if the lease ran out before it could be renewed: what was relied on may have been removed since.
     pub fn check(&self) -> Result<()> {
+        self.held.iter().try_for_each(Held::check)
+    }
+
+    /// Gives the lease back and waits until that is done.
+    pub async fn release(self) {
+        for held in self.held {
+            held.release().await;
+        }
+    }
+}
+
+impl Held {
+    fn check(&self) -> Result<()> {
         // Not what the renewing task says: after the machine slept, it may not have woken yet.
         if (self.clock.0)().timestamp() >= self.expires.load(Ordering::SeqCst) {
             return Err(Error::new(
@@ -130,8 +165,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Gives the lease back and waits until that is done.
-    pub async fn release(mut self) {
+    async fn release(mut self) {
         drop(self.end.take());
         if let Some(ended) = self.ended.take() {
             // An error here means that the task is gone, and the lease ends by itself.

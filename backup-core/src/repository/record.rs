@@ -1,20 +1,22 @@
 //! One object of the log: a line of JSON that anybody can read, a sealed payload, and a signature over both.
 //!
 //! ```text
-//! {"caretaker":"snapshot","format":1,"repository":"…","sequence":7,"previous":"…","written":"…","signer":"…"}\n
+//! {"caretaker":"snapshot","format":1,"repository":"…","sequence":7,"previous":["…"],"written":"…","signer":"…"}\n
 //! age(zstd(JSON))                      or, without encryption, zstd(JSON)
 //! 64 bytes of Ed25519 over all before  (absent in an unencrypted repository)
 //! ```
 //!
-//! The line binds the record to its repository and place, so that a copy under another name or in another repository
-//! shows; `previous` chains it to the record before.
+//! The line binds the record to its repository; its name holds the SHA-256 of all of it, so that whatever is put under
+//! that name shows, with keys and without. `previous` names the records that its writer found with none after them: mostly
+//! one, more where writers or stores had gone on without knowing of one another. So what is taken away from the middle is
+//! missed by what comes after it, and stores that went different ways are brought together by copying.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{SIGNATURE_LENGTH, Signing, Trust, VerifyKey};
-use crate::manifest::{Digest, FORMAT};
+use crate::manifest::{Digest, FORMAT, RecordName};
 
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,8 +48,7 @@ pub(crate) struct Envelope {
     pub(crate) format: u32,
     pub(crate) repository: String,
     pub(crate) sequence: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) previous: Option<Digest>,
+    pub(crate) previous: Vec<RecordName>,
     pub(crate) written: DateTime<Utc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signer: Option<VerifyKey>,
@@ -57,7 +58,6 @@ pub(crate) struct Envelope {
 #[derive(Debug)]
 pub(crate) struct CheckedRecord {
     pub(crate) envelope: Envelope,
-    pub(crate) digest: Digest,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -74,10 +74,12 @@ pub(crate) fn encode(envelope: &Envelope, payload: &[u8], signing: Option<&Signi
     Ok(bytes)
 }
 
-/// Reads and checks a record that stands in the log at `sequence`.
-pub(crate) fn decode(bytes: &[u8], sequence: u64, repository: &str, trust: Option<&Trust>) -> Result<CheckedRecord> {
-    let name = super::layout::record(sequence);
-    let digest = Digest::sha256(bytes);
+/// Reads and checks a record that stands in the log as `of`.
+pub(crate) fn decode(bytes: &[u8], of: &RecordName, repository: &str, trust: Option<&Trust>) -> Result<CheckedRecord> {
+    let name = super::layout::record(of);
+    if Digest::sha256(bytes) != of.digest {
+        return Err(damaged(&name, "its bytes do not have the SHA-256 that is in its name"));
+    }
     let signed = trust.is_some_and(|t| t.encrypted);
     let body = if signed {
         let Some(at) = bytes.len().checked_sub(SIGNATURE_LENGTH) else {
@@ -114,10 +116,13 @@ pub(crate) fn decode(bytes: &[u8], sequence: u64, repository: &str, trust: Optio
             &format!("it belongs to repository {}, not to {repository}", envelope.repository),
         ));
     }
-    if envelope.sequence != sequence {
+    if envelope.sequence != of.sequence {
         return Err(damaged(&name, &format!("it is record {}, moved or copied here", envelope.sequence)));
     }
-    Ok(CheckedRecord { payload: body[line + 1..].to_vec(), digest, envelope })
+    if envelope.previous.iter().any(|p| p.sequence >= of.sequence) {
+        return Err(damaged(&name, "it names a record as one before it whose number is not lower"));
+    }
+    Ok(CheckedRecord { payload: body[line + 1..].to_vec(), envelope })
 }
 
 fn damaged(name: &object_store::path::Path, why: &str) -> Error {

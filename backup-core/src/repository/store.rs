@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -29,12 +30,14 @@ pub struct Store {
     location: String,
     /// The folder, where it is one: for the leftovers that a killed write leaves outside the store's own list.
     folder: Option<PathBuf>,
+    /// Whether a request has failed for good: then another store is asked first.
+    failed: Arc<AtomicBool>,
 }
 
 impl Store {
     /// Any object store; `location` is what messages call it and must hold no secret.
     pub fn new(inner: Arc<dyn ObjectStore>, location: impl Into<String>) -> Self {
-        Self { inner, location: location.into(), folder: None }
+        Self { inner, location: location.into(), folder: None, failed: Arc::default() }
     }
 
     /// A folder, made if it is not there; every write is synced to disk before it counts.
@@ -46,7 +49,12 @@ impl Store {
         let inner = LocalFileSystem::new_with_prefix(&path)
             .map_err(|e| store_error(&location, "cannot be opened", e))?
             .with_fsync(true);
-        Ok(Self { inner: Arc::new(inner), location: format!("file://{}", path.display()), folder: Some(path) })
+        Ok(Self {
+            inner: Arc::new(inner),
+            location: format!("file://{}", path.display()),
+            folder: Some(path),
+            failed: Arc::default(),
+        })
     }
 
     /// The part of an S3 bucket below `prefix` (all of it for ""); `location` is what messages call it.
@@ -102,6 +110,14 @@ impl Store {
         let scheme = url.split(':').next().unwrap_or(url);
         Err(Error::new(ErrorKind::Config, format!("store {scheme}:…: this kind of store is not known"))
             .with_next_step("a store is file:///PATH, s3://BUCKET/PREFIX or memory:"))
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_failure(&self) {
+        self.failed.store(true, Ordering::Relaxed);
     }
 
     /// Writes an object that must not exist yet. `false` if another one has the name. An answer that got lost is

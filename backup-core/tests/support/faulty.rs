@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -46,6 +46,8 @@ struct State {
     rng: Mutex<fastrand::Rng>,
     /// How many writes and deletions it takes until it is dead.
     left: AtomicI64,
+    /// It is the store that dies then, and not the process that uses it.
+    closes: AtomicBool,
     storm: AtomicI64,
     recent: Mutex<VecDeque<Path>>,
 }
@@ -56,6 +58,7 @@ impl Faulty {
             rates,
             rng: Mutex::new(fastrand::Rng::with_seed(seed)),
             left: AtomicI64::new(i64::MAX),
+            closes: AtomicBool::new(false),
             storm: AtomicI64::new(0),
             recent: Mutex::default(),
         };
@@ -66,6 +69,12 @@ impl Faulty {
     pub fn dies_at(self, number: i64) -> Self {
         self.state.left.store(number, Ordering::SeqCst);
         self
+    }
+
+    /// The store closes with the write or deletion of this number, counted from 0: below 0 it is closed from the start.
+    pub fn closes_at(self, number: i64) -> Self {
+        self.state.closes.store(true, Ordering::SeqCst);
+        self.dies_at(number)
     }
 }
 
@@ -80,6 +89,9 @@ impl State {
 
     /// Before any request.
     fn request(&self) -> Result<()> {
+        if self.dead() && self.closes.load(Ordering::SeqCst) {
+            return Err(Error::PermissionDenied { path: String::new(), source: "the store is closed".into() });
+        }
         if self.dead() {
             return Err(Error::NotSupported { source: "the process is dead".into() });
         }

@@ -116,6 +116,12 @@ pub fn tree(root: &Path) -> BTreeMap<Vec<u8>, (u32, i64, i64, Vec<u8>)> {
     out
 }
 
+/// The name of the first record with this number, as in `log/0000000001-…`.
+pub fn record(store: &Path, sequence: u64) -> String {
+    let start = format!("log/{sequence:010}-");
+    files(store).into_keys().find(|name| name.starts_with(&start)).unwrap()
+}
+
 /// Every file of a directory with its bytes.
 pub fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     tree(root)

@@ -1,0 +1,148 @@
+//! Committing a snapshot to several stores: first where everything is, then in the others, brought up to date from there.
+
+use std::collections::HashSet;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::Signing;
+use crate::manifest::{Manifest, Snapshot};
+use crate::progress::{Event, Progress};
+use crate::repository::record::RecordKind;
+use crate::repository::{Arrived, Lease, Repository, Store, names_in};
+use crate::sync::{bring_up, bring_up_objects};
+
+/// The stores of one backup.
+pub(crate) struct Copies<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) lease: &'a Lease,
+    pub(crate) progress: &'a dyn Progress,
+    /// Those that lack something of what was not sent because it was known to be there.
+    pub(crate) incomplete: HashSet<String>,
+}
+
+impl Copies<'_> {
+    /// Signs the snapshot and puts it into every store that can be used, none of which lists it before it has all of it.
+    pub(crate) async fn commit(
+        &self,
+        manifest: Manifest,
+        signing: Option<&Signing>,
+        arrived: Vec<Arrived>,
+        min_copies: usize,
+    ) -> Result<Snapshot> {
+        let mut lags: Vec<(Store, Error)> = Vec::new();
+        let mut whole = Vec::new();
+        let mut behind = Vec::new();
+        for (store, arrived) in self.repository.stores().iter().zip(arrived) {
+            match arrived {
+                Arrived::Failed(e) => lags.push((store.clone(), e)),
+                Arrived::All if !self.incomplete.contains(&store.to_string()) => whole.push(store.clone()),
+                // Those that were sent everything first: they can be completed from the others.
+                Arrived::All => behind.insert(0, (store.clone(), true)),
+                Arrived::Behind => behind.push((store.clone(), false)),
+            }
+        }
+        if whole.is_empty() {
+            // Each has something that the others lack, from before.
+            let Some(at) = behind.iter().position(|(_, has_all_new)| *has_all_new) else {
+                return Err(first(lags, "no store has taken everything"));
+            };
+            let (store, _) = behind.remove(at);
+            for (other, _) in &behind {
+                bring_up_objects(&self.of(other), &store, self.lease).await?;
+            }
+            whole.push(store);
+        }
+
+        // Signed on the first that takes it, so that it builds on what that one has.
+        let mut committed = None;
+        let mut rest = Vec::new();
+        for store in whole {
+            if committed.is_some() {
+                rest.push((store, true));
+                continue;
+            }
+            let here = self.of(&store);
+            let put = async {
+                let signed = here.sign(RecordKind::Snapshot, &manifest, signing).await?;
+                self.lease.check()?;
+                here.put_record(&signed).await.map(|()| signed)
+            };
+            match put.await {
+                Ok(signed) => committed = Some((store, signed)),
+                // Also one that was rolled back: what is left of it is not built upon.
+                Err(e) if e.is_about_the_store() || e.kind() == ErrorKind::Untrusted => lags.push((store, e)),
+                Err(e) => return Err(e),
+            }
+        }
+        let Some((first_store, signed)) = committed else { return Err(first(lags, "no store takes the snapshot")) };
+        let mut committed = vec![first_store];
+        rest.extend(behind.into_iter().map(|(store, _)| (store, false)));
+        for (store, has_everything) in rest {
+            match self.bring(&committed, &store, &signed, has_everything).await {
+                Ok(()) => committed.push(store),
+                Err(e) => lags.push((store, e)),
+            }
+        }
+        let stores: Vec<String> = committed.iter().map(ToString::to_string).collect();
+        for (store, e) in &lags {
+            self.progress.on(Event::Lags { store: &store.to_string(), reason: &e.to_string() });
+        }
+        let mut snapshot = Snapshot::new(signed.name, manifest);
+        if stores.len() < min_copies {
+            let why: Vec<_> = lags.iter().map(|(store, e)| format!("{store}: {e}")).collect();
+            return Err(Error::new(
+                ErrorKind::TooFewCopies,
+                format!(
+                    "snapshot {} is whole in {} and nowhere else, though {min_copies} copies are wanted ({})",
+                    snapshot.id,
+                    stores.join(", "),
+                    why.join("; ")
+                ),
+            )
+            .with_next_step("make the other stores reachable and run `backup sync`, or take another backup"));
+        }
+        snapshot.stores = stores;
+        Ok(snapshot)
+    }
+
+    /// Puts the snapshot into another store, which may lack more than that, from those that have it.
+    async fn bring(
+        &self,
+        from: &[Store],
+        to: &Store,
+        signed: &crate::repository::Signed,
+        has_everything: bool,
+    ) -> Result<()> {
+        if has_everything && self.of(to).take_record(signed).await? {
+            return Ok(());
+        }
+        // What was rolled back here is for people to look at; to fill it up would hide it.
+        self.of(to).check_not_rolled_back().await?;
+        let mut damaged = Vec::new();
+        for from in from {
+            let report = bring_up(&self.of(from), to, self.lease).await?;
+            if report.ahead > 0 {
+                bring_up(&self.of(to), from, self.lease).await?;
+            }
+            if names_in(to).await?.contains(&signed.name) {
+                self.of(to).remember(vec![signed.name]);
+                return Ok(());
+            }
+            // What one of them has lost the next may have.
+            damaged = report.damaged;
+        }
+        let what = damaged.into_iter().next().unwrap_or_else(|| "it does not list the snapshot".into());
+        Err(Error::new(ErrorKind::Damaged, format!("{to} could not be brought up to date: {what}"))
+            .with_next_step("run `backup verify`, then `backup sync`"))
+    }
+
+    fn of(&self, store: &Store) -> Repository {
+        self.repository.clone().in_store(store.clone())
+    }
+}
+
+fn first(mut lags: Vec<(Store, Error)>, what: &str) -> Error {
+    match lags.is_empty() {
+        true => Error::new(ErrorKind::StoreUnavailable, what),
+        false => lags.swap_remove(0).1,
+    }
+}

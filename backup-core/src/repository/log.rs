@@ -1,0 +1,390 @@
+//! Reading and writing the log, over every store that is at hand.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use super::catalog::{Evidence, Log, StoreLog, Tombstone};
+use super::layout::{self, Name};
+use super::record::{self, CheckedRecord, Envelope, RecordKind};
+use super::store::Store;
+use super::{Catalog, Repository};
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::{Signing, Witness};
+use crate::manifest::{Digest, FORMAT, Manifest, RecordName, Snapshot};
+use crate::pipeline::seal::{self, Length};
+
+/// The level of records and indexes: they are small and read often.
+pub(crate) const RECORD_LEVEL: i32 = 3;
+/// The largest record that is read: a snapshot's record names every entry, never every chunk.
+const MAX_RECORD: u64 = 512 << 20;
+/// How many records are read side by side.
+const READERS: usize = 16;
+/// Among how many of the newest records one without any after it is looked for. What was written without knowledge of the
+/// rest is mostly a few records old when it comes together; of an older one only its removal would be noticed less.
+const WINDOW: usize = 64;
+
+/// What a record holds.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Snapshot(Box<Manifest>),
+    Evidence(Evidence),
+    Tombstone(Tombstone),
+}
+
+/// A record that was signed and is to be put into stores.
+#[derive(Debug, Clone)]
+pub(crate) struct Signed {
+    pub(crate) name: RecordName,
+    previous: Vec<RecordName>,
+    bytes: Bytes,
+}
+
+impl Repository {
+    /// Reads the whole log. Records that are damaged or not to be trusted are listed as such; the others count.
+    ///
+    /// Of several stores it is what all of them hold together; a store that does not answer is named in
+    /// [`Catalog::stores`].
+    ///
+    /// # Errors
+    /// Where no store answers.
+    pub async fn catalog(&self) -> Result<Catalog> {
+        // Before the log is listed, which can only be newer then: another writer may note its record at any moment.
+        let seen = self.keys().seen(self.id())?;
+        let mut log = Log::default();
+        let mut first_error = None;
+        for store in self.stores() {
+            match self.clone().in_store(store.clone()).read_log().await {
+                Ok(records) => {
+                    log.stores.push(StoreLog::new(store.to_string(), records.iter().map(|(name, _)| *name).collect()));
+                    for (name, found) in records {
+                        log.add(name, found);
+                    }
+                }
+                Err(e) if self.stores().len() == 1 || !e.is_about_the_store() => return Err(e),
+                Err(e) => {
+                    log.stores.push(StoreLog::unreachable(store.to_string(), &e));
+                    first_error.get_or_insert(e);
+                }
+            }
+        }
+        if let Some(e) = first_error.filter(|_| log.stores.iter().all(|s| s.unreachable.is_some())) {
+            return Err(e);
+        }
+        log.stores.extend(self.unreachable().iter().map(|(store, e)| StoreLog::unreachable(store.clone(), e)));
+        Ok(Catalog::of(log, &seen))
+    }
+
+    /// The newest snapshot of a source that fits, looking from the newest record backwards, with what was found damaged or
+    /// missing since: the store, where that is known, and the object's name. Damaged records are passed over: this serves
+    /// only to know what need not be stored again.
+    pub(crate) async fn newest_snapshot(
+        &self,
+        fits: impl Fn(&Manifest) -> bool,
+    ) -> Result<Option<(Snapshot, HashSet<(Option<String>, String)>)>> {
+        let mut bad = HashSet::new();
+        let mut removed = HashSet::new();
+        for name in self.names().await?.into_iter().rev() {
+            match self.record(&name).await {
+                Ok((_, Content::Snapshot(manifest))) if fits(&manifest) && !removed.contains(&name) => {
+                    return Ok(Some((Snapshot::new(name, *manifest), bad)));
+                }
+                Ok((_, Content::Evidence(evidence))) => {
+                    bad.extend(evidence.bad_objects().map(|object| (evidence.store.clone(), object)));
+                }
+                Ok((_, Content::Tombstone(tombstone))) => removed.extend(tombstone.names()),
+                Ok(_) => {}
+                Err(e) if is_about_the_record(&e) => {
+                    tracing::warn!(record = %name, error = %e, "a damaged record is not used to find unchanged data");
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The snapshots that were removed and whose records are still in the store: their names, when they were removed, and
+    /// what they held.
+    pub(crate) async fn buried(&self) -> Result<Vec<(RecordName, DateTime<Utc>, Manifest)>> {
+        let mut removed = BTreeMap::new();
+        let mut snapshots = Vec::new();
+        for (name, found) in self.read_log().await? {
+            match found {
+                Ok((_, Content::Snapshot(manifest))) => snapshots.push((name, manifest)),
+                Ok((record, Content::Tombstone(tombstone))) => {
+                    removed.extend(tombstone.names().map(|name| (name, record.envelope.written)));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let buried = snapshots.into_iter().filter_map(|(name, manifest)| Some((name, *removed.get(&name)?, *manifest)));
+        Ok(buried.collect())
+    }
+
+    /// What the snapshot of this name holds; `None` where there is none that can be read.
+    pub(crate) async fn manifest_of(&self, name: &RecordName) -> Result<Option<Manifest>> {
+        match self.record(name).await {
+            Ok((_, Content::Snapshot(manifest))) => Ok(Some(*manifest)),
+            Ok(_) => Ok(None),
+            Err(e) if is_about_the_record(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The names of all records that an admin removed.
+    pub(crate) async fn removed(&self) -> Result<HashSet<RecordName>> {
+        let mut removed = HashSet::new();
+        for (_, found) in self.read_log().await? {
+            if let Ok((_, Content::Tombstone(tombstone))) = found {
+                removed.extend(tombstone.names());
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether the keys at hand open records and indexes.
+    pub(crate) fn reads_metadata(&self) -> bool {
+        !self.is_encrypted() || !self.metadata_identities().is_empty()
+    }
+
+    /// Whether these bytes are a record of this repository, with this name, signed by whom `trust.json` names.
+    pub(crate) fn vouches_for(&self, bytes: &[u8], name: &RecordName) -> bool {
+        record::decode(bytes, name, self.id(), self.trust()).is_ok()
+    }
+
+    /// Signs `content`, puts it at the end of the log of the first store that takes it, and into every other that has what
+    /// it builds on.
+    pub(crate) async fn append(
+        &self,
+        kind: RecordKind,
+        content: &impl Serialize,
+        signing: Option<&Signing>,
+    ) -> Result<RecordName> {
+        let mut failed = None;
+        for (n, store) in self.stores().iter().enumerate() {
+            match self.clone().in_store(store.clone()).append_here(kind, content, signing).await {
+                Ok(signed) => {
+                    for other in self.stores().iter().skip(n + 1) {
+                        let other = self.clone().in_store(other.clone());
+                        match other.take_record(&signed).await {
+                            Ok(true) => {}
+                            Ok(false) => {
+                                tracing::warn!(store = %other.store(), "it lags, and takes no new record before it was brought up to date");
+                            }
+                            Err(e) => {
+                                tracing::warn!(store = %other.store(), error = %e, "a record could not be put there")
+                            }
+                        }
+                    }
+                    return Ok(signed.name);
+                }
+                // Also one that was rolled back: what is left of it is not built upon.
+                Err(e) if e.is_about_the_store() || e.kind() == ErrorKind::Untrusted => drop(failed.get_or_insert(e)),
+                Err(e) => return Err(e),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Internal, "there is no store to append to")))
+    }
+
+    async fn append_here(
+        &self,
+        kind: RecordKind,
+        content: &impl Serialize,
+        signing: Option<&Signing>,
+    ) -> Result<Signed> {
+        let signed = self.sign(kind, content, signing).await?;
+        self.put_record(&signed).await?;
+        Ok(signed)
+    }
+
+    /// Signs `content` as the next record of this store.
+    pub(crate) async fn sign(
+        &self,
+        kind: RecordKind,
+        content: &impl Serialize,
+        signing: Option<&Signing>,
+    ) -> Result<Signed> {
+        if let Some(trust) = self.trust().filter(|t| t.encrypted) {
+            let signer = signing.map(Signing::verify_key);
+            if !signer.is_some_and(|s| kind.may_be_signed_by(&s, trust)) {
+                return Err(Error::new(
+                    ErrorKind::KeyWrong,
+                    "this key is not one that trust.json names: what it signs would not count",
+                )
+                .with_next_step(
+                    "use the key that this repository was made with, or the trust.json that belongs to this one",
+                ));
+            }
+        }
+        let json = serde_json::to_vec(content)
+            .map_err(|e| Error::new(ErrorKind::Internal, "a record could not be written as JSON").with_source(e))?;
+        let payload = seal::seal(&json, RECORD_LEVEL, &self.metadata_cipher()?)?.bytes;
+        let (previous, sequence) = self.end_of_log().await?;
+        let envelope = Envelope {
+            caretaker: kind,
+            format: FORMAT,
+            repository: self.id().to_owned(),
+            sequence,
+            previous,
+            written: self.now(),
+            signer: signing.map(Signing::verify_key),
+        };
+        let bytes = Bytes::from(record::encode(&envelope, &payload, signing)?);
+        let name = RecordName::new(sequence, Digest::sha256(&bytes));
+        Ok(Signed { name, previous: envelope.previous, bytes })
+    }
+
+    /// Puts a record into this store, which has what it builds on.
+    pub(crate) async fn put_record(&self, signed: &Signed) -> Result<()> {
+        let path = layout::record(&signed.name);
+        if !self.store().create(&path, signed.bytes.clone()).await? {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("{path} is already in {} with other bytes than its name says", self.store()),
+            )
+            .with_next_step("run `backup verify`; somebody or something changed the store"));
+        }
+        self.remember(vec![signed.name]);
+        Ok(())
+    }
+
+    /// The same where this store may lack what the record builds on: then it is not put, and the answer is `false`.
+    pub(crate) async fn take_record(&self, signed: &Signed) -> Result<bool> {
+        let names: BTreeSet<RecordName> = self.names().await?.into_iter().collect();
+        if !signed.previous.iter().all(|p| names.contains(p)) {
+            return Ok(false);
+        }
+        self.put_record(signed).await?;
+        Ok(true)
+    }
+
+    /// Notes the end of this store's log beside the keys, so that a rollback shows. Where it cannot be noted, says so and
+    /// goes on: the backup itself is good.
+    pub(crate) fn remember(&self, heads: Vec<RecordName>) {
+        let witness = Witness { repository: self.id().to_owned(), store: self.store().to_string(), heads };
+        if let Err(e) = self.keys().remember(&witness) {
+            tracing::warn!(error = %e, "the newest record could not be noted beside the keys; a rollback of the store will not show here");
+        }
+    }
+
+    /// An error where this client has seen the log of this store go on further.
+    pub(crate) async fn check_not_rolled_back(&self) -> Result<()> {
+        self.end_of_log().await.map(drop)
+    }
+
+    /// The records of this store that have none after them, as far as they can be read: a stray or damaged one does not
+    /// count; and the number of the next. An error where this client has seen the log go on further: a new record on top
+    /// would make the old story look whole again.
+    async fn end_of_log(&self) -> Result<(Vec<RecordName>, u64)> {
+        // Before the log is listed: another writer beside these keys may add a record, and note it, at any moment.
+        let seen = self.keys().seen(self.id())?;
+        let mut good = BTreeMap::new();
+        for name in self.names().await?.into_iter().rev() {
+            if good.len() >= WINDOW {
+                break;
+            }
+            self.look_at(name, &mut good).await?;
+        }
+        let here = self.store().to_string();
+        for head in seen.iter().filter(|w| w.store == here).flat_map(|w| &w.heads) {
+            // The list may lag: what it missed is found by looking.
+            if good.contains_key(head) || self.look_at(*head, &mut good).await? {
+                continue;
+            }
+            if let Some(contradiction) = self.catalog().await?.contradicts {
+                contradiction.check_rollback()?;
+            }
+        }
+        let newest = good.keys().chain(seen.iter().flat_map(|w| &w.heads)).map(|n| n.sequence).max();
+        let named: BTreeSet<RecordName> = good.values().flatten().copied().collect();
+        let heads = good.into_keys().filter(|name| !named.contains(name)).collect();
+        Ok((heads, newest.unwrap_or(0) + 1))
+    }
+
+    /// Notes what the record of this name names as the ones before it, if it can be read.
+    async fn look_at(&self, name: RecordName, good: &mut BTreeMap<RecordName, Vec<RecordName>>) -> Result<bool> {
+        match self.record(&name).await {
+            Ok((record, _)) => drop(good.insert(name, record.envelope.previous)),
+            Err(e) if is_about_the_record(&e) => return Ok(false),
+            Err(e) => return Err(e),
+        }
+        Ok(true)
+    }
+
+    /// The names of the records, in order, of all stores together.
+    pub(crate) async fn names(&self) -> Result<Vec<RecordName>> {
+        let mut names = BTreeSet::new();
+        let mut failed = None;
+        let mut answered = false;
+        for store in self.stores() {
+            match names_in(store).await {
+                Ok(found) => {
+                    answered = true;
+                    names.extend(found);
+                }
+                Err(e) => drop(failed.get_or_insert(e)),
+            }
+        }
+        match failed {
+            Some(e) if !answered => Err(e),
+            _ => Ok(names.into_iter().collect()),
+        }
+    }
+
+    /// All records, in order.
+    async fn read_log(&self) -> Result<Vec<(RecordName, Result<(CheckedRecord, Content)>)>> {
+        let names = self.names().await?;
+        let mut records = Vec::with_capacity(names.len());
+        let mut reading =
+            futures::stream::iter(names).map(|name| async move { (name, self.record(&name).await) }).buffered(READERS);
+        while let Some((name, found)) = reading.next().await {
+            match found {
+                Err(e) if !is_about_the_record(&e) => return Err(e),
+                found => records.push((name, found)),
+            }
+        }
+        Ok(records)
+    }
+
+    async fn record(&self, name: &RecordName) -> Result<(CheckedRecord, Content)> {
+        let path = layout::record(name);
+        let bytes = self.read_named(&path, &name.digest).await?;
+        let record = record::decode(&bytes, name, self.id(), self.trust())?;
+        let plain = seal::unseal(
+            &record.payload,
+            Length::AtMost(MAX_RECORD),
+            &self.metadata_identities(),
+            self.is_encrypted(),
+            path.as_ref(),
+        )?;
+        let content = match record.envelope.caretaker {
+            RecordKind::Snapshot => serde_json::from_slice(&plain).map(|m| Content::Snapshot(Box::new(m))),
+            RecordKind::Evidence => serde_json::from_slice(&plain).map(Content::Evidence),
+            RecordKind::Tombstone => serde_json::from_slice(&plain).map(Content::Tombstone),
+        }
+        .map_err(|e| Error::new(ErrorKind::Damaged, format!("{path} is damaged: {e}")).with_source(e))?;
+        Ok((record, content))
+    }
+}
+
+/// The names of the records in one store.
+pub(crate) async fn names_in(store: &Store) -> Result<BTreeSet<RecordName>> {
+    store
+        .list(layout::LOG)
+        .try_filter_map(|(name, _)| async move {
+            Ok(match layout::parse(&name) {
+                Name::Record(name) => Some(name),
+                _ => None,
+            })
+        })
+        .try_collect()
+        .await
+}
+
+/// Whether the error condemns the record, and not the connection or the key at hand.
+fn is_about_the_record(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Untrusted)
+}
