@@ -9,8 +9,9 @@ use std::time::Duration;
 use backup_core::chrono::Utc;
 use backup_core::{
     BackupOptions, Catalog, DrillOptions, Error, ErrorKind, Event, Keys, Objective, ObjectiveStatus, Only, Progress,
-    PruneOptions, Recipient, Repository, RestoreOptions, Result, Retention, Selector, Snapshot, Source, Status, Store,
-    StoreLog, SyncOptions, Tier, VerifyLevel, VerifyOptions, VerifyReport, check_store, new_run, objective, sync,
+    PruneOptions, Recipient, Repository, RestoreOptions, Result, Retention, Rotation, Selector, Snapshot, Source,
+    Status, Store, StoreLog, SyncOptions, Tier, TrustedWriter, VerifyLevel, VerifyOptions, VerifyReport, WriterKey,
+    check_store, new_run, objective, sync,
 };
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say, say_json};
 use caretaker_examples::display::progress;
@@ -53,6 +54,13 @@ enum Command {
         /// Neither encrypt nor sign: for data that is public, or a store that is trusted.
         #[arg(long)]
         no_encryption: bool,
+    },
+    /// Change who may read and write: signs that with admin.key, and writes KEYS/trust.json anew. Other hosts follow.
+    Rotate {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        change: RotateArgs,
     },
     /// Take a snapshot of one or more sources.
     Create {
@@ -222,6 +230,30 @@ struct Pruning {
     apply: bool,
 }
 
+/// What to change about the keys.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct RotateArgs {
+    /// One more who may read the data from now on.
+    #[arg(long, value_name = "age1…")]
+    add_recipient: Vec<String>,
+    /// One less.
+    #[arg(long, value_name = "age1…")]
+    remove_recipient: Vec<String>,
+    /// The writer.key, as keygen makes it, of one more host that backs up.
+    #[arg(long, value_name = "FILE")]
+    add_writer: Vec<PathBuf>,
+    /// The verify key, as in trust.json, of a host whose writer.key is lost: what it has signed until now counts.
+    #[arg(long, value_name = "KEY")]
+    retire_writer: Vec<String>,
+    /// The same where it was stolen: what it has signed counts up to the snapshot that --last-good names.
+    #[arg(long, value_name = "KEY", requires = "last_good")]
+    revoke_writer: Option<String>,
+    /// The last snapshot that was taken before the theft.
+    #[arg(long, value_name = "ID", requires = "revoke_writer")]
+    last_good: Option<String>,
+}
+
 /// Which repository.
 #[derive(Debug, Args)]
 struct At {
@@ -282,6 +314,7 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
                 source.iter().map(|s| locate::source(s, &exclude, tier.as_ref())).collect::<Result<Vec<_>>>()?;
             create(json, &at, &sources, label, min_copies).await
         }
+        Command::Rotate { at, change } => rotate(json, &at, change).await,
         Command::List { at, of } => list(json, &at, of.of.as_deref()).await,
         Command::Show { at, id, of } => show(json, &at, &id, of.of.as_deref()).await,
         Command::Status { at, of, objective } => status(json, &at, of.of.as_deref(), &objective).await,
@@ -420,6 +453,36 @@ async fn init(json: bool, urls: &[String], keys: Option<PathBuf>, recipients: &[
             keys.display()
         )),
         None => say("it is NOT encrypted and not signed"),
+    }
+    Ok(Ended::Well)
+}
+
+async fn rotate(json: bool, at: &At, change: RotateArgs) -> Result<Ended> {
+    let repository = open(at).await?;
+    let RotateArgs { add_recipient, remove_recipient, add_writer, retire_writer, revoke_writer, last_good } = change;
+    let mut rotation = Rotation::new();
+    for recipient in &add_recipient {
+        rotation = rotation.add_recipient(recipient.parse()?);
+    }
+    for recipient in &remove_recipient {
+        rotation = rotation.remove_recipient(&recipient.parse()?);
+    }
+    for file in &add_writer {
+        rotation = rotation.add_writer(TrustedWriter::of(&WriterKey::load(file)?)?);
+    }
+    for key in &retire_writer {
+        rotation = rotation.retire_writer(key.parse()?);
+    }
+    if let (Some(key), Some(id)) = (revoke_writer, last_good) {
+        let catalog = repository.catalog().await?;
+        rotation = rotation.revoke_writer(key.parse()?, catalog.select(&Selector::Id(id), None)?.id.clone());
+    }
+    let rotated = repository.rotate(&rotation).await?;
+    let trust = rotated.trust().ok_or_else(|| Error::new(ErrorKind::Internal, "the repository has lost its trust"))?;
+    if json {
+        say_json(trust)?;
+    } else {
+        backup_text::rotated(trust);
     }
     Ok(Ended::Well)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backup_core::{
     Change, DiffReport, DrillReport, EntryKind, ExportReport, ObjectiveStatus, PrunePlan, PruneReport, RestoreReport,
-    Snapshot, Standing, Status, StoreReport, SyncReport, TrialOutcome, VerifyReport,
+    Snapshot, Standing, Status, StoreReport, SyncReport, TrialOutcome, Trust, VerifyReport,
 };
 
 use crate::cli::{complain, say};
@@ -122,6 +122,26 @@ pub fn status(status: &Status, judged: &[(String, Vec<ObjectiveStatus>)]) {
             }
         }
     }
+}
+
+/// Who may read and write now.
+pub fn rotated(trust: &Trust) {
+    say(&format!("the keys of repository {} are in generation {}", trust.repository, trust.generation));
+    for recipient in &trust.recipients {
+        say(&format!("reads     {recipient}"));
+    }
+    for writer in &trust.writers {
+        match &writer.revoked {
+            None => say(&format!("writes    {}", writer.verify_key)),
+            Some(revoked) => {
+                let accepted = count(revoked.accepted.len() as u64);
+                say(&format!("no more   {}: {accepted} records of it count", writer.verify_key));
+            }
+        }
+    }
+    say(
+        "trust.json was written anew: copy it beside the owner's offline keys; hosts that back up follow by themselves",
+    );
 }
 
 /// What a trial of a store found.
@@ -286,6 +306,9 @@ pub fn verified(r: &VerifyReport) {
         duration(took),
         rate(r.bytes, took)
     ));
+    if r.unread > 0 {
+        say(&format!("{} snapshots were NOT looked at: they were written before these keys could read them", r.unread));
+    }
     if r.unreferenced_count > 0 {
         say(&format!(
             "{} objects ({}) belong to no snapshot: left by interrupted runs, harmless; the first is {}",

@@ -10,8 +10,27 @@
 //!
 //! A thief of `writer.key` can add snapshots and read names and sizes. With the store's credentials as well he can
 //! delete objects, as anybody with those credentials can, but [`verify`](crate::Repository::verify) tells that from a
-//! removal by the owner. A thief of `owner-identity.txt` can read every backup he can fetch. A thief of `admin.key`
+//! removal by the owner. What he adds may claim to hold what it does not, and later backups of the same writer would refer
+//! to it: only a verify of the content, or a drill, finds that. A thief of `owner-identity.txt` can read every backup he can fetch. A thief of `admin.key`
 //! can make removals look legitimate, if he can also write to the store.
+
+//! # When keys change
+//!
+//! Each of these is one [`rotate`](crate::Repository::rotate) (`backup rotate`) with the admin's key, which then is signed
+//! into the store; hosts that back up follow with their next run. The new `trust.json` belongs beside the owner's offline
+//! keys.
+//!
+//! | what happened | what to do |
+//! |---|---|
+//! | somebody more is to read | add the recipient; what is written from then on is for both, and stored anew |
+//! | somebody is to read no more | remove the recipient; what was written before he can read as ever |
+//! | a second host backs up | make a `writer.key` for it and add it; give the host that, `recipient.txt` and `trust.json` |
+//! | `writer.key` is lost | retire it and add a new one; what it has signed counts as before |
+//! | `writer.key` was stolen | revoke it with the last snapshot before the theft, and add a new one; what it signed after that does not count, and goes with the next prune. Change the store's credentials as well |
+//! | `admin.key` is lost | nothing can be removed or changed any more; make a new repository in time |
+//! | `admin.key` was stolen | make a new repository: he could change everything that an admin can |
+//! | `owner-identity.txt` is lost | if it was the only recipient, nothing can be read any more: keep two |
+//! | `owner-identity.txt` was stolen | add a new recipient and remove the old one; what he can fetch of before he can read |
 
 mod directory;
 mod trust;
@@ -26,7 +45,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::directory::Keys;
 pub(crate) use self::directory::Witness;
-pub use self::trust::{Trust, TrustedAdmin, TrustedWriter};
+pub use self::trust::{Revoked, Trust, TrustedAdmin, TrustedWriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Digest;
 
@@ -54,6 +73,17 @@ impl VerifyKey {
     fn key(&self) -> Result<VerifyingKey> {
         VerifyingKey::from_bytes(&self.0)
             .map_err(|e| Error::new(ErrorKind::KeyWrong, format!("{self} is no Ed25519 verify key")).with_source(e))
+    }
+}
+
+impl std::str::FromStr for VerifyKey {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        text.parse::<Digest>().map(|digest| Self(digest.0)).map_err(|e| {
+            Error::new(ErrorKind::Config, format!("{text:?} is no verify key: {e}"))
+                .with_next_step("a verify key is 64 hexadecimal digits, as `verify_key` in trust.json")
+        })
     }
 }
 

@@ -126,7 +126,7 @@ pub use self::error::{Error, ErrorKind, Result};
 pub use self::export::ExportReport;
 pub use self::fingerprint::Fingerprint;
 pub use self::keys::{
-    AdminKey, Keys, OwnerIdentity, Recipient, Trust, TrustedAdmin, TrustedWriter, VerifyKey, WriterKey,
+    AdminKey, Keys, OwnerIdentity, Recipient, Revoked, Trust, TrustedAdmin, TrustedWriter, VerifyKey, WriterKey,
 };
 pub use self::manifest::{
     ChunkRef, Digest, EntryKind, EntryRecord, FORMAT, IndexLine, Manifest, Member, MemberPath, PartRef, Problem,
@@ -135,7 +135,9 @@ pub use self::manifest::{
 pub use self::objective::{Due, Duty, Judgement, Objective, ObjectiveStatus, Standing};
 pub use self::progress::{Event, NoProgress, Progress};
 pub use self::prune::{PruneOptions, PruneReport};
-pub use self::repository::{Catalog, Clock, Contradiction, Evidence, Lease, LeaseMode, Repository, Store, StoreLog};
+pub use self::repository::{
+    Catalog, Clock, Contradiction, Evidence, Lease, LeaseMode, Repository, Rotation, Store, StoreLog,
+};
 pub use self::restore::{RestoreOptions, RestoreReport};
 pub use self::retention::{PrunePlan, Retention};
 pub use self::select::Selector;

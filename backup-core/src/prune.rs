@@ -126,6 +126,18 @@ impl Repository {
         if !catalog.is_sound() {
             return refused("the log is not whole".into());
         }
+        if !catalog.sealed.is_empty() {
+            return Err(Error::new(
+                ErrorKind::KeyMissing,
+                format!(
+                    "{} snapshots cannot be read with these keys: what they need is not known, and nothing is removed",
+                    catalog.sealed.len()
+                ),
+            )
+            .with_next_step(
+                "prune with the owner's identity, or the writer.key of a host that has backed up from the beginning",
+            ));
+        }
         if let Some(lags) = catalog.stores.iter().find(|s| !s.lacks.is_empty()) {
             return refused(format!("{} lacks {} records that other stores have", lags.store, lags.lacks.len()));
         }
@@ -158,7 +170,7 @@ impl Repository {
         let mut wanted: HashSet<Digest> = wanted.into_keys().collect();
         lease.check()?;
         let mut report = PruneReport::default();
-        if !dropped.is_empty() {
+        if !dropped.is_empty() || !catalog.rejected.is_empty() {
             report.tombstone = Some(self.bury(&catalog, plan, &dropped).await?);
             report.removed = dropped.iter().map(|d| d.snapshot.clone()).collect();
         }
@@ -186,7 +198,8 @@ impl Repository {
         let plan = serde_json::to_vec(plan)
             .map_err(|e| Error::new(ErrorKind::Internal, "a plan could not be written as JSON").with_source(e))?;
         let signing: Option<&Signing> = if self.is_encrypted() { Some(&self.keys().admin()?.signing) } else { None };
-        let tombstone = catalog.tombstone(dropped.iter().map(|d| d.record), Digest::sha256(&plan));
+        let tombstone = catalog
+            .tombstone(dropped.iter().map(|d| d.record).chain(catalog.rejected.iter().copied()), Digest::sha256(&plan));
         self.append(RecordKind::Tombstone, &tombstone, signing).await
     }
 
@@ -205,7 +218,7 @@ impl Repository {
         for (record, removed_at, manifest) in self.buried().await? {
             if removed_at <= since {
                 records.push(record);
-            } else {
+            } else if let Some(manifest) = manifest {
                 self.protect(&manifest, &mut wanted).await?;
             }
         }

@@ -5,6 +5,7 @@
 //! RESTORE.md                        how to get everything back without this crate
 //! objects/ab/abcd…                  chunks and indexes: zstd, then age, named by the SHA-256 of these bytes
 //! log/0000000001-abcd…              signed records, each naming the ones before it: snapshots, evidence, removals
+//! trust/…                           changes of who may write and read
 //! locks/…                           leases
 //! ```
 //!
@@ -20,6 +21,7 @@ mod log;
 pub(crate) mod record;
 mod spool;
 mod store;
+pub(crate) mod trust;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub(crate) use self::lease::SKEW;
 pub(crate) use self::log::{RECORD_LEVEL, Signed, names_in};
 pub(crate) use self::spool::{Arrived, Spool};
 pub use self::store::Store;
+pub use self::trust::Rotation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{Keys, Recipient, Trust, random};
 use crate::manifest::{Digest, FORMAT};
@@ -124,6 +127,7 @@ impl Repository {
     /// `trust.json`, [`ErrorKind::Untrusted`] where it is another one or not signed by the pinned admin.
     pub async fn open(store: Store, keys: Keys) -> Result<Self> {
         let configuration = Configuration::read(&store, &keys).await?;
+        let keys = Self::newest_keys(std::slice::from_ref(&store), keys).await?;
         Ok(Self::of(vec![store], Vec::new(), keys, configuration))
     }
 
@@ -170,7 +174,10 @@ impl Repository {
             }
         }
         match (configuration, first_error) {
-            (Some(configuration), _) => Ok(Self::of(usable, unreachable, keys, configuration)),
+            (Some(configuration), _) => {
+                let keys = Self::newest_keys(&usable, keys).await?;
+                Ok(Self::of(usable, unreachable, keys, configuration))
+            }
             (None, Some(e)) => {
                 let error = Error::new(e.kind(), e.to_string());
                 let error = match e.next_step() {
@@ -215,6 +222,10 @@ impl Repository {
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         self.with(|inner| inner.clock = clock)
+    }
+
+    pub(crate) fn with_keys(self, keys: Keys) -> Self {
+        self.with(|inner| inner.keys = keys)
     }
 
     /// The same repository as one store holds it.
@@ -308,7 +319,8 @@ impl Repository {
         &self.inner.keys
     }
 
-    pub(crate) fn trust(&self) -> Option<&Trust> {
+    /// What is pinned of it now, after the changes that were found in its stores.
+    pub fn trust(&self) -> Option<&Trust> {
         self.inner.keys.trust()
     }
 

@@ -70,7 +70,7 @@ impl Catalog {
             }
         };
         let after = found.map_or(0, |s| s.record.sequence);
-        let names = self.damaged.iter().map(|(n, _)| *n).chain(self.missing.iter().copied());
+        let names = self.damaged.iter().map(|(n, _)| *n).chain(self.missing.iter().chain(&self.sealed).copied());
         let unreadable = names.filter(|n| n.sequence > after).min();
         if let (Some(record), Selector::Latest) = (unreadable, selector) {
             return Err(Error::new(

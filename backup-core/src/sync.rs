@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keys::Keys;
 use crate::manifest::{Digest, RecordName};
 use crate::progress::{Event, NoProgress, Progress};
+use crate::repository::trust::trust_names;
 use crate::repository::{Lease, LeaseMode, Repository, Store, layout, names_in};
 use crate::restore::millis;
 
@@ -197,6 +198,11 @@ impl Copy<'_> {
         let mut report = SyncReport::default();
         for name in [layout::INSTRUCTIONS, layout::CONFIGURATION_SIGNATURE] {
             report.add(self.same(name).await?);
+        }
+        for name in trust_names(self.from).await? {
+            let path = layout::trust(&name);
+            let is_there = self.to.read_optional(&path).await?.is_some();
+            report.add(self.named(&path, &name.digest, is_there).await?);
         }
         // The records before the objects that they need: a backup may end just now.
         let records = names_in(self.from).await?;

@@ -1,6 +1,6 @@
 //! Is everything there, and is it what was signed?
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::pipeline::seal::{self, Length};
 use crate::pipeline::{EntryReader, LineCounter, Workers, chunk_id, fingerprint_of_lines, index_lines};
 use crate::progress::{Event, NoProgress, Progress};
 use crate::repository::record::RecordKind;
+use crate::repository::trust::{is_signed, trust_names};
 use crate::repository::{Catalog, Contradiction, Evidence, Repository, layout};
 use crate::restore::millis;
 
@@ -113,6 +114,8 @@ pub struct VerifyReport {
     pub level: VerifyLevel,
     /// The snapshots it looked at.
     pub snapshots: Vec<SnapshotId>,
+    /// How many snapshots these keys cannot read, because they were not among the recipients then: nobody looked at them.
+    pub unread: u64,
     /// What is wrong. Empty means: nothing.
     pub findings: Vec<Finding>,
     /// Objects that were read and checked.
@@ -132,9 +135,9 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether nothing is wrong with what was looked at, and something was.
+    /// Whether nothing is wrong with anything that there is, and there is something.
     pub fn is_sound(&self) -> bool {
-        self.findings.is_empty() && !self.snapshots.is_empty()
+        self.findings.is_empty() && !self.snapshots.is_empty() && self.unread == 0
     }
 
     /// Whether this snapshot can be restored whole, as far as this verify looked.
@@ -231,6 +234,7 @@ impl Repository {
             store: self.store().to_string(),
             level: options.level,
             snapshots: chosen.iter().map(|s| s.id.clone()).collect(),
+            unread: if only.is_none() { catalog.sealed.len() as u64 } else { 0 },
             findings: findings.into_sorted(),
             objects,
             bytes,
@@ -281,7 +285,7 @@ impl Repository {
         details: &impl Serialize,
     ) -> Result<Option<RecordName>> {
         let trusted = |signing: &&Signing| {
-            self.trust().is_some_and(|t| RecordKind::Evidence.may_be_signed_by(&signing.verify_key(), t))
+            self.trust().is_some_and(|t| RecordKind::Evidence.may_be_signed_now(&signing.verify_key(), t))
         };
         let writer = self.keys().writer().ok().map(|w| &w.signing).filter(trusted);
         let signing = writer.or(self.keys().admin().ok().map(|a| &a.signing).filter(trusted));
@@ -310,6 +314,7 @@ impl Repository {
             };
             findings.add(kind, layout::CONFIGURATION, e.to_string(), None);
         }
+        self.check_trust(findings).await?;
         match self.store().read_optional(&Path::from(layout::INSTRUCTIONS)).await? {
             None => findings.add(FindingKind::Missing, layout::INSTRUCTIONS, "it is not there", None),
             Some(text) if Digest::sha256(&text) != *self.instructions() => {
@@ -321,6 +326,32 @@ impl Repository {
                 );
             }
             Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether every change of the keys that this client knows of is there, and nothing else.
+    async fn check_trust(&self, findings: &mut Findings) -> Result<()> {
+        let Some(trust) = self.trust() else { return Ok(()) };
+        let mut there = HashSet::new();
+        for name in trust_names(self.store()).await? {
+            let path = layout::trust(&name);
+            match self.store().read_optional(&path).await? {
+                Some(bytes) if Digest::sha256(&bytes) != name.digest => {
+                    let reason = "its bytes do not have the SHA-256 that is in its name";
+                    findings.add(FindingKind::Damaged, path.as_ref(), reason, None);
+                }
+                Some(bytes) if !is_signed(trust, &bytes) => {
+                    let reason = "it is a change of the keys that no admin has signed";
+                    findings.add(FindingKind::Untrusted, path.as_ref(), reason, None);
+                }
+                Some(_) => drop(there.insert(name.sequence)),
+                None => {}
+            }
+        }
+        for generation in (1..=u64::from(trust.generation)).filter(|g| !there.contains(g)) {
+            let reason = "the change of the keys is not there: other clients do not hear of it";
+            findings.add(FindingKind::Deleted, &format!("{}/{generation:010}", layout::TRUST), reason, None);
         }
         Ok(())
     }

@@ -413,6 +413,7 @@ fn every_json_document_fits_its_published_schema() {
     let copy = format!("file://{}", shop.path("copy").display());
     let at = ["--store", store.as_str(), "--keys", "keys"];
     let latest = ["--snapshot", "latest", "--of", "shop"];
+    assert_eq!(code(&shop.run(&["keygen", "--out", "more"])), 0);
     let mut seen = 0;
     for (verb, more) in [
         ("keygen", vec!["--out", "keys"]),
@@ -437,6 +438,7 @@ fn every_json_document_fits_its_published_schema() {
         ("prune", [&at[..], &["--keep", "daily=30", "--apply"]].concat()),
         ("check-store", vec!["--store", store.as_str()]),
         ("sync", vec!["--from", store.as_str(), "--to", copy.as_str(), "--keys", "keys"]),
+        ("rotate", [&at[..], &["--add-writer", "more/writer.key"]].concat()),
     ] {
         let output = shop.run(&[&[verb, "--json"], &more[..]].concat());
         assert!(code(&output) <= 1, "{verb}: {}", text(&output));
@@ -444,7 +446,7 @@ fn every_json_document_fits_its_published_schema() {
         assert!(!text(&output).contains("id_key"), "{verb}: the key of the chunk ids is nobody's business");
         seen += 1;
     }
-    assert_eq!(seen, 15);
+    assert_eq!(seen, 16);
     let both = ["--store", store.as_str(), "--store", copy.as_str(), "--keys", "keys"];
     for (verb, kind) in [("verify", "verify-several"), ("status", "status"), ("list", "list")] {
         let output = shop.run(&[&[verb, "--json"], &both[..]].concat());
@@ -532,4 +534,36 @@ fn a_disk_that_is_away_is_gone_without_named_and_brought_up_to_date() {
     std::fs::remove_dir_all(lost).unwrap();
     let output = run("restore", &["--snapshot", "latest", "--target", "sqlite:back.db"]);
     assert_eq!(code(&output), 0, "{}", text(&output));
+}
+
+/// A second host, then the theft of its key: as the owner does it.
+#[test]
+fn keys_are_added_and_revoked() {
+    let shop = Shop::new();
+    fill(&shop, 40);
+    let create =
+        |keys: &str, source: &str| shop.run(&["create", "--store", &shop.store(), "--keys", keys, "--source", source]);
+    assert_eq!(code(&create("keys", "sqlite:shop.db")), 0);
+    assert_eq!(code(&shop.run(&["keygen", "--out", "made"])), 0);
+    std::fs::create_dir(shop.path("second")).unwrap();
+    std::fs::copy(shop.path("made/writer.key"), shop.path("second/writer.key")).unwrap();
+    assert_eq!(code(&shop.on("rotate", &["--add-writer", "made/writer.key"])), 0);
+    for file in ["recipient.txt", "trust.json"] {
+        std::fs::copy(shop.path("keys").join(file), shop.path("second").join(file)).unwrap();
+    }
+    assert_eq!(code(&create("second", "dir:uploads")), 0);
+    let listed = json(&shop.on("list", &["--json", "--of", "uploads"]));
+    let good = listed["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    std::fs::write(shop.path("uploads/odd.php"), "<?php").unwrap();
+    assert_eq!(code(&create("second", "dir:uploads")), 0);
+    let trust: Value = serde_json::from_slice(&std::fs::read(shop.path("keys/trust.json")).unwrap()).unwrap();
+    let stolen = trust["writers"][1]["verify_key"].as_str().unwrap();
+    assert_eq!(code(&shop.on("rotate", &["--revoke-writer", stolen])), 2, "up to where it counts has to be said");
+    let output = shop.on("rotate", &["--revoke-writer", stolen, "--last-good", &good]);
+    assert!(code(&output) == 0 && text(&output).contains("no more"), "{}", text(&output));
+    let e = create("second", "dir:uploads");
+    assert!(code(&e) == 2 && text(&e).contains("writer.key"), "{}", text(&e));
+    let listed = json(&shop.on("list", &["--json", "--of", "uploads"]));
+    assert_eq!(listed["snapshots"].as_array().unwrap().len(), 1);
+    assert_eq!(code(&shop.on("verify", &["--level", "content"])), 0);
 }

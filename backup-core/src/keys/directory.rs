@@ -159,6 +159,21 @@ impl Keys {
         Ok(())
     }
 
+    /// Holds `trust`, which follows the one that is pinned, from now on, once it is written over `trust.json`.
+    pub(crate) fn follow(&mut self, trust: Trust) -> Result<()> {
+        if let Some(directory) = &self.directory {
+            write_private(&directory.join(TRUST_FILE), &json(&trust)?, false)?;
+        }
+        self.trust = Some(trust);
+        Ok(())
+    }
+
+    /// The same keys, holding `trust`.
+    pub(crate) fn with_trust(mut self, trust: Trust) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
     /// Takes back what [`pin`](Self::pin) did just now.
     pub(crate) fn unpin(&mut self) -> Result<()> {
         self.trust = None;
@@ -279,6 +294,21 @@ struct WriterFile {
     signing: Digest,
     identity: String,
     id_key: Digest,
+}
+
+impl WriterKey {
+    /// Reads a `writer.key`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::KeyMissing`] where there is no such file, [`ErrorKind::KeyWrong`] where it is something else.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = read_optional(path)?.ok_or_else(|| {
+            Error::new(ErrorKind::KeyMissing, format!("{}: no such file", path.display()))
+                .with_next_step("name a writer.key, as `backup keygen` makes it")
+        })?;
+        WriterFile::parse(&text).map_err(|e| Error::new(ErrorKind::KeyWrong, format!("{}: {e}", path.display())))
+    }
 }
 
 impl WriterFile {

@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::log::Content;
-use super::record::CheckedRecord;
+use super::record::{CheckedRecord, RecordKind};
 use crate::assurance::Assurance;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::Witness;
+use crate::keys::{VerifyKey, Witness};
 use crate::manifest::{Digest, RecordName, Snapshot, SnapshotId};
 
 /// What a verify or a drill found, as it stands signed in the log.
@@ -149,6 +149,10 @@ pub struct Catalog {
     pub damaged: Vec<(RecordName, Error)>,
     /// Records that later ones build on and that are not there, though nobody with the admin key removed them.
     pub missing: Vec<RecordName>,
+    /// Records that these keys cannot read, because they were not among the recipients when they were written.
+    pub sealed: Vec<RecordName>,
+    /// Records that do not count, because the key that signed them was [taken out of use](crate::Rotation).
+    pub rejected: Vec<RecordName>,
     /// The number of the last record that is signed and whole, or 0.
     pub newest: u64,
     /// What this client has seen of the log before, if the log is not a continuation of it.
@@ -157,6 +161,7 @@ pub struct Catalog {
     pub stores: Vec<StoreLog>,
     /// What each record names as the ones before it.
     links: BTreeMap<RecordName, Vec<RecordName>>,
+    signers: BTreeMap<RecordName, VerifyKey>,
     heads: Vec<RecordName>,
 }
 
@@ -190,9 +195,15 @@ impl Catalog {
             };
             catalog.newest = catalog.newest.max(name.sequence);
             catalog.links.insert(name, record.envelope.previous);
+            if let Some(signer) = record.envelope.signer {
+                catalog.signers.insert(name, signer);
+            }
             match content {
                 Content::Snapshot(manifest) => catalog.snapshots.push(Snapshot::new(name, *manifest)),
                 Content::Evidence(evidence) => catalog.evidence.push(evidence),
+                Content::Sealed(RecordKind::Snapshot) => catalog.sealed.push(name),
+                Content::Sealed(_) => {}
+                Content::Rejected => catalog.rejected.push(name),
                 Content::Tombstone(tombstone) => {
                     removed.extend(tombstone.removed.into_iter().map(|r| (r.record, r.previous)));
                 }
@@ -204,6 +215,8 @@ impl Catalog {
         }
         // Removed from the moment that its tombstone stands there, whether its record is still in the store or not.
         catalog.snapshots.retain(|s| !removed.contains_key(&s.record));
+        catalog.sealed.retain(|name| !removed.contains_key(name));
+        catalog.rejected.retain(|name| !removed.contains_key(name));
         let named: BTreeSet<RecordName> = catalog.links.values().chain(removed.values()).flatten().copied().collect();
         let damaged: BTreeSet<RecordName> = catalog.damaged.iter().map(|(name, _)| *name).collect();
         let is_there = |n: &RecordName| catalog.links.contains_key(n) || damaged.contains(n);
@@ -215,6 +228,7 @@ impl Catalog {
             let lacks = catalog.links.keys().filter(|name| !removed.contains_key(name) && !store.holds.contains(name));
             store.lacks = lacks.copied().collect();
         }
+        catalog.links.extend(removed);
         catalog
     }
 
@@ -237,6 +251,30 @@ impl Catalog {
     pub(crate) fn tombstone(&self, removed: impl Iterator<Item = RecordName>, plan: Digest) -> Tombstone {
         let previous = |name: &RecordName| self.links.get(name).cloned().unwrap_or_default();
         Tombstone { removed: removed.map(|record| Removed { previous: previous(&record), record }).collect(), plan }
+    }
+
+    /// The records that count and are signed with `key`: all, or those that `last_good` builds on, and itself.
+    pub(crate) fn signed_by(&self, key: &VerifyKey, last_good: Option<&SnapshotId>) -> Result<BTreeSet<RecordName>> {
+        let mut signed: BTreeSet<RecordName> = self
+            .signers
+            .iter()
+            .filter(|(name, signer)| *signer == key && !self.rejected.contains(name))
+            .map(|(name, _)| *name)
+            .collect();
+        if let Some(id) = last_good {
+            let found = self.snapshots.iter().find(|s| s.id == *id);
+            let last = found.map(|s| s.record).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("there is no snapshot {id}"))
+                    .with_next_step("`backup list` shows the ids")
+            })?;
+            let mut good = BTreeSet::from([last]);
+            let mut open = vec![last];
+            while let Some(name) = open.pop() {
+                open.extend(self.links.get(&name).into_iter().flatten().filter(|previous| good.insert(**previous)));
+            }
+            signed.retain(|name| good.contains(name));
+        }
+        Ok(signed)
     }
 
     /// What the evidence says of each snapshot, in the worst of the stores that answered: what is not known of one of them

@@ -15,6 +15,8 @@ pub(crate) const INSTRUCTIONS: &str = "RESTORE.md";
 pub(crate) const OBJECTS: &str = "objects";
 /// Signed records: snapshots, evidence, removals.
 pub(crate) const LOG: &str = "log";
+/// Signed changes of who may write and read, as RecordName: the sequence is the generation.
+pub(crate) const TRUST: &str = "trust";
 /// Leases, each with its expiry in its name.
 pub(crate) const LOCKS: &str = "locks";
 
@@ -25,6 +27,10 @@ pub(crate) fn object(digest: &Digest) -> Path {
 
 pub(crate) fn record(name: &RecordName) -> Path {
     Path::from(format!("{LOG}/{name}"))
+}
+
+pub(crate) fn trust(name: &RecordName) -> Path {
+    Path::from(format!("{TRUST}/{name}"))
 }
 
 /// How two leases get along.
@@ -51,6 +57,7 @@ pub(crate) enum Name {
     Configuration,
     Object(Digest),
     Record(RecordName),
+    Trust(RecordName),
     Lock {
         expires: DateTime<Utc>,
         mode: LeaseMode,
@@ -69,6 +76,7 @@ pub(crate) fn parse(path: &str) -> Name {
             _ => Name::Foreign,
         },
         [LOG, name] => name.parse().map_or(Name::Foreign, Name::Record),
+        [TRUST, name] => name.parse().map_or(Name::Foreign, Name::Trust),
         [LOCKS, name] => parse_lock(name).unwrap_or(Name::Foreign),
         _ => Name::Foreign,
     }
@@ -96,6 +104,7 @@ mod tests {
         for sequence in [7, 12_345_678_901] {
             let name = RecordName::new(sequence, digest);
             assert_eq!(parse(record(&name).as_ref()), Name::Record(name));
+            assert_eq!(parse(trust(&name).as_ref()), Name::Trust(name));
         }
         let expires = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
         assert_eq!(

@@ -15,7 +15,7 @@ use super::{Catalog, Repository};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{Signing, Witness};
 use crate::manifest::{Digest, FORMAT, Manifest, RecordName, Snapshot};
-use crate::pipeline::seal::{self, Length};
+use crate::pipeline::seal::{self, Cipher, Length};
 
 /// The level of records and indexes: they are small and read often.
 pub(crate) const RECORD_LEVEL: i32 = 3;
@@ -33,6 +33,10 @@ pub(crate) enum Content {
     Snapshot(Box<Manifest>),
     Evidence(Evidence),
     Tombstone(Tombstone),
+    /// It was written before these keys were among those that may read it.
+    Sealed(RecordKind),
+    /// It was signed with a key that was taken out of use, and is none of those that count all the same.
+    Rejected,
 }
 
 /// A record that was signed and is to be put into stores.
@@ -106,21 +110,22 @@ impl Repository {
         Ok(None)
     }
 
-    /// The snapshots that were removed and whose records are still in the store: their names, when they were removed, and
-    /// what they held.
-    pub(crate) async fn buried(&self) -> Result<Vec<(RecordName, DateTime<Utc>, Manifest)>> {
+    /// The records that were removed and are still in the store: their names, when they were removed, and what they held, if
+    /// it was ever to count.
+    pub(crate) async fn buried(&self) -> Result<Vec<(RecordName, DateTime<Utc>, Option<Manifest>)>> {
         let mut removed = BTreeMap::new();
         let mut snapshots = Vec::new();
         for (name, found) in self.read_log().await? {
             match found {
-                Ok((_, Content::Snapshot(manifest))) => snapshots.push((name, manifest)),
+                Ok((_, Content::Snapshot(manifest))) => snapshots.push((name, Some(*manifest))),
+                Ok((_, Content::Rejected)) => snapshots.push((name, None)),
                 Ok((record, Content::Tombstone(tombstone))) => {
                     removed.extend(tombstone.names().map(|name| (name, record.envelope.written)));
                 }
                 Ok(_) | Err(_) => {}
             }
         }
-        let buried = snapshots.into_iter().filter_map(|(name, manifest)| Some((name, *removed.get(&name)?, *manifest)));
+        let buried = snapshots.into_iter().filter_map(|(name, manifest)| Some((name, *removed.get(&name)?, manifest)));
         Ok(buried.collect())
     }
 
@@ -148,6 +153,13 @@ impl Repository {
     /// Whether the keys at hand open records and indexes.
     pub(crate) fn reads_metadata(&self) -> bool {
         !self.is_encrypted() || !self.metadata_identities().is_empty()
+    }
+
+    /// Whether one of the keys at hand is among those that records are encrypted to now.
+    fn is_reader(&self) -> Result<bool> {
+        let Some(trust) = self.trust() else { return Ok(false) };
+        let readers: Vec<String> = trust.metadata_recipients()?.iter().map(ToString::to_string).collect();
+        Ok(self.metadata_identities().iter().any(|identity| readers.contains(&identity.to_public().to_string())))
     }
 
     /// Whether these bytes are a record of this repository, with this name, signed by whom `trust.json` names.
@@ -209,7 +221,7 @@ impl Repository {
     ) -> Result<Signed> {
         if let Some(trust) = self.trust().filter(|t| t.encrypted) {
             let signer = signing.map(Signing::verify_key);
-            if !signer.is_some_and(|s| kind.may_be_signed_by(&s, trust)) {
+            if !signer.is_some_and(|s| kind.may_be_signed_now(&s, trust)) {
                 return Err(Error::new(
                     ErrorKind::KeyWrong,
                     "this key is not one that trust.json names: what it signs would not count",
@@ -221,7 +233,9 @@ impl Repository {
         }
         let json = serde_json::to_vec(content)
             .map_err(|e| Error::new(ErrorKind::Internal, "a record could not be written as JSON").with_source(e))?;
-        let payload = seal::seal(&json, RECORD_LEVEL, &self.metadata_cipher()?)?.bytes;
+        // What was removed has to be known to everybody, also to who reads nothing else.
+        let cipher = if kind == RecordKind::Tombstone { Cipher::Plain } else { self.metadata_cipher()? };
+        let payload = seal::seal(&json, RECORD_LEVEL, &cipher)?.bytes;
         let (previous, sequence) = self.end_of_log().await?;
         let envelope = Envelope {
             caretaker: kind,
@@ -353,14 +367,27 @@ impl Repository {
         let path = layout::record(name);
         let bytes = self.read_named(&path, &name.digest).await?;
         let record = record::decode(&bytes, name, self.id(), self.trust())?;
-        let plain = seal::unseal(
+        let kind = record.envelope.caretaker;
+        if let (Some(trust), Some(signer)) = (self.trust(), &record.envelope.signer)
+            && trust.rejects(signer, name)
+        {
+            return Ok((record, Content::Rejected));
+        }
+        let unsealed = seal::unseal(
             &record.payload,
             Length::AtMost(MAX_RECORD),
             &self.metadata_identities(),
-            self.is_encrypted(),
+            self.is_encrypted() && kind != RecordKind::Tombstone,
             path.as_ref(),
-        )?;
-        let content = match record.envelope.caretaker {
+        );
+        let plain = match unsealed {
+            // It is whole, and these keys are good for what is written now.
+            Err(e) if e.kind() == ErrorKind::KeyWrong && self.is_reader()? => {
+                return Ok((record, Content::Sealed(kind)));
+            }
+            unsealed => unsealed?,
+        };
+        let content = match kind {
             RecordKind::Snapshot => serde_json::from_slice(&plain).map(|m| Content::Snapshot(Box::new(m))),
             RecordKind::Evidence => serde_json::from_slice(&plain).map(Content::Evidence),
             RecordKind::Tombstone => serde_json::from_slice(&plain).map(Content::Tombstone),

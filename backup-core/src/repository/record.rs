@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"caretaker":"snapshot","format":1,"repository":"…","sequence":7,"previous":["…"],"written":"…","signer":"…"}\n
-//! age(zstd(JSON))                      or, without encryption, zstd(JSON)
+//! age(zstd(JSON))                      or, without encryption and for removals, zstd(JSON)
 //! 64 bytes of Ed25519 over all before  (absent in an unencrypted repository)
 //! ```
 //!
@@ -31,8 +31,17 @@ pub(crate) enum RecordKind {
 }
 
 impl RecordKind {
-    /// Whether a record of this kind counts if `key` signed it.
+    /// Whether a record of this kind may count if `key` signed it: a writer's key may have been taken out of use since.
     pub(crate) fn may_be_signed_by(self, key: &VerifyKey, trust: &Trust) -> bool {
+        match self {
+            Self::Snapshot => trust.knows_writer(key),
+            Self::Evidence => trust.knows_writer(key) || trust.is_admin(key),
+            Self::Tombstone => trust.is_admin(key),
+        }
+    }
+
+    /// Whether `key` may sign a new record of this kind.
+    pub(crate) fn may_be_signed_now(self, key: &VerifyKey, trust: &Trust) -> bool {
         match self {
             Self::Snapshot => trust.is_writer(key),
             Self::Evidence => trust.is_writer(key) || trust.is_admin(key),
