@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use backup_core::chrono::Utc;
 use backup_core::{
     BackupOptions, Catalog, DrillOptions, Error, ErrorKind, Event, Keys, Objective, ObjectiveStatus, Only, Progress,
     PruneOptions, Recipient, Repository, RestoreOptions, Result, Retention, Rotation, Selector, Snapshot, Source,
-    Status, Store, StoreLog, SyncOptions, Tier, TrustedWriter, VerifyLevel, VerifyOptions, VerifyReport, WriterKey,
-    check_store, new_run, objective, sync,
+    Status, Store, StoreLog, SyncOptions, Target, Tier, TrustedWriter, VerifyLevel, VerifyOptions, VerifyReport,
+    WriterKey, check_store, new_run, objective, sync,
 };
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say, say_json};
 use caretaker_examples::display::progress;
@@ -139,6 +139,9 @@ enum Command {
         /// Replace what the target holds.
         #[arg(long)]
         clean: bool,
+        /// Put together the newest full snapshot and what newer ones of its tiers hold, each table from the newest.
+        #[arg(long)]
+        compose: bool,
     },
     /// Write a snapshot of a database as plain SQL, compressed where the name ends in .gz. It is not encrypted.
     Export {
@@ -290,21 +293,17 @@ enum Level {
 
 fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
-    let scratch = match &command {
-        Command::Drill { scratch, .. } => Some(scratch.clone()),
-        _ => None,
-    };
-    // Set once the scratch place was seen to be vacant: only then is what is there ours to remove.
-    let ours = std::sync::atomic::AtomicBool::new(false);
-    cli::run(run(json, command, &ours), || async {
-        match scratch {
-            Some(url) if ours.load(std::sync::atomic::Ordering::SeqCst) => locate::target(&url)?.remove().await,
-            _ => cli::nothing().await,
+    // Set once the scratch place of a drill was seen to be vacant: only then is what is there ours to remove.
+    let scratch = OnceLock::new();
+    cli::run(run(json, command, &scratch), || async {
+        match scratch.get() {
+            Some(ours) => ours.remove().await,
+            None => cli::nothing().await,
         }
     })
 }
 
-async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::AtomicBool) -> Result<Ended> {
+async fn run(json: bool, command: Command, ours: &OnceLock<Box<dyn Target>>) -> Result<Ended> {
     match command {
         Command::Keygen { out } => keygen(json, &out),
         Command::Init { store, keys, recipient, .. } => init(json, &store, keys, &recipient).await,
@@ -355,17 +354,26 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
         Command::Verify { at, snapshot, of, level } => {
             verify(json, &at, snapshot.as_deref(), of.of.as_deref(), level).await
         }
-        Command::Restore { at, which, target, only, clean } => {
-            let (repository, snapshot) = find(&at, &which).await?;
+        Command::Restore { at, which, target, only, clean, compose } => {
             let only = only.as_deref().map(Only::new).transpose()?;
             let options = RestoreOptions::default().clean(clean).only(only).with_progress(progress("restoring"));
-            let report = repository.restore(&snapshot, locate::target(&target)?.as_ref(), options).await?;
+            let target = locate::target(&target)?;
+            let report = if compose {
+                let repository = open(&at).await?;
+                let catalog = repository.catalog().await?;
+                let composition =
+                    repository.compose(&catalog, &which.snapshot.parse()?, which.of.of.as_deref()).await?;
+                repository.restore_composed(&composition, target.as_ref(), options).await?
+            } else {
+                let (repository, snapshot) = find(&at, &which).await?;
+                repository.restore(&snapshot, target.as_ref(), options).await?
+            };
             if json {
                 say_json(&report)?
             } else {
                 backup_text::restored(&report)
             }
-            Ok(Ended::Well)
+            Ok(if report.orphans.is_empty() { Ended::Well } else { Ended::WithFindings })
         }
         Command::Export { at, which, out } => {
             let (repository, snapshot) = find(&at, &which).await?;
@@ -390,8 +398,12 @@ async fn run(json: bool, command: Command, scratch_is_ours: &std::sync::atomic::
                 options = options.with_rto(rto);
             }
             let scratch = locate::target(&scratch)?;
-            scratch_is_ours.store(scratch.is_vacant().await?, std::sync::atomic::Ordering::SeqCst);
-            let report = repository.drill(&snapshot, scratch.as_ref(), options).await?;
+            let is_vacant = scratch.is_vacant().await?;
+            let report = match is_vacant {
+                true => repository.drill(&snapshot, ours.get_or_init(|| scratch).as_ref(), options).await?,
+                // It says why not.
+                false => repository.drill(&snapshot, scratch.as_ref(), options).await?,
+            };
             if json {
                 say_json(&report)?
             } else {

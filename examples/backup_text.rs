@@ -343,6 +343,25 @@ pub fn restored(r: &RestoreReport) {
             duration(Duration::from_millis(r.compare_milliseconds))
         ));
     }
+    for share in &r.shares {
+        let tables: Vec<_> = share.tables.iter().map(|t| t.trim_start_matches("data/")).collect();
+        let whose = share.tier.as_deref().map_or_else(|| "full".to_owned(), |tier| format!("tier {tier}"));
+        say(&format!(
+            "from {} ({whose}, {}): {}",
+            share.snapshot,
+            share.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
+            tables.join(", ")
+        ));
+    }
+    for o in &r.orphans {
+        say(&format!(
+            "ORPHANS   {} rows of {} lead nowhere by {}: {}",
+            count(o.rows),
+            o.table,
+            o.reference,
+            o.first.join("; ")
+        ));
+    }
     for note in &r.notes {
         say(&format!("note: {note}"));
     }

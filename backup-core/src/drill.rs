@@ -111,6 +111,12 @@ impl Repository {
             .with_next_step("name a place that does not exist yet: a drill removes what it made there"));
         }
         let result = self.drill_vacant(snapshot, scratch, &options).await;
+        if let Err(e) = &result
+            && e.kind() == ErrorKind::TargetNotEmpty
+        {
+            // Somebody else was faster, and what is there is his.
+            return result;
+        }
         let removed = scratch.remove().await;
         let drilled = vec![snapshot.id.clone()];
         // Read from several, it says of none of them that it has everything.

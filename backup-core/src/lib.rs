@@ -72,6 +72,7 @@
 //! assurance     what verifies and drills said of each snapshot
 //! objective     RPO and RTO, and whether they are kept
 //! retention     which snapshots stay, and why
+//! compose       a state put together from snapshots of tiers
 //! backup  copies  restore  compare  verify  drill  diff  prune  sync  check_store  export  select  status    one verb each
 //! insert        rows as INSERT statements
 //! instructions  RESTORE.md
@@ -84,6 +85,7 @@ mod assurance;
 mod backup;
 mod check_store;
 mod compare;
+mod compose;
 mod copies;
 mod diff;
 mod drill;
@@ -120,6 +122,7 @@ pub use self::assurance::Assurance;
 pub use self::backup::{BackupOptions, new_run};
 pub use self::check_store::{StoreReport, Trial, TrialOutcome, check_store};
 pub use self::compare::{Compared, fingerprints};
+pub use self::compose::{Composition, Share};
 pub use self::diff::{Change, DiffReport, EntryDiff, FileDiff};
 pub use self::drill::{DrillOptions, DrillReport};
 pub use self::error::{Error, ErrorKind, Result};

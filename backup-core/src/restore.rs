@@ -1,5 +1,6 @@
 //! Bringing a snapshot back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,12 +8,13 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::compare::{Compared, compare, fingerprints};
+use crate::compose::{Composition, Share};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{EntryKind, EntryRecord, Manifest, Snapshot, SnapshotId};
+use crate::manifest::{Digest, EntryKind, EntryRecord, Manifest, Snapshot, SnapshotId};
 use crate::pipeline::EntryReader;
 use crate::progress::{Event, NoProgress, Progress};
 use crate::repository::Repository;
-use crate::target::{Filling, Intake, Only, Target};
+use crate::target::{Filling, Intake, Only, Orphans, Target};
 
 /// How to restore.
 #[derive(Debug, Clone)]
@@ -93,6 +95,12 @@ pub struct RestoreReport {
     pub compared: Vec<Compared>,
     /// What could not be kept as it was, for people.
     pub notes: Vec<String>,
+    /// What came from which snapshot, where it was put together from several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
+    /// Rows whose foreign keys do not hold, where it was put together from several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<Orphans>,
 }
 
 impl RestoreReport {
@@ -121,45 +129,61 @@ impl Repository {
         target: &dyn Target,
         options: RestoreOptions,
     ) -> Result<RestoreReport> {
-        let report = self.restore_and_compare(snapshot, target, &options).await?;
-        if let Some(first) = report.different().next() {
-            let found = first.found.map_or_else(|| "nothing".into(), |f| f.to_string());
-            return Err(Error::new(
-                ErrorKind::Mismatch,
-                format!(
-                    "{} was restored, but {} entries differ from snapshot {}: first {} (expected {}, found {found})",
-                    report.target,
-                    report.different().count(),
-                    report.snapshot,
-                    first.entry,
-                    first.expected
-                ),
-            )
-            .with_next_step(
-                "if the target is in use, something may have written to it already; if not, do not rely on it",
-            ));
-        }
-        Ok(report)
+        as_expected(self.restore_and_compare(snapshot, target, &options).await?)
     }
 
-    /// The same, with differences in the report instead of an error.
+    /// Restores what several snapshots give together: see [`compose`](Self::compose). Rows whose foreign
+    /// keys do not hold are restored and [listed](RestoreReport::orphans); PostgreSQL gets such a key as `NOT VALID`.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub async fn restore_composed(
+        &self,
+        composition: &Composition,
+        target: &dyn Target,
+        options: RestoreOptions,
+    ) -> Result<RestoreReport> {
+        let Composition { shares, notes, manifest, base, id_keys } = composition;
+        let mut report = self.restore_manifest(base, manifest, Some(id_keys), target, &options).await?;
+        report.notes.splice(0..0, notes.iter().cloned());
+        report.shares.clone_from(shares);
+        report.orphans = target.orphans().await?;
+        as_expected(report)
+    }
+
+    /// The same as [`restore`](Self::restore), with differences in the report instead of an error.
     pub(crate) async fn restore_and_compare(
         &self,
         snapshot: &Snapshot,
         target: &dyn Target,
         options: &RestoreOptions,
     ) -> Result<RestoreReport> {
+        self.restore_manifest(&snapshot.id, &snapshot.manifest, None, target, options).await
+    }
+    /// `id_keys`: the key of the chunk ids of each entry, where they are of several snapshots.
+    async fn restore_manifest(
+        &self,
+        id: &SnapshotId,
+        manifest: &Manifest,
+        id_keys: Option<&HashMap<String, Digest>>,
+        target: &dyn Target,
+        options: &RestoreOptions,
+    ) -> Result<RestoreReport> {
         let began = Instant::now();
-        let manifest = &snapshot.manifest;
         if let (Some(tier), true, None) = (&manifest.tier, options.clean, &options.only) {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!("snapshot {} holds only the tier {tier:?}: in place of {} it would leave all other tables empty", snapshot.id, target.location()),
+                format!("snapshot {id} holds only the tier {tier:?}: in place of {} it would leave all other tables empty", target.location()),
             )
             .with_next_step("restore it into an empty database, or pick its tables with --only; a full snapshot can replace a database"));
         }
         let reader = EntryReader::new(self, manifest, Arc::clone(&options.progress))?;
-        let filling = Filling { clean: options.clean, only: options.only.clone(), ownership: options.ownership };
+        let filling = Filling {
+            clean: options.clean,
+            only: options.only.clone(),
+            ownership: options.ownership,
+            composed: id_keys.is_some(),
+        };
         let intake = target.open(manifest, &filling).await?;
         let wanted: Vec<&EntryRecord> =
             manifest.entries.iter().filter(|e| e.kind != EntryKind::Globals && intake.wants(e)).collect();
@@ -171,7 +195,11 @@ impl Repository {
                 let work: Vec<_> = wanted
                     .iter()
                     .filter(|e| e.kind == kind)
-                    .map(|entry| self.restore_entry(&reader, entry, intake.as_ref(), options))
+                    .map(|entry| {
+                        let key = id_keys.and_then(|keys| keys.get(&entry.name)).copied();
+                        let reader = reader.clone().with_id_key(key.unwrap_or(manifest.id_key));
+                        self.restore_entry(reader, entry, intake.as_ref(), options)
+                    })
                     .collect();
                 futures::stream::iter(work).buffer_unordered(side_by_side).try_collect::<()>().await?;
             }
@@ -211,7 +239,7 @@ impl Repository {
             });
         }
         Ok(RestoreReport {
-            snapshot: snapshot.id.clone(),
+            snapshot: id.clone(),
             target: target.location(),
             bytes,
             rows,
@@ -219,12 +247,14 @@ impl Repository {
             compare_milliseconds: millis(began),
             compared,
             notes,
+            shares: Vec::new(),
+            orphans: Vec::new(),
         })
     }
 
     async fn restore_entry(
         &self,
-        reader: &EntryReader,
+        reader: EntryReader,
         entry: &EntryRecord,
         intake: &dyn Intake,
         options: &RestoreOptions,
@@ -261,6 +291,28 @@ impl Repository {
         Err(Error::new(ErrorKind::NotFound, format!("nothing in the snapshot matches {only}"))
             .with_next_step("`backup show ID` lists its tables"))
     }
+}
+
+/// An error where what was restored is not what was backed up.
+fn as_expected(report: RestoreReport) -> Result<RestoreReport> {
+    if let Some(first) = report.different().next() {
+        let found = first.found.map_or_else(|| "nothing".into(), |f| f.to_string());
+        return Err(Error::new(
+            ErrorKind::Mismatch,
+            format!(
+                "{} was restored, but {} entries differ from snapshot {}: first {} (expected {}, found {found})",
+                report.target,
+                report.different().count(),
+                report.snapshot,
+                first.entry,
+                first.expected
+            ),
+        )
+        .with_next_step(
+            "if the target is in use, something may have written to it already; if not, do not rely on it",
+        ));
+    }
+    Ok(report)
 }
 
 const PHASES: [EntryKind; 5] =

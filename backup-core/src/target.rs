@@ -34,6 +34,22 @@ pub struct Filling {
     pub only: Option<Only>,
     /// Who owns and may use what, too.
     pub ownership: bool,
+    /// The rows are of different instants: a foreign key that does not hold is no reason to stop.
+    pub composed: bool,
+}
+
+/// Rows that refer to rows that are not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Orphans {
+    /// The table that they are in.
+    pub table: String,
+    /// The foreign key that does not hold, and where it leads.
+    pub reference: String,
+    /// How many they are.
+    pub rows: u64,
+    /// The first of them: the values that lead nowhere, or their rowid.
+    pub first: Vec<String>,
 }
 
 /// A glob over names of tables or paths of files.
@@ -95,10 +111,20 @@ pub trait Target: Debug + Send + Sync {
         ))
     }
 
-    /// Whether there is nothing there yet: what a drill demands of its scratch place.
+    /// The rows of what was restored whose foreign keys do not hold.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Target`] where it cannot be asked.
+    async fn orphans(&self) -> Result<Vec<Orphans>> {
+        Ok(Vec::new())
+    }
+
+    /// Whether there is nothing there yet: what a drill demands of its scratch place. Where it is, notes what there was, for
+    /// [`remove`](Self::remove).
     async fn is_vacant(&self) -> Result<bool>;
 
-    /// Removes everything that a restore put there. Only for what was vacant before.
+    /// Removes everything that a restore put there, also one whose future was dropped in the middle. Only for what was
+    /// [found vacant](Self::is_vacant) before, by this target.
     async fn remove(&self) -> Result<()>;
 }
 

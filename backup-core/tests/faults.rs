@@ -17,7 +17,7 @@ use backup_core::object_store::ObjectStore;
 use backup_core::object_store::memory::InMemory;
 use backup_core::{
     BackupOptions, ErrorKind, FilesSource, FilesTarget, Keys, PruneOptions, Repository, RestoreOptions, Result,
-    Retention, SnapshotId, Store, VerifyLevel, VerifyOptions,
+    Retention, SnapshotId, Store, SyncOptions, VerifyLevel, VerifyOptions, sync,
 };
 use faulty::{Faulty, Rates};
 use futures::{StreamExt, TryStreamExt};
@@ -191,6 +191,77 @@ async fn what_a_store_lost_is_found_and_stored_again() {
         let options = VerifyOptions::new(VerifyLevel::Content);
         let report = honest.verify(Some(std::slice::from_ref(&again.id)), options).await.unwrap();
         assert!(report.is_sound(), "seed {seed}: {:?}", report.findings);
+    })
+    .await;
+}
+
+/// Three stores that each misbehave for themselves, of which any may be away at any time: what was reported as taken is in
+/// as many of them as was said, and in the end, brought up to date from one another, in all.
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_that_misbehave_apart_come_together() {
+    runs(40, |seed| async move {
+        let mut world = World::new(seed).await;
+        let memories = [world.memory.clone(), Arc::new(InMemory::new()), Arc::new(InMemory::new())];
+        let honest = |n: usize| Store::new(memories[n].clone(), format!("store {n}"));
+        for n in [1, 2] {
+            sync(&honest(0), &honest(n), &world.keys, SyncOptions::default()).await.unwrap();
+        }
+        let source = FilesSource::new(world.dir.path().join("uploads")).named("uploads");
+        let mut taken: Vec<(SnapshotId, Vec<u8>)> = Vec::new();
+        for _ in 0..10 {
+            world.minutes += 10;
+            let mut stores = Vec::new();
+            for (n, memory) in memories.iter().enumerate() {
+                let mut store = Faulty::new(memory.clone(), world.rng.u64(..), MISBEHAVES);
+                if world.rng.u8(0..3) == 0 {
+                    store = store.closes_at(world.rng.i64(-1..15));
+                }
+                stores.push(Store::new(Arc::new(store), format!("store {n}")));
+            }
+            let minutes = world.minutes;
+            let Ok(repository) = Repository::open_all(stores, world.keys.clone()).await else { continue };
+            let repository = repository.with_clock(Arc::new(move || Utc::now() + TimeDelta::minutes(minutes)));
+            if world.rng.u8(0..4) == 0 {
+                let _ = repository.verify_all(None, VerifyOptions::new(VerifyLevel::Content)).await;
+                continue;
+            }
+            let content: Vec<u8> = std::iter::repeat_with(|| world.rng.u8(..)).take(3_000).collect();
+            std::fs::write(world.dir.path().join("uploads/photo.jpg"), &content).unwrap();
+            let copies = world.rng.usize(1..=2);
+            if let Ok(snapshot) = repository.backup(&source, BackupOptions::default().with_min_copies(copies)).await {
+                assert!(snapshot.stores.len() >= copies, "seed {seed}: {:?}", snapshot.stores);
+                taken.push((snapshot.id.clone(), content));
+                for n in 0..3 {
+                    let here = Repository::open(honest(n), world.keys.clone()).await.unwrap();
+                    let lists = here.catalog().await.unwrap().snapshots.iter().any(|s| s.id == snapshot.id);
+                    let said = snapshot.stores.contains(&format!("store {n}"));
+                    assert!(lists || !said, "seed {seed}: {} is not in store {n}", snapshot.id);
+                }
+            }
+        }
+        // What any of them lists it can give back alone.
+        for n in 0..3 {
+            let here = Repository::open(honest(n), world.keys.clone()).await.unwrap();
+            let report = here.verify(None, VerifyOptions::new(VerifyLevel::Content).record(false)).await.unwrap();
+            let lags = |f: &&backup_core::Finding| f.kind != backup_core::FindingKind::Lagging;
+            assert_eq!(report.findings.iter().find(lags), None, "seed {seed}: store {n}");
+        }
+        for (from, to) in [(0, 1), (1, 2), (2, 0), (0, 1)] {
+            let report = sync(&honest(from), &honest(to), &world.keys, SyncOptions::default()).await.unwrap();
+            assert!(report.is_good(), "seed {seed}: {report:?}");
+        }
+        for n in 0..3 {
+            let here = Repository::open(honest(n), world.keys.clone()).await.unwrap();
+            let catalog = here.catalog().await.unwrap();
+            for (id, content) in &taken {
+                let snapshot = catalog.snapshots.iter().find(|s| s.id == *id);
+                let snapshot = snapshot.unwrap_or_else(|| panic!("seed {seed}: {id} is lost in store {n}"));
+                let place = world.dir.path().join(format!("{n}-{id}"));
+                let restored = here.restore(snapshot, &FilesTarget::new(&place), RestoreOptions::default()).await;
+                assert!(restored.unwrap().is_equal(), "seed {seed}");
+                assert_eq!(std::fs::read(place.join("photo.jpg")).unwrap(), *content, "seed {seed}");
+            }
+        }
     })
     .await;
 }

@@ -2,99 +2,37 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
+mod support;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use backup_core::{Keys, Repository, Store, VerifyLevel, VerifyOptions, VerifyReport};
 use serde_json::Value;
 use storefront::Size;
-
-/// The tool, built beside the tests.
-fn tool(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is not built: cargo build --examples", path.display());
-    path
-}
-
-struct Shop {
-    dir: tempfile::TempDir,
-}
-
-impl Shop {
-    fn new() -> Self {
-        let shop = Self { dir: tempfile::tempdir().unwrap() };
-        assert_eq!(shop.run(&["keygen", "--out", "keys"]).status.code(), Some(0));
-        let store = shop.store();
-        assert_eq!(shop.run(&["init", "--store", &store, "--keys", "keys"]).status.code(), Some(0));
-        shop
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn store(&self) -> String {
-        format!("file://{}", self.path("store").display())
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(tool("backup"));
-        command
-            .args(arguments)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// A command on the shop's repository.
-    fn on(&self, verb: &str, more: &[&str]) -> Output {
-        let store = self.store();
-        let mut arguments = vec![verb, "--store", &store, "--keys", "keys"];
-        arguments.extend_from_slice(more);
-        self.run(&arguments)
-    }
-
-    fn create(&self) -> Child {
-        let store = self.store();
-        self.command(&[
-            "create",
-            "--store",
-            &store,
-            "--keys",
-            "keys",
-            "--source",
-            "shop=sqlite:shop.db",
-            "--source",
-            "dir:uploads",
-        ])
-        .spawn()
-        .unwrap()
-    }
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap_or_else(|| panic!("ended by a signal: {}", String::from_utf8_lossy(&output.stderr)))
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use support::{Shop, code, json, text, tool};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
+}
+
+/// A backup of everything, just begun.
+fn create(shop: &Shop) -> Child {
+    let store = shop.store();
+    shop.command(&[
+        "create",
+        "--store",
+        &store,
+        "--keys",
+        "keys",
+        "--source",
+        "shop=sqlite:shop.db",
+        "--source",
+        "dir:uploads",
+    ])
+    .spawn()
+    .unwrap()
 }
 
 fn fill(shop: &Shop, orders: u64) {
@@ -300,7 +238,7 @@ fn a_terminated_backup_ends_cleanly() {
     fill(&shop, 20_000);
     let mut interrupted = 0;
     for delay in [20, 60, 100, 140, 180, 220] {
-        let child = shop.create();
+        let child = create(&shop);
         std::thread::sleep(Duration::from_millis(delay));
         let stopped = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
         let output = child.wait_with_output().unwrap();
@@ -325,7 +263,7 @@ fn fifty_kills_at_random_moments_leave_whole_snapshots_and_no_unnamed_debris() {
     println!("CARETAKER_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
 
-    assert!(shop.create().wait().unwrap().success());
+    assert!(create(&shop).wait().unwrap().success());
     let mut whole = Duration::from_millis(500);
     let (mut killed, mut debris, mut round) = (0, 0, 0);
     // Some runs end before they are killed: on until fifty did not.
@@ -335,7 +273,7 @@ fn fifty_kills_at_random_moments_leave_whole_snapshots_and_no_unnamed_debris() {
         block_on(storefront::sqlite::scatter(&shop.path("shop.db"), &size, round, 10)).unwrap();
         std::fs::write(shop.path("uploads/new.jpg"), format!("{round}").repeat(100_000)).unwrap();
         let before = verify(&shop, VerifyLevel::Stored).snapshots.len();
-        let mut child = shop.create();
+        let mut child = create(&shop);
         std::thread::sleep(whole.mul_f64(rng.f64() * 1.2));
         child.kill().unwrap();
         killed += u32::from(child.wait().unwrap().code().is_none());
@@ -348,7 +286,7 @@ fn fifty_kills_at_random_moments_leave_whole_snapshots_and_no_unnamed_debris() {
 
         // The next run succeeds by itself, and sweeps what has no name.
         let began = Instant::now();
-        let output = shop.create().wait_with_output().unwrap();
+        let output = create(&shop).wait_with_output().unwrap();
         whole = began.elapsed();
         assert!(output.status.success(), "round {round}: {}", text(&output));
         let mut files = Vec::new();
@@ -406,7 +344,7 @@ fn fits(value: &Value, schema: &Value, root: &Value, at: &str) {
 #[test]
 fn every_json_document_fits_its_published_schema() {
     let schema: Value = serde_json::from_str(include_str!("../schemas/backup.schema.json")).unwrap();
-    let shop = Shop { dir: tempfile::tempdir().unwrap() };
+    let shop = Shop::bare();
     fill(&shop, 60);
     std::fs::write(shop.path("rules.sql"), "SELECT 1;\n-- holds\nSELECT 1 WHERE 0;\n").unwrap();
     let store = shop.store();
@@ -495,7 +433,7 @@ fn nightly_makes_a_report_that_says_it_all() {
 /// Two disks, of which one is away for a night.
 #[test]
 fn a_disk_that_is_away_is_gone_without_named_and_brought_up_to_date() {
-    let shop = Shop { dir: tempfile::tempdir().unwrap() };
+    let shop = Shop::bare();
     fill(&shop, 60);
     let disks = ["one", "two"].map(|name| format!("file://{}", shop.path(name).display()));
     let both = ["--store", disks[0].as_str(), "--store", disks[1].as_str(), "--keys", "keys"];
@@ -541,9 +479,9 @@ fn a_disk_that_is_away_is_gone_without_named_and_brought_up_to_date() {
 fn keys_are_added_and_revoked() {
     let shop = Shop::new();
     fill(&shop, 40);
-    let create =
+    let take =
         |keys: &str, source: &str| shop.run(&["create", "--store", &shop.store(), "--keys", keys, "--source", source]);
-    assert_eq!(code(&create("keys", "sqlite:shop.db")), 0);
+    assert_eq!(code(&take("keys", "sqlite:shop.db")), 0);
     assert_eq!(code(&shop.run(&["keygen", "--out", "made"])), 0);
     std::fs::create_dir(shop.path("second")).unwrap();
     std::fs::copy(shop.path("made/writer.key"), shop.path("second/writer.key")).unwrap();
@@ -551,19 +489,47 @@ fn keys_are_added_and_revoked() {
     for file in ["recipient.txt", "trust.json"] {
         std::fs::copy(shop.path("keys").join(file), shop.path("second").join(file)).unwrap();
     }
-    assert_eq!(code(&create("second", "dir:uploads")), 0);
+    assert_eq!(code(&take("second", "dir:uploads")), 0);
     let listed = json(&shop.on("list", &["--json", "--of", "uploads"]));
     let good = listed["snapshots"][0]["id"].as_str().unwrap().to_owned();
     std::fs::write(shop.path("uploads/odd.php"), "<?php").unwrap();
-    assert_eq!(code(&create("second", "dir:uploads")), 0);
+    assert_eq!(code(&take("second", "dir:uploads")), 0);
     let trust: Value = serde_json::from_slice(&std::fs::read(shop.path("keys/trust.json")).unwrap()).unwrap();
     let stolen = trust["writers"][1]["verify_key"].as_str().unwrap();
     assert_eq!(code(&shop.on("rotate", &["--revoke-writer", stolen])), 2, "up to where it counts has to be said");
     let output = shop.on("rotate", &["--revoke-writer", stolen, "--last-good", &good]);
     assert!(code(&output) == 0 && text(&output).contains("no more"), "{}", text(&output));
-    let e = create("second", "dir:uploads");
+    let e = take("second", "dir:uploads");
     assert!(code(&e) == 2 && text(&e).contains("writer.key"), "{}", text(&e));
     let listed = json(&shop.on("list", &["--json", "--of", "uploads"]));
     assert_eq!(listed["snapshots"].as_array().unwrap().len(), 1);
     assert_eq!(code(&shop.on("verify", &["--level", "content"])), 0);
+}
+
+/// Everything at night, the orders at noon; in the afternoon the database is gone.
+#[test]
+fn a_night_and_a_noon_are_put_together() {
+    let shop = Shop::new();
+    fill(&shop, 60);
+    let schema: Value = serde_json::from_str(include_str!("../schemas/backup.schema.json")).unwrap();
+    assert_eq!(code(&shop.on("create", &["--source", "sqlite:shop.db"])), 0);
+    let sql = "UPDATE orders SET note = 'at noon' WHERE id = 1; DELETE FROM orders WHERE id = (SELECT order_id FROM payments LIMIT 1)";
+    block_on(async {
+        let mut db = storefront::sqlite::open(&shop.path("shop.db"), false).await.unwrap();
+        storefront::sqlite::run(&mut db, &format!("PRAGMA foreign_keys=OFF; {sql}")).await.unwrap();
+    });
+    let noon = shop.on("create", &["--source", "sqlite:shop.db", "--tables", "orders", "--tier", "orders"]);
+    assert_eq!(code(&noon), 0, "{}", text(&noon));
+    let latest = ["--snapshot", "latest", "--target", "sqlite:back.db", "--compose"];
+    let output = shop.on("restore", &latest);
+    // The payment of the order that was taken back since.
+    assert_eq!(code(&output), 1, "{}", text(&output));
+    assert!(text(&output).contains("tier orders") && text(&output).contains("ORPHANS"), "{}", text(&output));
+    let exported =
+        Command::new("sqlite3").arg(shop.path("back.db")).arg("SELECT note FROM orders WHERE id = 1").output();
+    assert_eq!(text(&exported.unwrap()), "at noon\n");
+    std::fs::remove_file(shop.path("back.db")).unwrap();
+    let output = shop.on("restore", &[&latest[..], &["--json"]].concat());
+    fits(&json(&output), &schema["$defs"]["restore"], &schema, "restore");
+    assert!(json(&output)["orphans"][0]["table"] == "payments");
 }

@@ -108,6 +108,12 @@ impl EntryReader {
         })
     }
 
+    /// The same for an entry whose chunks were named with another key.
+    pub(crate) fn with_id_key(mut self, id_key: Digest) -> Self {
+        self.id_key = id_key;
+        self
+    }
+
     /// The entry's bytes, chunk by chunk, in order. Every chunk was checked against the signed index; that all were
     /// there is checked at the end, against the signed record.
     pub(crate) fn read<'a>(&'a self, entry: &'a EntryRecord) -> BoxStream<'a, Result<Bytes>> {

@@ -144,3 +144,42 @@ fn untrusted(name: &object_store::path::Path, why: &str) -> Error {
         "if the keys were changed on purpose, use the new trust.json; if not, somebody wrote to the store",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{Keys, Trust};
+
+    /// What a thief of the writer's key can sign, and what not: whether it counts is decided here alone.
+    #[test]
+    fn only_an_admin_removes_and_only_a_writer_backs_up() {
+        let keys = Keys::generate().unwrap();
+        let trust = Trust::new("r".into(), &keys, &[]).unwrap();
+        let (writer, admin) = (&keys.writer().unwrap().signing, &keys.admin().unwrap().signing);
+        let decodes = |kind, claimed: &Signing, signing: &Signing| {
+            let envelope = Envelope {
+                caretaker: kind,
+                format: FORMAT,
+                repository: "r".into(),
+                sequence: 1,
+                previous: Vec::new(),
+                written: DateTime::UNIX_EPOCH,
+                signer: Some(claimed.verify_key()),
+            };
+            let bytes = encode(&envelope, b"x", Some(signing)).unwrap();
+            decode(&bytes, &RecordName::new(1, Digest::sha256(&bytes)), "r", Some(&trust))
+                .map(|_| ())
+                .map_err(|e| e.kind())
+        };
+        use RecordKind::{Evidence, Snapshot, Tombstone};
+        assert_eq!(decodes(Snapshot, writer, writer), Ok(()));
+        assert_eq!(decodes(Evidence, writer, writer), Ok(()));
+        assert_eq!(decodes(Tombstone, admin, admin), Ok(()));
+        assert_eq!(decodes(Tombstone, writer, writer), Err(ErrorKind::Untrusted));
+        assert_eq!(decodes(Tombstone, admin, writer), Err(ErrorKind::Damaged), "in another's name");
+        assert_eq!(decodes(Snapshot, admin, admin), Err(ErrorKind::Untrusted));
+        let stranger = Keys::generate().unwrap();
+        let stranger = &stranger.writer().unwrap().signing;
+        assert_eq!(decodes(Snapshot, stranger, stranger), Err(ErrorKind::Untrusted));
+    }
+}

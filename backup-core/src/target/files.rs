@@ -12,6 +12,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -34,12 +35,14 @@ use crate::source::files::{FilesSource, KIND, REPLACED, STAGING, header_mtime};
 #[derive(Debug, Clone)]
 pub struct FilesTarget {
     root: PathBuf,
+    /// Whether there was no such directory when somebody asked.
+    was_missing: Arc<AtomicBool>,
 }
 
 impl FilesTarget {
     /// The directory at `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), was_missing: Arc::default() }
     }
 }
 
@@ -97,13 +100,20 @@ impl Target for FilesTarget {
     }
 
     async fn is_vacant(&self) -> Result<bool> {
-        let root = self.root.clone();
-        blocking(move || Ok(!root.exists() || names(&root)?.is_empty())).await
+        let (root, was_missing) = (self.root.clone(), Arc::clone(&self.was_missing));
+        blocking(move || {
+            was_missing.store(!root.exists(), Ordering::Relaxed);
+            Ok(!root.exists() || names(&root)?.is_empty())
+        })
+        .await
     }
 
     async fn remove(&self) -> Result<()> {
-        let root = self.root.clone();
+        let (root, was_missing) = (self.root.clone(), self.was_missing.load(Ordering::Relaxed));
         blocking(move || {
+            if was_missing {
+                return remove_tree(&root);
+            }
             for name in names(&root)? {
                 remove_tree(&root.join(name))?;
             }

@@ -19,6 +19,7 @@ mod keys;
 mod load;
 mod place;
 mod programs;
+mod reference;
 mod selection;
 mod swap;
 mod values;
@@ -34,7 +35,7 @@ use self::load::Loading;
 use self::place::Place;
 use self::selection::Selection;
 use self::whole::Whole;
-use super::{Filling, Intake, Invariant, InvariantOutcome, Target, named_statements};
+use super::{Filling, Intake, Invariant, InvariantOutcome, Orphans, Target, named_statements};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Manifest;
 use crate::mysql::{Database, KIND, Server, Side, reason};
@@ -139,12 +140,18 @@ impl Target for MysqlTarget {
         Ok(out)
     }
 
+    async fn orphans(&self) -> Result<Vec<Orphans>> {
+        let mut session = self.database.connect().await?;
+        reference::orphans(&self.database, &mut session).await
+    }
+
     async fn is_vacant(&self) -> Result<bool> {
-        match self.database.connect().await {
-            Ok(mut session) => place::is_vacant(&self.database, &mut session).await,
-            Err(e) if place::is_missing(&e) => Ok(true),
-            Err(e) => Err(e),
+        let vacant = Place::vacant(&self.database).await?;
+        let is_vacant = vacant.is_some();
+        if is_vacant {
+            *self.place.lock().unwrap_or_else(PoisonError::into_inner) = vacant;
         }
+        Ok(is_vacant)
     }
 
     async fn remove(&self) -> Result<()> {

@@ -18,6 +18,7 @@ mod place;
 mod selection;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -30,7 +31,7 @@ use tokio::sync::Semaphore;
 
 use self::place::Place;
 use self::selection::Selection;
-use super::{Filling, Intake, Invariant, InvariantOutcome, Target, named_statements};
+use super::{Filling, Intake, Invariant, InvariantOutcome, Orphans, Target, named_statements};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
 use crate::postgres::{Database, KIND, Programs, Script, Server, Side, Statement, is_ownership, reason, state_of};
@@ -138,6 +139,8 @@ impl Target for PostgresTarget {
             sessions: Mutex::new(sessions),
             selection,
             ownership: filling.ownership,
+            composed: filling.composed,
+            not_valid: AtomicBool::new(false),
             versions: (manifest.source.version.clone(), version),
             left_out: Mutex::default(),
         }))
@@ -163,12 +166,18 @@ impl Target for PostgresTarget {
         Ok(out)
     }
 
+    async fn orphans(&self) -> Result<Vec<Orphans>> {
+        let mut session = self.database.connect().await?;
+        orphans(&mut session).await.map_err(|e| self.database.failed("cannot be searched for orphans", e))
+    }
+
     async fn is_vacant(&self) -> Result<bool> {
-        match self.database.connect().await {
-            Ok(mut session) => place::is_vacant(&self.database, &mut session).await,
-            Err(e) if place::is_missing(&e) => Ok(true),
-            Err(e) => Err(e),
+        let vacant = Place::vacant(&self.database).await?;
+        let is_vacant = vacant.is_some();
+        if is_vacant {
+            *self.place.lock().unwrap_or_else(PoisonError::into_inner) = vacant;
         }
+        Ok(is_vacant)
     }
 
     async fn remove(&self) -> Result<()> {
@@ -178,6 +187,40 @@ impl Target for PostgresTarget {
             None => Ok(()),
         }
     }
+}
+
+/// A key that holds was checked by the server; the others say so of themselves.
+const NOT_VALID: &str = "SELECT conrelid::pg_catalog.regclass::text, confrelid::pg_catalog.regclass::text, conname::text, \
+    (SELECT pg_catalog.array_agg(pg_catalog.quote_ident(attname) ORDER BY n) FROM pg_catalog.unnest(conkey) WITH ORDINALITY k(a, n) \
+       JOIN pg_catalog.pg_attribute ON attrelid = conrelid AND attnum = k.a), \
+    (SELECT pg_catalog.array_agg(pg_catalog.quote_ident(attname) ORDER BY n) FROM pg_catalog.unnest(confkey) WITH ORDINALITY k(a, n) \
+       JOIN pg_catalog.pg_attribute ON attrelid = confrelid AND attnum = k.a) \
+    FROM pg_catalog.pg_constraint WHERE contype = 'f' AND NOT convalidated AND conparentid = 0 ORDER BY 1, 3";
+
+async fn orphans(session: &mut PgConnection) -> Result<Vec<Orphans>, sqlx::Error> {
+    type Reference = (String, String, String, Vec<String>, Vec<String>);
+    let references: Vec<Reference> = sqlx::query_as(NOT_VALID).fetch_all(&mut *session).await?;
+    let mut all = Vec::new();
+    for (from, to, name, ours, theirs) in references {
+        let set: Vec<String> = ours.iter().map(|c| format!("f.{c} IS NOT NULL")).collect();
+        let equal: Vec<String> = ours.iter().zip(&theirs).map(|(a, b)| format!("f.{a} = t.{b}")).collect();
+        let lost = format!(
+            "FROM {from} f WHERE {} AND NOT EXISTS (SELECT 1 FROM {to} t WHERE {})",
+            set.join(" AND "),
+            equal.join(" AND ")
+        );
+        let rows: i64 = sqlx::query_scalar(trusted(format!("SELECT count(*) {lost}"))).fetch_one(&mut *session).await?;
+        if rows == 0 {
+            continue;
+        }
+        let shown: Vec<String> = ours.iter().map(|c| format!("f.{c}::text")).collect();
+        let first =
+            format!("SELECT DISTINCT pg_catalog.concat_ws(', ', {}) {lost} ORDER BY 1 LIMIT 10", shown.join(", "));
+        let first = sqlx::query_scalar(trusted(first)).fetch_all(&mut *session).await?;
+        let reference = format!("{name} ({}) to {to} ({})", ours.join(", "), theirs.join(", "));
+        all.push(Orphans { table: from, reference, rows: rows.unsigned_abs(), first });
+    }
+    Ok(all)
 }
 
 async fn count(session: &mut PgConnection, sql: String) -> Result<u64, sqlx::Error> {
@@ -198,6 +241,10 @@ struct PostgresIntake {
     sessions: Mutex<Vec<PgConnection>>,
     selection: Option<Selection>,
     ownership: bool,
+    /// A foreign key that does not hold is no reason to stop.
+    composed: bool,
+    /// There was one.
+    not_valid: AtomicBool,
     /// Server and `pg_dump` that the definitions come from, and those here.
     versions: (String, String),
     /// What was left out, how often, and the first of it.
@@ -222,6 +269,9 @@ impl Intake for PostgresIntake {
                 "not compared word by word: written by PostgreSQL {}, read back from {}",
                 self.versions.0, self.versions.1
             ));
+        }
+        if entry.kind == EntryKind::PostData && self.not_valid.load(Ordering::Relaxed) {
+            return Some("a foreign key that does not hold for some rows was made NOT VALID".into());
         }
         let left_out = !self.ownership || !self.left_out.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         ((entry.name == OWNERSHIP || entry.name == EVENT_TRIGGERS) && left_out)
@@ -424,7 +474,19 @@ impl PostgresIntake {
         if one_transaction {
             self.database.run(session, "SAVEPOINT caretaker").await?;
         }
-        let Err(e) = self.database.run(session, &statement.text).await else { return Ok(()) };
+        let Err(mut e) = self.database.run(session, &statement.text).await else { return Ok(()) };
+        let is_orphaned = self.composed && state_of(&e).as_deref() == Some("23503");
+        if is_orphaned && self.selection.is_none() && statement.text.contains(" FOREIGN KEY ") {
+            // From now on it holds for every row that is written; which do not hold it is told in the end.
+            let not_valid = format!("{} NOT VALID", statement.text.trim_end().trim_end_matches(';'));
+            match self.database.run(session, &not_valid).await {
+                Ok(()) => {
+                    self.not_valid.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(again) => e = again,
+            }
+        }
         if one_transaction {
             self.database.run(session, "ROLLBACK TO SAVEPOINT caretaker").await?;
         }

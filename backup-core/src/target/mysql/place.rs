@@ -34,25 +34,20 @@ enum Way {
 impl Place {
     /// A place for a whole snapshot.
     pub(super) async fn prepare(database: &Database, clean: bool) -> Result<Self> {
-        let mut session = match database.connect().await {
-            Ok(session) => session,
-            Err(e) if is_missing(&e) => {
+        if let Some(vacant) = Self::vacant(database).await? {
+            if matches!(vacant.way, Way::New) {
                 let mut session = database.connect_to_server().await?;
                 let made = create(database, database, &mut session).await;
                 close(session).await;
-                return made.map(|()| Self { database: database.clone(), way: Way::New });
+                made?;
             }
-            Err(e) => return Err(e),
-        };
-        if is_vacant(database, &mut session).await? {
-            close(session).await;
-            return Ok(Self { database: database.clone(), way: Way::Empty });
+            return Ok(vacant);
         }
         if !clean {
-            close(session).await;
             return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} is not empty", database.location()))
                 .with_next_step("restore into a new or empty database, or say --clean to replace this one"));
         }
+        let mut session = database.connect().await?;
         let parked = beside(database, REPLACED);
         if exists(database, parked.name(), &mut session).await? {
             return Err(Error::new(
@@ -69,6 +64,18 @@ impl Place {
         create(&staging, database, &mut session).await?;
         close(session).await;
         Ok(Self { database: staging, way: Way::Instead { of: Box::new(database.clone()) } })
+    }
+
+    /// A database that holds nothing, or is not there yet.
+    pub(super) async fn vacant(database: &Database) -> Result<Option<Self>> {
+        let mut session = match database.connect().await {
+            Ok(session) => session,
+            Err(e) if is_missing(&e) => return Ok(Some(Self { database: database.clone(), way: Way::New })),
+            Err(e) => return Err(e),
+        };
+        let is_vacant = is_vacant(database, &mut session).await?;
+        close(session).await;
+        Ok(is_vacant.then(|| Self { database: database.clone(), way: Way::Empty }))
     }
 
     /// What is filled.
@@ -181,7 +188,7 @@ pub(super) async fn contents(database: &Database, session: &mut MySqlConnection)
 }
 
 /// Whether there is nothing in it.
-pub(super) async fn is_vacant(database: &Database, session: &mut MySqlConnection) -> Result<bool> {
+async fn is_vacant(database: &Database, session: &mut MySqlConnection) -> Result<bool> {
     Ok(contents(database, session).await?.is_empty())
 }
 

@@ -11,6 +11,7 @@ use sqlx::{Executor, Row};
 
 use super::load::{Loading, load, text};
 use super::programs::{Programs, named};
+use super::reference::{Reference, references};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
 use crate::mysql::{Database, Object, ObjectKind, close, identifier, literal, objects_of};
@@ -108,30 +109,12 @@ impl Selection {
 
     /// Foreign keys from and to the chosen tables.
     async fn references(&self, session: &mut MySqlConnection) -> Result<Vec<Reference>> {
-        let failed = |e| self.database.failed("could not be read", e);
         let names: Vec<String> = self.chosen.iter().map(|c| literal(&c.name)).collect();
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let (schema, names) = (literal(self.database.name()), names.join(", "));
-        let sql = format!(
-            "SELECT CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME \
-             FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_NAME IS NOT NULL \
-             AND (TABLE_SCHEMA = {schema} AND TABLE_NAME IN ({names}) OR REFERENCED_TABLE_SCHEMA = {schema} AND REFERENCED_TABLE_NAME IN ({names})) \
-             ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION"
-        );
-        let mut references: Vec<Reference> = Vec::new();
-        for row in session.fetch_all(sqlx::raw_sql(trusted(sql))).await.map_err(failed)? {
-            let text = |at: usize| row.try_get_unchecked::<String, _>(at).map_err(failed);
-            let from = format!("{}.{}", identifier(&text(1)?), identifier(&text(2)?));
-            let to = format!("{}.{}", identifier(&text(4)?), identifier(&text(5)?));
-            let (name, columns) = (text(0)?, (identifier(&text(3)?), identifier(&text(6)?)));
-            match references.last_mut().filter(|r| r.name == name && r.from == from) {
-                Some(reference) => reference.columns.push(columns),
-                None => references.push(Reference { name, from, to, columns: vec![columns] }),
-            }
-        }
-        Ok(references)
+        let names = names.join(", ");
+        references(&self.database, session, |schema| format!("(TABLE_SCHEMA = {schema} AND TABLE_NAME IN ({names}) OR REFERENCED_TABLE_SCHEMA = {schema} AND REFERENCED_TABLE_NAME IN ({names}))")).await
     }
 
     /// Refuses tables whose columns are not as the snapshot has them: the server would cut values so that they fit.
@@ -284,35 +267,6 @@ impl Intake for Selection {
         close(session).await;
         notes.extend(programs.notes());
         Ok(notes)
-    }
-}
-
-/// A foreign key.
-#[derive(Debug)]
-struct Reference {
-    name: String,
-    from: String,
-    to: String,
-    /// Columns of both, as SQL.
-    columns: Vec<(String, String)>,
-}
-
-impl Reference {
-    /// How many rows refer to nothing.
-    async fn broken(&self, database: &Database, session: &mut MySqlConnection, how: &str) -> Result<u64> {
-        let on: Vec<String> = self.columns.iter().map(|(a, b)| format!("f.{a} = t.{b}")).collect();
-        let set: Vec<String> = self.columns.iter().map(|(a, _)| format!("f.{a} IS NOT NULL")).collect();
-        let sql = format!(
-            "SELECT CAST(COUNT(*) AS CHAR) FROM {} f WHERE {} AND NOT EXISTS (SELECT 1 FROM {} t WHERE {}){how}",
-            self.from,
-            set.join(" AND "),
-            self.to,
-            on.join(" AND ")
-        );
-        let failed = |e| database.failed(&format!("could not check the foreign key {}", self.name), e);
-        let row = session.fetch_one(sqlx::raw_sql(trusted(sql))).await.map_err(failed)?;
-        let count: String = row.try_get_unchecked(0).map_err(failed)?;
-        count.parse().map_err(|e| Error::new(ErrorKind::Target, format!("{count:?} is no number")).with_source(e))
     }
 }
 

@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Database, state_of};
 use crate::sql::{identifier, literal, trusted};
 
+/// How often it is looked whether a database is still being made, every tenth of a second.
+const CREATION_LOOKS: u32 = 100;
 /// What a database that is not finished is called, after the name it is to have.
 const STAGING: &str = "_caretaker_partial";
 /// What a database that is being replaced is called.
@@ -76,23 +78,12 @@ impl Place {
 
     /// A place for a whole snapshot.
     pub(super) async fn prepare(database: &Database, clean: bool) -> Result<Self> {
-        let mut session = match database.connect().await {
-            Ok(session) => session,
-            Err(e) if is_missing(&e) => {
+        if let Some(vacant) = Self::vacant(database).await? {
+            if matches!(vacant.way, Way::New) {
                 create(database, None).await?;
-                return Ok(Self { database: database.clone(), way: Way::New });
             }
-            Err(e) => return Err(e),
-        };
-        if is_vacant(database, &mut session).await? {
-            let extensions = sqlx::query_scalar("SELECT extname::text FROM pg_catalog.pg_extension")
-                .fetch_all(&mut session)
-                .await
-                .map_err(|e| database.failed("could not be read", e))?;
-            close(session).await;
-            return Ok(Self { database: database.clone(), way: Way::Empty { extensions } });
+            return Ok(vacant);
         }
-        close(session).await;
         if !clean {
             return Err(Error::new(ErrorKind::TargetNotEmpty, format!("{} is not empty", database.location()))
                 .with_next_step("restore into a new or empty database, or say --clean to replace this one"));
@@ -119,6 +110,25 @@ impl Place {
         close(session).await;
         create(&staging, Some(database)).await?;
         Ok(Self { database: staging, way: Way::Instead { of: Box::new(database.clone()) } })
+    }
+
+    /// A database that holds nothing, or is not there yet.
+    pub(super) async fn vacant(database: &Database) -> Result<Option<Self>> {
+        let mut session = match database.connect().await {
+            Ok(session) => session,
+            Err(e) if is_missing(&e) => return Ok(Some(Self { database: database.clone(), way: Way::New })),
+            Err(e) => return Err(e),
+        };
+        let mut vacant = None;
+        if is_vacant(database, &mut session).await? {
+            let extensions = sqlx::query_scalar("SELECT extname::text FROM pg_catalog.pg_extension")
+                .fetch_all(&mut session)
+                .await
+                .map_err(|e| database.failed("could not be read", e))?;
+            vacant = Some(Self { database: database.clone(), way: Way::Empty { extensions } });
+        }
+        close(session).await;
+        Ok(vacant)
     }
 
     /// What is filled.
@@ -177,7 +187,7 @@ pub(super) fn is_missing(e: &Error) -> bool {
 }
 
 /// Whether there is nothing of a user's in it; extensions may be.
-pub(super) async fn is_vacant(database: &Database, session: &mut PgConnection) -> Result<bool> {
+async fn is_vacant(database: &Database, session: &mut PgConnection) -> Result<bool> {
     let sql = format!(
         "SELECT ({OBJECTS}) = 0 \
            AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_largeobject_metadata) \
@@ -263,11 +273,30 @@ async fn drop_database(database: &Database) -> Result<()> {
         close(session).await;
     }
     let (through, mut session) = maintenance(database).await?;
+    wait_for_creation(&through, &mut session, database.name()).await?;
     let dropped = through
         .run(&mut session, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(database.name())))
         .await;
     close(session).await;
     dropped
+}
+
+/// A server ends what it has begun though nobody waits for it any more: a database that it is just making appears later.
+async fn wait_for_creation(through: &Database, session: &mut PgConnection, name: &str) -> Result<()> {
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_activity WHERE state = 'active' AND starts_with(query, $1))";
+    for _ in 0..CREATION_LOOKS {
+        let making: bool = sqlx::query_scalar(sql)
+            .bind(format!("CREATE DATABASE {} ", identifier(name)))
+            .fetch_one(&mut *session)
+            .await
+            .map_err(|e| through.failed("could not be read", e))?;
+        if !making {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 async fn drop_subscriptions(database: &Database, session: &mut PgConnection) -> Result<()> {
