@@ -513,7 +513,7 @@ fn a_night_and_a_noon_are_put_together() {
     fill(&shop, 60);
     let schema: Value = serde_json::from_str(include_str!("../schemas/backup.schema.json")).unwrap();
     assert_eq!(code(&shop.on("create", &["--source", "sqlite:shop.db"])), 0);
-    let sql = "UPDATE orders SET note = 'at noon' WHERE id = 1; DELETE FROM orders WHERE id = (SELECT order_id FROM payments LIMIT 1)";
+    let sql = "UPDATE orders SET note = 'at noon' WHERE id = 1; DELETE FROM orders WHERE id = (SELECT max(order_id) FROM payments)";
     block_on(async {
         let mut db = storefront::sqlite::open(&shop.path("shop.db"), false).await.unwrap();
         storefront::sqlite::run(&mut db, &format!("PRAGMA foreign_keys=OFF; {sql}")).await.unwrap();

@@ -165,7 +165,7 @@ async fn drills_on_mariadb_leave_nothing() {
     server
         .sql(
             "shop",
-            "CREATE USER crew; GRANT SELECT, LOCK TABLES, SHOW VIEW, TRIGGER, EVENT ON shop.* TO crew; GRANT RELOAD, PROCESS ON *.* TO crew; GRANT ALL ON scratch.* TO crew",
+            "CREATE USER crew; GRANT SELECT, LOCK TABLES, SHOW VIEW, TRIGGER, EVENT ON shop.* TO crew; GRANT RELOAD, PROCESS ON *.* TO crew; GRANT SELECT ON mysql.* TO crew; GRANT ALL ON scratch.* TO crew",
         )
         .unwrap();
     let (source, url) = (server.url_as("crew", "shop"), server.url_as("crew", "scratch"));
