@@ -84,6 +84,9 @@ enum Command {
         /// In how many of the stores the snapshot has to be in the end.
         #[arg(long, value_name = "N", default_value_t = 1)]
         min_copies: usize,
+        /// No more than so many bytes a second to each store, such as 500K or 4M.
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        limit_rate: Option<u64>,
     },
     /// List the snapshots.
     List {
@@ -183,6 +186,9 @@ enum Command {
         /// Compare names and lengths only, and do not read what is already there.
         #[arg(long)]
         quick: bool,
+        /// No more than so many bytes a second from and to each store, such as 500K or 4M.
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        limit_rate: Option<u64>,
     },
     /// Try a store out: that a name is given once only, what is written is there at once, how fast it is.
     CheckStore {
@@ -307,19 +313,20 @@ async fn run(json: bool, command: Command, ours: &OnceLock<Box<dyn Target>>) -> 
     match command {
         Command::Keygen { out } => keygen(json, &out),
         Command::Init { store, keys, recipient, .. } => init(json, &store, keys, &recipient).await,
-        Command::Create { at, source, exclude, tables, tier, label, min_copies } => {
+        Command::Create { at, source, exclude, tables, tier, label, min_copies, limit_rate } => {
             let tier = if tables.is_empty() { None } else { Some(Tier::new(tier, &tables)?) };
             let sources =
                 source.iter().map(|s| locate::source(s, &exclude, tier.as_ref())).collect::<Result<Vec<_>>>()?;
-            create(json, &at, &sources, label, min_copies).await
+            create(json, &at, &sources, label, min_copies, limit_rate).await
         }
         Command::Rotate { at, change } => rotate(json, &at, change).await,
         Command::List { at, of } => list(json, &at, of.of.as_deref()).await,
         Command::Show { at, id, of } => show(json, &at, &id, of.of.as_deref()).await,
         Command::Status { at, of, objective } => status(json, &at, of.of.as_deref(), &objective).await,
-        Command::Sync { from, to, keys, quick } => {
+        Command::Sync { from, to, keys, quick, limit_rate } => {
             let keys = keys.map_or_else(|| Ok(Keys::none()), Keys::load)?;
-            let (from, to) = (Store::from_url(&from)?, locate::new_store(&to)?);
+            let (from, to) =
+                (limited(Store::from_url(&from)?, limit_rate), limited(locate::new_store(&to)?, limit_rate));
             let options = SyncOptions::default().check(!quick).with_progress(progress("copying"));
             let report = sync(&from, &to, &keys, options).await?;
             if json {
@@ -505,8 +512,9 @@ async fn create(
     sources: &[Box<dyn Source>],
     label: Option<String>,
     min_copies: usize,
+    limit_rate: Option<u64>,
 ) -> Result<Ended> {
-    let repository = open(at).await?;
+    let repository = open_at(at, limit_rate).await?;
     for (n, source) in sources.iter().enumerate() {
         if sources[..n].iter().any(|s| s.name() == source.name()) {
             return Err(Error::new(ErrorKind::Config, format!("two sources are called {:?}", source.name()))
@@ -628,6 +636,18 @@ fn unreadable(catalog: &Catalog) -> Ended {
             Some(_) => {}
             None => complain(&format!("{} LAGS: it lacks {} records that other stores have", s.store, s.lacks.len())),
         }
+    }
+    if !catalog.sealed.is_empty() {
+        complain(&format!(
+            "{} snapshots cannot be read with these keys: they were written for others",
+            catalog.sealed.len()
+        ));
+    }
+    if !catalog.rejected.is_empty() {
+        complain(&format!(
+            "{} records do not count, because the key that signed them was taken out of use; the next prune removes them",
+            catalog.rejected.len()
+        ));
     }
     let good = catalog.is_sound() && catalog.stores.iter().all(StoreLog::is_level);
     if good { Ended::Well } else { Ended::WithFindings }
@@ -789,6 +809,18 @@ async fn verify(json: bool, at: &At, snapshot: Option<&str>, of: Option<&str>, l
 }
 
 async fn open(at: &At) -> Result<Repository> {
+    open_at(at, None).await
+}
+
+fn limited(store: Store, limit_rate: Option<u64>) -> Store {
+    match limit_rate {
+        Some(per_second) => store.with_bandwidth(per_second),
+        None => store,
+    }
+}
+
+/// With no more than so many bytes a second to and from each store.
+async fn open_at(at: &At, limit_rate: Option<u64>) -> Result<Repository> {
     let keys = match &at.keys {
         Some(directory) => Keys::load(directory)?,
         None => Keys::none(),
@@ -797,7 +829,7 @@ async fn open(at: &At) -> Result<Repository> {
     let mut without = Vec::new();
     for url in &at.store {
         match Store::from_url(url) {
-            Ok(store) => stores.push(store),
+            Ok(store) => stores.push(limited(store, limit_rate)),
             // A disk that is not there: the others may do.
             Err(e) if e.kind() == ErrorKind::StoreMissing && at.store.len() > 1 => without.push((url.clone(), e)),
             Err(e) => return Err(e),
@@ -844,6 +876,23 @@ fn parse_objective(text: &str) -> std::result::Result<Objective, String> {
         "rto" => o.rto(time),
         _ => o.drill_every(time),
     }))
+}
+
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = number.parse().map_err(|_| "write it as 500K or 4M".to_owned())?;
+    let bytes = match unit {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return Err("write it as 500K or 4M".to_owned()),
+    };
+    match number.checked_mul(bytes) {
+        Some(0) => Err("that would take for ever".to_owned()),
+        Some(bytes) => Ok(bytes),
+        None => Err("that is too much".to_owned()),
+    }
 }
 
 fn parse_duration(text: &str) -> std::result::Result<Duration, String> {

@@ -236,6 +236,9 @@ pub fn pruned(plan: &PrunePlan, report: Option<&PruneReport>) {
             why.join("; ")
         ));
     }
+    for record in &plan.rejected {
+        say(&format!("DROP  {:<14} signed with a key that was taken out of use", record.brief()));
+    }
     let (kept, dropped) = (plan.kept().count(), plan.dropped().count());
     let Some(report) = report else {
         say(&format!("{kept} to keep, {dropped} to drop, by {}; nothing was removed: --apply does that", plan.policy));

@@ -142,14 +142,18 @@ impl Repository {
         let mut without = self.unreachable().to_vec();
         let mut stores = Vec::new();
         let mut leases = Vec::new();
-        let mut failed = None;
+        let (mut failed, mut locked) = (None, false);
         for store in self.stores() {
             match self.clone().in_store(store.clone()).lease(LeaseMode::Shared, "a backup").await {
                 Ok(lease) => {
                     stores.push(store.clone());
                     leases.push(lease);
                 }
-                Err(e) if e.is_about_the_store() => without.push((store.to_string(), Arc::new(e))),
+                // One that is being pruned alone, or that somebody keeps locked, does not stop the others.
+                Err(e) if e.is_about_the_store() || e.kind() == ErrorKind::Locked => {
+                    locked |= e.kind() == ErrorKind::Locked;
+                    without.push((store.to_string(), Arc::new(e)));
+                }
                 Err(e) => {
                     failed = Some(e);
                     break;
@@ -160,7 +164,7 @@ impl Repository {
         let too_few = || {
             let why: Vec<_> = without.iter().map(|(store, e)| format!("{store}: {e}")).collect();
             Error::new(
-                ErrorKind::StoreUnavailable,
+                if locked { ErrorKind::Locked } else { ErrorKind::StoreUnavailable },
                 format!(
                     "{copies} copies are wanted, and {} of {named} stores can be used ({})",
                     stores.len(),
@@ -188,9 +192,13 @@ impl Repository {
     ) -> Result<Snapshot> {
         let started_at = self.now();
         for store in self.stores() {
-            let swept = self.clone().in_store(store.clone()).sweep_if_alone(began).await?;
-            if swept > 0 {
-                tracing::info!(files = swept, %store, "removed the torn writes of a killed run");
+            match self.clone().in_store(store.clone()).sweep_if_alone(began).await {
+                Ok(0) => {}
+                Ok(swept) => tracing::info!(files = swept, %store, "removed the torn writes of a killed run"),
+                Err(e) if self.stores().len() > 1 && e.is_about_the_store() => {
+                    tracing::warn!(%store, error = %e, "torn writes of killed runs could not be looked for");
+                }
+                Err(e) => return Err(e),
             }
         }
         let epoch = self.epoch()?;
@@ -220,7 +228,7 @@ impl Repository {
         }
         let (capture, entries) = drain(capture, &writer).await?;
         let end = capture.finish().await?;
-        lease.check()?;
+        lease.check_any()?;
 
         let mut manifest = self.manifest(info, entries, end, &writer, epoch, started_at, source.tier(), &options)?;
         // A directory without anything in it still is one entry.
@@ -240,15 +248,16 @@ impl Repository {
         let mut writer = Arc::into_inner(writer)
             .ok_or_else(|| Error::new(ErrorKind::Internal, "something still writes after the source has ended"))?;
         let arrived = writer.finish().await;
-        lease.check()?;
+        lease.check_any()?;
         let Some(arrived) = arrived else {
             let record = self.append(RecordKind::Snapshot, &manifest, signing).await?;
             let mut snapshot = Snapshot::new(record, manifest);
             snapshot.stores = vec![self.store().to_string()];
             return Ok(snapshot);
         };
-        let incomplete = previous.as_ref().map(|p| p.known.incomplete.clone()).unwrap_or_default();
-        let copies = Copies { repository: self, lease, progress: &*options.progress, incomplete };
+        let (incomplete, bad) =
+            previous.as_ref().map(|p| (p.known.incomplete.clone(), p.known.bad.clone())).unwrap_or_default();
+        let copies = Copies { repository: self, lease, progress: &*options.progress, incomplete, bad };
         copies.commit(manifest, signing, arrived, options.min_copies).await
     }
 
@@ -327,6 +336,7 @@ impl Repository {
             schema: (!schema.is_empty()).then(|| Digest::sha256(schema.join("\n").as_bytes())),
             epoch,
             recipients: self.recipient_names(),
+            readers: self.readers()?,
             id_key: self.id_key()?,
             entries,
             problems: end.problems,

@@ -60,6 +60,11 @@ whole() { # whole RECORD: its name is its number and the SHA-256 of its bytes
     return 1
   fi
 }
+revoked() { # revoked RECORD: whether it is signed with a key that was taken out of use, and does not count
+  jq -e --arg signer "$(jq -r .signer "$WORK/line")" --arg name "$(basename "$1")" \
+    '.writers[] | select(.verify_key == $signer) | .revoked | . != null and (.accepted | index($name) | not)' \
+    "$KEYS/trust.json" > /dev/null
+}
 for record in log/*; do
   whole "$record"
   head -c -64 "$record" > "$WORK/body"
@@ -71,6 +76,10 @@ for record in log/*; do
     tombstone) signed_by admins "$WORK/body" "$WORK/signature" ;;
     *) echo "unknown kind of record: $record" >&2; false ;;
   esac
+  if revoked "$record"; then
+    echo "REVOKED, does not count: $record" >&2
+    basename "$record" >> "$WORK/revoked"
+  fi
   test "$(jq -r .repository "$WORK/line")" = "$(jq -r .repository "$KEYS/trust.json")"
   test "$(jq -r .sequence "$WORK/line")" -eq "$((10#$(basename "$record" | cut -d - -f 1)))"
   # Each names those before it; one that is not there was removed.
@@ -126,8 +135,14 @@ read_record() { # read_record LOG-FILE: the record as JSON
 "#;
 
 const COMMON: &str = r#"for record in log/*; do
-  if [ "$(head -n 1 "$record" | jq -r .caretaker)" = snapshot ]; then
-    read_record "$record" | jq -r --arg n "$(basename "$record")" '[$n, .taken_at, .source.name, .source.kind, .problem_count] | @tsv'
+  name=$(basename "$record")
+  if [ "$(head -n 1 "$record" | jq -r .caretaker)" != snapshot ] || grep -qsx "$name" "$WORK/revoked"; then
+    continue
+  fi
+  if read_record "$record" > "$WORK/one" 2> /dev/null; then
+    jq -r --arg n "$name" '[$n, .taken_at, .source.name, .source.kind, .problem_count] | @tsv' "$WORK/one"
+  else
+    echo "cannot be read with this key: $record" >&2
   fi
 done > "$WORK/snapshots"
 cat "$WORK/snapshots"          # name, time, source, kind, how many things could not be read

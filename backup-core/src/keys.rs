@@ -23,14 +23,14 @@
 //! | what happened | what to do |
 //! |---|---|
 //! | somebody more is to read | add the recipient; what is written from then on is for both, and stored anew |
-//! | somebody is to read no more | remove the recipient; what was written before he can read as ever |
+//! | somebody is to read no more | remove the recipient; what was written before he can read as ever, each snapshot by its id |
 //! | a second host backs up | make a `writer.key` for it and add it; give the host that, `recipient.txt` and `trust.json` |
 //! | `writer.key` is lost | retire it and add a new one; what it has signed counts as before |
 //! | `writer.key` was stolen | revoke it with the last snapshot before the theft, and add a new one; what it signed after that does not count, and goes with the next prune. Change the store's credentials as well |
 //! | `admin.key` is lost | nothing can be removed or changed any more; make a new repository in time |
 //! | `admin.key` was stolen | make a new repository: he could change everything that an admin can |
 //! | `owner-identity.txt` is lost | if it was the only recipient, nothing can be read any more: keep two |
-//! | `owner-identity.txt` was stolen | add a new recipient and remove the old one; what he can fetch of before he can read |
+//! | `owner-identity.txt` was stolen | add a new recipient and remove the old one, and keep that: a directory with it and `trust.json` reads what was written before. What the thief can fetch of that he can read |
 
 mod directory;
 mod trust;

@@ -299,6 +299,9 @@ pub struct Manifest {
     pub epoch: String,
     /// The age recipients that the data was encrypted to; empty in an unencrypted repository.
     pub recipients: Vec<String>,
+    /// SHA-256 of whom its record and indexes are encrypted to; none in an unencrypted repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readers: Option<Digest>,
     /// The key of the chunk ids, so that whoever can read this record can check them.
     pub id_key: Digest,
     /// The entries, in the order in which a restore by hand takes them.
@@ -449,6 +452,7 @@ impl Snapshot {
             schema: None,
             epoch: String::new(),
             recipients: Vec::new(),
+            readers: None,
             id_key: digest,
             entries: Vec::new(),
             problems: Vec::new(),

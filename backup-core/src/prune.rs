@@ -71,6 +71,8 @@ impl PruneOptions {
 pub struct PruneReport {
     /// The snapshots that are gone.
     pub removed: Vec<SnapshotId>,
+    /// Records that did not count and are gone.
+    pub rejected: Vec<RecordName>,
     /// The tombstone in the log, if anything was removed.
     pub tombstone: Option<RecordName>,
     /// Objects that were deleted.
@@ -170,8 +172,11 @@ impl Repository {
         let mut wanted: HashSet<Digest> = wanted.into_keys().collect();
         lease.check()?;
         let mut report = PruneReport::default();
-        if !dropped.is_empty() || !catalog.rejected.is_empty() {
-            report.tombstone = Some(self.bury(&catalog, plan, &dropped).await?);
+        let rejected: Vec<RecordName> =
+            plan.rejected.iter().filter(|record| catalog.rejected.contains(record)).copied().collect();
+        if !dropped.is_empty() || !rejected.is_empty() {
+            report.tombstone = Some(self.bury(&catalog, plan, &dropped, &rejected).await?);
+            report.rejected = rejected;
             report.removed = dropped.iter().map(|d| d.snapshot.clone()).collect();
         }
         if !options.grace.is_zero() {
@@ -194,12 +199,18 @@ impl Repository {
     }
 
     /// Signs what is removed.
-    async fn bury(&self, catalog: &Catalog, plan: &PrunePlan, dropped: &[&Decision]) -> Result<RecordName> {
+    async fn bury(
+        &self,
+        catalog: &Catalog,
+        plan: &PrunePlan,
+        dropped: &[&Decision],
+        rejected: &[RecordName],
+    ) -> Result<RecordName> {
         let plan = serde_json::to_vec(plan)
             .map_err(|e| Error::new(ErrorKind::Internal, "a plan could not be written as JSON").with_source(e))?;
         let signing: Option<&Signing> = if self.is_encrypted() { Some(&self.keys().admin()?.signing) } else { None };
-        let tombstone = catalog
-            .tombstone(dropped.iter().map(|d| d.record).chain(catalog.rejected.iter().copied()), Digest::sha256(&plan));
+        let tombstone =
+            catalog.tombstone(dropped.iter().map(|d| d.record).chain(rejected.iter().copied()), Digest::sha256(&plan));
         self.append(RecordKind::Tombstone, &tombstone, signing).await
     }
 

@@ -18,6 +18,7 @@ mod https;
 pub(crate) mod layout;
 mod lease;
 mod log;
+mod pace;
 pub(crate) mod record;
 mod spool;
 mod store;
@@ -284,7 +285,7 @@ impl Repository {
     }
 
     async fn read_from_any(&self, path: &Path, digest: &Digest) -> Result<Bytes> {
-        let mut first_error = None;
+        let mut first_error: Option<Error> = None;
         // Those that failed before come last, so that a dead store costs its time-outs once.
         let (failed, good): (Vec<&Store>, _) = self.stores().iter().partition(|s| s.has_failed());
         for store in good.into_iter().chain(failed) {
@@ -299,11 +300,14 @@ impl Repository {
                     });
                 }
                 Err(e) => {
+                    tracing::warn!(object = %path, %store, error = %e, "it cannot be read there; another store is asked");
+                    // Nobody knows whether a store that does not answer has it whole.
                     if e.is_about_the_store() {
                         store.note_failure();
+                        first_error = Some(e);
+                    } else {
+                        first_error.get_or_insert(e);
                     }
-                    tracing::warn!(object = %path, %store, error = %e, "it cannot be read there; another store is asked");
-                    first_error.get_or_insert(e);
                 }
             }
         }
@@ -344,6 +348,14 @@ impl Repository {
     /// For whom data is encrypted.
     pub(crate) fn data_cipher(&self) -> Result<Cipher> {
         self.cipher(Trust::data_recipients)
+    }
+
+    /// SHA-256 of whom records and indexes are encrypted to.
+    pub(crate) fn readers(&self) -> Result<Option<Digest>> {
+        let Some(trust) = self.trust().filter(|t| t.encrypted) else { return Ok(None) };
+        let mut readers: Vec<String> = trust.metadata_recipients()?.iter().map(ToString::to_string).collect();
+        readers.sort_unstable();
+        Ok(Some(Digest::sha256(readers.join("\n").as_bytes())))
     }
 
     /// For whom records and indexes are encrypted.

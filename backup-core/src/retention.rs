@@ -146,7 +146,7 @@ impl Retention {
             decisions.extend(snapshots.into_iter().map(Judged::decide));
         }
         decisions.sort_by_key(|d: &Decision| d.record);
-        PrunePlan { policy: self.to_string(), now, decisions }
+        PrunePlan { policy: self.to_string(), now, decisions, rejected: catalog.rejected.clone() }
     }
 
     fn judge(&self, series: &mut [Judged<'_>], now: DateTime<Utc>) {
@@ -507,6 +507,9 @@ pub struct PrunePlan {
     pub now: DateTime<Utc>,
     /// Every snapshot, in the order of the log.
     pub decisions: Vec<Decision>,
+    /// Records that do not count, because the key that signed them was taken out of use: they go.
+    #[serde(default)]
+    pub rejected: Vec<RecordName>,
 }
 
 impl PrunePlan {

@@ -135,7 +135,8 @@ pub async fn sync(from: &Store, to: &Store, keys: &Keys, options: SyncOptions) -
             return Err(e);
         }
     };
-    let copy = Copy { from, to, pinned: pinned.as_ref(), heals: keys.is_some(), lease: &there, options: &options };
+    let (bad, heals) = (HashSet::new(), keys.is_some());
+    let copy = Copy { from, to, pinned: pinned.as_ref(), heals, lease: &there, bad: &bad, options: &options };
     let done = copy.everything().await;
     there.release().await;
     if let Some(lease) = here {
@@ -147,20 +148,28 @@ pub async fn sync(from: &Store, to: &Store, keys: &Keys, options: SyncOptions) -
 }
 
 /// Brings `to`, which holds the same repository, up to date from where `from` is, under a lease on both. What is there
-/// already is only compared by name and length.
-pub(crate) async fn bring_up(from: &Repository, to: &Store, lease: &Lease) -> Result<SyncReport> {
+/// already is only compared by name and length, but for what is known to be `bad`.
+pub(crate) async fn bring_up(
+    from: &Repository,
+    to: &Store,
+    lease: &Lease,
+    bad: &HashSet<(Option<String>, String)>,
+) -> Result<SyncReport> {
     let options = SyncOptions::default().check(false);
-    let copy = Copy { from: from.store(), to, pinned: Some(from), heals: false, lease, options: &options };
+    let copy = Copy { from: from.store(), to, pinned: Some(from), heals: false, lease, bad, options: &options };
     copy.everything().await
 }
 
 /// The same without the records: so that `to` has all objects that both have together.
-pub(crate) async fn bring_up_objects(from: &Repository, to: &Store, lease: &Lease) -> Result<SyncReport> {
+pub(crate) async fn bring_up_objects(
+    from: &Repository,
+    to: &Store,
+    lease: &Lease,
+    bad: &HashSet<(Option<String>, String)>,
+) -> Result<()> {
     let options = SyncOptions::default().check(false);
-    let copy = Copy { from: from.store(), to, pinned: Some(from), heals: false, lease, options: &options };
-    let mut report = SyncReport::default();
-    copy.objects(&mut report).await?;
-    Ok(report)
+    let copy = Copy { from: from.store(), to, pinned: Some(from), heals: false, lease, bad, options: &options };
+    copy.objects(&mut SyncReport::default()).await.map(drop)
 }
 
 /// What of a configuration says which repository it is of.
@@ -182,6 +191,8 @@ struct Copy<'a> {
     heals: bool,
     /// On the copy.
     lease: &'a Lease,
+    /// What is known to be damaged or missing: the store, where that is known, and the object's name.
+    bad: &'a HashSet<(Option<String>, String)>,
     options: &'a SyncOptions,
 }
 
@@ -213,7 +224,7 @@ impl Copy<'_> {
         let mut seen = HashSet::new();
         // One after the other, and no further than everything is in order: a copy has no hole.
         for name in records.iter().filter(|n| !removed.contains(n)) {
-            self.lease.check()?;
+            self.lease.check_in(self.to)?;
             if !theirs.contains(name) && !self.is_signed(name).await? {
                 report.add(Outcome::Damaged(format!(
                     "{}: it is not signed by whom trust.json names",
@@ -242,7 +253,7 @@ impl Copy<'_> {
 
     /// Whether nothing speaks against the signature of a record that is whole.
     async fn is_signed(&self, name: &RecordName) -> Result<bool> {
-        let Some(repository) = self.pinned.filter(|_| self.heals) else { return Ok(true) };
+        let Some(repository) = self.pinned else { return Ok(true) };
         let bytes = self.from.read_optional(&layout::record(name)).await?;
         let whole = bytes.filter(|bytes| Digest::sha256(bytes) == name.digest);
         Ok(whole.is_none_or(|bytes| repository.vouches_for(&bytes, name)))
@@ -261,7 +272,12 @@ impl Copy<'_> {
 
     /// Copies objects; those that the copy has whole afterwards.
     async fn objects(&self, report: &mut SyncReport) -> Result<HashSet<Digest>> {
-        let (objects, there) = (list(self.from).await?, list(self.to).await?);
+        let (objects, mut there) = (list(self.from).await?, list(self.to).await?);
+        let to = Some(self.to.to_string());
+        there.retain(|digest, _| {
+            let name = layout::object(digest).to_string();
+            !self.bad.contains(&(to.clone(), name.clone())) && !self.bad.contains(&(None, name))
+        });
         // What only the copy has is not looked at; of all else, what is whole there or was copied.
         let mut have: HashSet<Digest> = there.keys().filter(|digest| !objects.contains_key(digest)).copied().collect();
         let work = objects.into_iter().map(|(digest, size)| self.object(digest, there.get(&digest) == Some(&size)));

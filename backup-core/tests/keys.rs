@@ -153,6 +153,16 @@ async fn one_more_who_reads_and_one_less() {
     assert_eq!(after.manifest.recipients.len(), 1);
     shop.restores("partner", &both).await.unwrap();
     assert!(shop.restores("partner", &after).await.is_err());
+    // Also when he comes with nothing but his keys, on a day when all is gone.
+    let catalog = shop.open("partner").await.unwrap().catalog().await.unwrap();
+    let listed = catalog.snapshots.iter().find(|s| s.id == both.id).unwrap();
+    shop.restores("partner", listed).await.unwrap();
+    assert!(catalog.sealed.contains(&after.record));
+    assert_eq!(
+        catalog.select(&Selector::Latest, None).unwrap_err().kind(),
+        ErrorKind::Damaged,
+        "which one is not known"
+    );
     for snapshot in [&before, &both, &after] {
         shop.restores("admin", snapshot).await.unwrap();
     }
@@ -186,6 +196,7 @@ async fn a_second_host_that_backs_up() {
     }
     assert_eq!(shop.verify("admin", VerifyLevel::Content).await, []);
     assert_eq!(shop.verify("host", VerifyLevel::Stored).await, []);
+    assert_eq!(shop.verify("second", VerifyLevel::Stored).await, [], "all that it lists it can look into");
     let again = shop.backup("second", "invoices", 2).await.unwrap();
     assert_eq!(again.manifest.totals.added, 0, "it knows what it stored itself");
 }
@@ -263,7 +274,12 @@ async fn a_writer_key_that_was_stolen() {
     repository.verify(None, VerifyOptions::new(VerifyLevel::Content)).await.unwrap();
     let catalog = repository.catalog().await.unwrap();
     let plan = "within=48h".parse::<Retention>().unwrap().plan(&catalog, Utc::now());
-    assert_eq!(plan.dropped().count(), 0, "{plan:?}");
+    assert_eq!((plan.dropped().count(), &plan.rejected), (0, &rejected), "{plan:?}");
+    // It may have been a mistake: not at once, but after the time of grace.
+    repository.prune(&plan, PruneOptions::default()).await.unwrap();
+    assert!(everything(&shop.memory).await.contains_key(&Path::from(format!("log/{}", unlucky.record))));
+    assert_eq!(shop.verify("admin", VerifyLevel::Content).await, []);
+    let plan = "within=48h".parse::<Retention>().unwrap().plan(&repository.catalog().await.unwrap(), Utc::now());
     repository.prune(&plan, PruneOptions::default().with_grace(Duration::ZERO)).await.unwrap();
     let left = everything(&shop.memory).await;
     assert!(rejected.iter().all(|record| !left.contains_key(&Path::from(format!("log/{record}")))));

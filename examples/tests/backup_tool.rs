@@ -467,6 +467,9 @@ fn a_disk_that_is_away_is_gone_without_named_and_brought_up_to_date() {
     assert_eq!(code(&run("verify", &["--level", "content"])), 0);
     let output = run("status", &["--objective", "shop=rpo:24h"]);
     assert!(code(&output) == 0 && text(&output).matches("met ").count() == 2, "{}", text(&output));
+    // In its own time, and not in none.
+    assert_eq!(code(&run("create", &[&create[..], &["--limit-rate", "64M"]].concat())), 0);
+    assert_eq!(code(&run("create", &[&create[..], &["--limit-rate", "0"]].concat())), 2);
     // What one has lost the other gives back.
     let lost = std::fs::read_dir(shop.path("one/objects")).unwrap().next().unwrap().unwrap().path();
     std::fs::remove_dir_all(lost).unwrap();

@@ -40,6 +40,8 @@ pub(crate) struct Known {
     parts: HashMap<Digest, PartRef>,
     /// The stores, of several, that lack some of it: which others have.
     pub(crate) incomplete: HashSet<String>,
+    /// What was found damaged or missing: the store, where that is known, and the object's name.
+    pub(crate) bad: HashSet<(Option<String>, String)>,
 }
 
 impl Known {
@@ -53,16 +55,20 @@ impl Known {
         manifests: impl Iterator<Item = &Manifest>,
         bad: &HashSet<(Option<String>, String)>,
     ) -> Result<Self> {
-        let mut known = Self::default();
-        for entry in manifests.flat_map(|m| &m.entries) {
-            for part in &entry.parts {
-                known.parts.insert(part.id, *part);
-            }
-            let lines = index_lines(repository, entry);
-            futures::pin_mut!(lines);
-            while let Some(line) = lines.try_next().await? {
-                if let IndexLine::Chunk(c) = line {
-                    known.chunks.insert(c.id, (c.object, c.stored));
+        let mut known = Self { bad: bad.clone(), ..Self::default() };
+        let readers = repository.readers()?;
+        for manifest in manifests {
+            for entry in &manifest.entries {
+                // An index that somebody cannot read who is to read this one is written anew.
+                for part in entry.parts.iter().filter(|_| manifest.readers == readers) {
+                    known.parts.insert(part.id, *part);
+                }
+                let lines = index_lines(repository, entry);
+                futures::pin_mut!(lines);
+                while let Some(line) = lines.try_next().await? {
+                    if let IndexLine::Chunk(c) = line {
+                        known.chunks.insert(c.id, (c.object, c.stored));
+                    }
                 }
             }
         }

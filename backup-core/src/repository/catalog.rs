@@ -194,6 +194,11 @@ impl Catalog {
                 }
             };
             catalog.newest = catalog.newest.max(name.sequence);
+            if matches!(content, Content::Rejected) {
+                // Whatever it claims to build on.
+                catalog.rejected.push(name);
+                continue;
+            }
             catalog.links.insert(name, record.envelope.previous);
             if let Some(signer) = record.envelope.signer {
                 catalog.signers.insert(name, signer);
@@ -202,8 +207,7 @@ impl Catalog {
                 Content::Snapshot(manifest) => catalog.snapshots.push(Snapshot::new(name, *manifest)),
                 Content::Evidence(evidence) => catalog.evidence.push(evidence),
                 Content::Sealed(RecordKind::Snapshot) => catalog.sealed.push(name),
-                Content::Sealed(_) => {}
-                Content::Rejected => catalog.rejected.push(name),
+                Content::Sealed(_) | Content::Rejected => {}
                 Content::Tombstone(tombstone) => {
                     removed.extend(tombstone.removed.into_iter().map(|r| (r.record, r.previous)));
                 }
@@ -219,7 +223,8 @@ impl Catalog {
         catalog.rejected.retain(|name| !removed.contains_key(name));
         let named: BTreeSet<RecordName> = catalog.links.values().chain(removed.values()).flatten().copied().collect();
         let damaged: BTreeSet<RecordName> = catalog.damaged.iter().map(|(name, _)| *name).collect();
-        let is_there = |n: &RecordName| catalog.links.contains_key(n) || damaged.contains(n);
+        let is_rejected: BTreeSet<RecordName> = catalog.rejected.iter().copied().collect();
+        let is_there = |n: &RecordName| catalog.links.contains_key(n) || damaged.contains(n) || is_rejected.contains(n);
         catalog.missing = named.iter().filter(|n| !is_there(n) && !removed.contains_key(n)).copied().collect();
         catalog.heads = catalog.links.keys().filter(|name| !named.contains(name)).copied().collect();
         let is_known = |n: &RecordName| is_there(n) || named.contains(n) || removed.contains_key(n);
@@ -255,12 +260,8 @@ impl Catalog {
 
     /// The records that count and are signed with `key`: all, or those that `last_good` builds on, and itself.
     pub(crate) fn signed_by(&self, key: &VerifyKey, last_good: Option<&SnapshotId>) -> Result<BTreeSet<RecordName>> {
-        let mut signed: BTreeSet<RecordName> = self
-            .signers
-            .iter()
-            .filter(|(name, signer)| *signer == key && !self.rejected.contains(name))
-            .map(|(name, _)| *name)
-            .collect();
+        let mut signed: BTreeSet<RecordName> =
+            self.signers.iter().filter(|(_, signer)| *signer == key).map(|(name, _)| *name).collect();
         if let Some(id) = last_good {
             let found = self.snapshots.iter().find(|s| s.id == *id);
             let last = found.map(|s| s.record).ok_or_else(|| {
@@ -270,7 +271,15 @@ impl Catalog {
             let mut good = BTreeSet::from([last]);
             let mut open = vec![last];
             while let Some(name) = open.pop() {
-                open.extend(self.links.get(&name).into_iter().flatten().filter(|previous| good.insert(**previous)));
+                let Some(previous) = self.links.get(&name) else {
+                    let what = format!(
+                        "record {}, which {id} builds on, cannot be read: what still counts is not known",
+                        name.brief()
+                    );
+                    return Err(Error::new(ErrorKind::Damaged, what)
+                        .with_next_step("repair the store from another copy first: `backup sync`"));
+                };
+                open.extend(previous.iter().filter(|previous| good.insert(**previous)));
             }
             signed.retain(|name| good.contains(name));
         }
@@ -339,7 +348,7 @@ impl Contradiction {
                 "find out who changed the store, and compare with another copy; if you restored the store from a copy yourself, remove seen.json beside the keys; a snapshot named by its id can be restored all the same"
             }
             Self::Lags { .. } => {
-                "bring it up to date with `backup sync`, or name the other store as well; a snapshot named by its id can be restored all the same"
+                "bring it up to date with `backup sync`, or name the other store as well; if that is gone for good, remove seen.json beside the keys; a snapshot named by its id can be restored all the same"
             }
         };
         Error::new(ErrorKind::Untrusted, self.reason()).with_next_step(next)

@@ -37,6 +37,7 @@ pub struct Lease {
 /// A lease in one store.
 #[derive(Debug)]
 struct Held {
+    store: String,
     /// Seconds since 1970 at which it ends unless it is renewed.
     expires: Arc<AtomicI64>,
     clock: ClockOf,
@@ -136,12 +137,30 @@ impl Lease {
             }
         });
         acquired.await.map_err(|e| Error::new(ErrorKind::Internal, "the task of a lease ended").with_source(e))??;
-        Ok(Self { held: vec![Held { expires, clock, end: Some(end), ended: Some(ended) }] })
+        Ok(Self { held: vec![Held { store: store.to_string(), expires, clock, end: Some(end), ended: Some(ended) }] })
     }
 
     /// An error if the lease ran out before it could be renewed: what was relied on may have been removed since.
     pub fn check(&self) -> Result<()> {
         self.held.iter().try_for_each(Held::check)
+    }
+
+    /// The same for one of several stores.
+    pub(crate) fn check_in(&self, store: &Store) -> Result<()> {
+        let name = store.to_string();
+        self.held.iter().filter(|held| held.store == name).try_for_each(Held::check)
+    }
+
+    /// An error if it ran out in every store.
+    pub(crate) fn check_any(&self) -> Result<()> {
+        let mut last = Ok(());
+        for held in &self.held {
+            last = held.check();
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
     }
 
     /// Gives the lease back and waits until that is done.

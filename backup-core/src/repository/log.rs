@@ -79,7 +79,20 @@ impl Repository {
             return Err(e);
         }
         log.stores.extend(self.unreachable().iter().map(|(store, e)| StoreLog::unreachable(store.clone(), e)));
-        Ok(Catalog::of(log, &seen))
+        let catalog = Catalog::of(log, &seen);
+        if let Some(sealed) = catalog.sealed.first().filter(|_| catalog.snapshots.is_empty())
+            && !self.is_reader()?
+        {
+            return Err(Error::new(
+                ErrorKind::KeyWrong,
+                format!(
+                    "{} was not encrypted to any of the keys at hand, and no other snapshot either",
+                    layout::record(sealed)
+                ),
+            )
+            .with_next_step("use the owner-identity.txt whose recipient this repository was made for"));
+        }
+        Ok(catalog)
     }
 
     /// The newest snapshot of a source that fits, looking from the newest record backwards, with what was found damaged or
@@ -118,7 +131,14 @@ impl Repository {
         for (name, found) in self.read_log().await? {
             match found {
                 Ok((_, Content::Snapshot(manifest))) => snapshots.push((name, Some(*manifest))),
-                Ok((_, Content::Rejected)) => snapshots.push((name, None)),
+                // It goes as slowly as any other: it may have been revoked by mistake.
+                Ok((_, Content::Rejected)) => {
+                    let manifest = match self.read_record(&name, true).await {
+                        Ok((_, Content::Snapshot(manifest))) => Some(*manifest),
+                        _ => None,
+                    };
+                    snapshots.push((name, manifest));
+                }
                 Ok((record, Content::Tombstone(tombstone))) => {
                     removed.extend(tombstone.names().map(|name| (name, record.envelope.written)));
                 }
@@ -315,12 +335,18 @@ impl Repository {
         let newest = good.keys().chain(seen.iter().flat_map(|w| &w.heads)).map(|n| n.sequence).max();
         let named: BTreeSet<RecordName> = good.values().flatten().copied().collect();
         let heads = good.into_keys().filter(|name| !named.contains(name)).collect();
-        Ok((heads, newest.unwrap_or(0) + 1))
+        let next = newest.unwrap_or(0).checked_add(1).ok_or_else(|| {
+            Error::new(ErrorKind::Damaged, format!("the log of {} has no number left", self.store()))
+                .with_next_step("somebody wrote a record with the highest number there is: revoke his key, and prune")
+        })?;
+        Ok((heads, next))
     }
 
     /// Notes what the record of this name names as the ones before it, if it can be read.
     async fn look_at(&self, name: RecordName, good: &mut BTreeMap<RecordName, Vec<RecordName>>) -> Result<bool> {
         match self.record(&name).await {
+            // What does not count is not built upon, and does not number what follows.
+            Ok((_, Content::Rejected)) => {}
             Ok((record, _)) => drop(good.insert(name, record.envelope.previous)),
             Err(e) if is_about_the_record(&e) => return Ok(false),
             Err(e) => return Err(e),
@@ -364,11 +390,17 @@ impl Repository {
     }
 
     async fn record(&self, name: &RecordName) -> Result<(CheckedRecord, Content)> {
+        self.read_record(name, false).await
+    }
+
+    /// The same, with what it says though it may not count.
+    async fn read_record(&self, name: &RecordName, any: bool) -> Result<(CheckedRecord, Content)> {
         let path = layout::record(name);
         let bytes = self.read_named(&path, &name.digest).await?;
         let record = record::decode(&bytes, name, self.id(), self.trust())?;
         let kind = record.envelope.caretaker;
         if let (Some(trust), Some(signer)) = (self.trust(), &record.envelope.signer)
+            && !any
             && trust.rejects(signer, name)
         {
             return Ok((record, Content::Rejected));
@@ -381,8 +413,8 @@ impl Repository {
             path.as_ref(),
         );
         let plain = match unsealed {
-            // It is whole, and these keys are good for what is written now.
-            Err(e) if e.kind() == ErrorKind::KeyWrong && self.is_reader()? => {
+            // It is whole and signed: others may open it, or another generation of these keys.
+            Err(e) if e.kind() == ErrorKind::KeyWrong => {
                 return Ok((record, Content::Sealed(kind)));
             }
             unsealed => unsealed?,

@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Spool {
     lanes: Vec<Lane>,
     copies: usize,
+    /// Whoever looks for room takes it before the next one looks.
+    gate: Mutex<()>,
     /// Something changed in one of the lanes.
     moved: Arc<Notify>,
 }
@@ -66,7 +68,7 @@ impl Spool {
     pub(crate) fn new(stores: &[Store], copies: usize) -> Self {
         let moved = Arc::new(Notify::new());
         let lanes = stores.iter().map(|store| Lane::new(store.clone(), Arc::clone(&moved))).collect();
-        Self { lanes, copies, moved }
+        Self { lanes, copies, gate: Mutex::new(()), moved }
     }
 
     /// Sends one object. An error where no store is left that takes it.
@@ -77,6 +79,17 @@ impl Spool {
             tokio::pin!(moved);
             // From here on nothing that moves is missed.
             moved.as_mut().enable();
+            if self.try_put(path, bytes, size)? {
+                return Ok(());
+            }
+            moved.await;
+        }
+    }
+
+    /// Whether enough stores had room.
+    fn try_put(&self, path: &Path, bytes: &Bytes, size: usize) -> Result<bool> {
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        {
             let live: Vec<&Lane> = self.lanes.iter().filter(|l| !l.is_behind()).collect();
             if live.is_empty() {
                 let error = self.lanes.iter().find_map(|l| l.state.take_error());
@@ -89,9 +102,10 @@ impl Spool {
                 for lane in live {
                     lane.send(path, bytes, size);
                 }
-                return Ok(());
+                self.moved.notify_waiters();
+                return Ok(true);
             }
-            moved.await;
+            Ok(false)
         }
     }
 

@@ -14,6 +14,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use super::pace::Pace;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where a repository lives: a folder, a bucket, or any other [`ObjectStore`].
@@ -32,12 +33,13 @@ pub struct Store {
     folder: Option<PathBuf>,
     /// Whether a request has failed for good: then another store is asked first.
     failed: Arc<AtomicBool>,
+    pace: Option<Arc<Pace>>,
 }
 
 impl Store {
     /// Any object store; `location` is what messages call it and must hold no secret.
     pub fn new(inner: Arc<dyn ObjectStore>, location: impl Into<String>) -> Self {
-        Self { inner, location: location.into(), folder: None, failed: Arc::default() }
+        Self { inner, location: location.into(), folder: None, failed: Arc::default(), pace: None }
     }
 
     /// A folder, made if it is not there; every write is synced to disk before it counts.
@@ -54,6 +56,7 @@ impl Store {
             location: format!("file://{}", path.display()),
             folder: Some(path),
             failed: Arc::default(),
+            pace: None,
         })
     }
 
@@ -112,6 +115,19 @@ impl Store {
             .with_next_step("a store is file:///PATH, s3://BUCKET/PREFIX or memory:"))
     }
 
+    /// The same with a limit on bandwidth, in bytes a second: what is read and what is written count together.
+    #[must_use]
+    pub fn with_bandwidth(mut self, per_second: u64) -> Self {
+        self.pace = Some(Arc::new(Pace::new(per_second)));
+        self
+    }
+
+    async fn pass(&self, bytes: &Bytes) {
+        if let Some(pace) = &self.pace {
+            pace.pass(bytes.len() as u64).await;
+        }
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
@@ -123,6 +139,7 @@ impl Store {
     /// Writes an object that must not exist yet. `false` if another one has the name. An answer that got lost is
     /// settled by reading back: what is there and equal counts as written.
     pub(crate) async fn create(&self, path: &Path, bytes: Bytes) -> Result<bool> {
+        self.pass(&bytes).await;
         let mut unsure = false;
         for attempt in 0..ATTEMPTS {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
@@ -150,6 +167,7 @@ impl Store {
 
     /// Writes an object over one that is damaged. Only for bytes that were checked.
     pub(crate) async fn overwrite(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        self.pass(&bytes).await;
         let mut attempt = 0;
         loop {
             match self.inner.put(path, PutPayload::from_bytes(bytes.clone())).await {
@@ -179,7 +197,10 @@ impl Store {
                 Err(e) => Err(e),
             };
             match answer {
-                Ok(bytes) => return Ok(Some(bytes)),
+                Ok(bytes) => {
+                    self.pass(&bytes).await;
+                    return Ok(Some(bytes));
+                }
                 Err(object_store::Error::NotFound { .. }) => return Ok(None),
                 Err(e) => self.again(&mut attempt, &format!("cannot read {path}"), e).await?,
             }
@@ -302,6 +323,8 @@ fn is_torn_write(name: &str) -> bool {
 
 #[cfg(feature = "s3")]
 fn s3(url: &str, rest: &str) -> Result<Store> {
+    // However it is spelt, it is one store: what was seen in it is remembered under its name.
+    let (url, rest) = (url.trim_end_matches('/'), rest.trim_end_matches('/'));
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let builder = object_store::aws::AmazonS3Builder::from_env().with_bucket_name(bucket);
     Store::s3(builder, prefix, url)

@@ -139,7 +139,18 @@ impl Repository {
                 .with_next_step("use the admin.key that this repository was made with"));
         }
         let catalog = self.catalog().await?;
-        if !rotation.revoke_writers.is_empty() && !catalog.is_sound() {
+        let revokes = !rotation.revoke_writers.is_empty();
+        if let Some(store) = catalog.stores.iter().find(|s| revokes && !s.is_level()) {
+            let why = store.unreachable.clone().unwrap_or_else(|| "it lacks records that other stores have".into());
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("what still counts is not known while {} is not level with the others: {why}", store.store),
+            )
+            .with_next_step("bring it up to date with `backup sync`, or leave it out if it is gone for good"));
+        }
+        // Up to a snapshot that is known to be good it is enough that this one's history is whole: whoever stole a key may
+        // have left holes elsewhere, to keep it.
+        if rotation.revoke_writers.iter().any(|(_, last_good)| last_good.is_none()) && !catalog.is_sound() {
             return Err(Error::new(ErrorKind::Damaged, "the log is not whole: what still counts is not known")
                 .with_next_step("run `backup verify`, and repair the store from another copy first"));
         }
@@ -174,7 +185,15 @@ impl Repository {
         let Some(mut trust) = keys.trust().filter(|t| t.encrypted).cloned() else { return Ok(keys) };
         let mut changes: BTreeMap<u64, BTreeMap<RecordName, Bytes>> = BTreeMap::new();
         for store in stores {
-            for name in trust_names(store).await? {
+            let names = match trust_names(store).await {
+                Ok(names) => names,
+                Err(e) if stores.len() > 1 && e.is_about_the_store() => {
+                    tracing::warn!(%store, error = %e, "changes of keys could not be looked for there");
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            for name in names {
                 if name.sequence > u64::from(trust.generation)
                     && let Some(bytes) = store.read_optional(&layout::trust(&name)).await?
                 {

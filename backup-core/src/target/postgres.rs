@@ -474,7 +474,7 @@ impl PostgresIntake {
         if one_transaction {
             self.database.run(session, "SAVEPOINT caretaker").await?;
         }
-        let Err(mut e) = self.database.run(session, &statement.text).await else { return Ok(()) };
+        let Err(e) = self.database.run(session, &statement.text).await else { return Ok(()) };
         let is_orphaned = self.composed && state_of(&e).as_deref() == Some("23503");
         if is_orphaned && self.selection.is_none() && statement.text.contains(" FOREIGN KEY ") {
             // From now on it holds for every row that is written; which do not hold it is told in the end.
@@ -484,7 +484,15 @@ impl PostgresIntake {
                     self.not_valid.store(true, Ordering::Relaxed);
                     return Ok(());
                 }
-                Err(again) => e = again,
+                // On tables in parts, before PostgreSQL 18.
+                Err(_) => {
+                    let first: String = statement.text.split_whitespace().collect::<Vec<_>>().join(" ");
+                    let why = "a foreign key does not hold, and cannot be made NOT VALID here".to_owned();
+                    let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+                    left_out.entry(why).or_insert((0, first)).0 += 1;
+                    self.not_valid.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
             }
         }
         if one_transaction {
