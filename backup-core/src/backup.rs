@@ -245,8 +245,6 @@ impl Repository {
             ));
         }
         let signing = if self.is_encrypted() { Some(&self.keys().writer()?.signing) } else { None };
-        let mut writer = Arc::into_inner(writer)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "something still writes after the source has ended"))?;
         let arrived = writer.finish().await;
         lease.check_any()?;
         let Some(arrived) = arrived else {

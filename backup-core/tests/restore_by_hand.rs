@@ -7,7 +7,9 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use backup_core::{BackupOptions, FilesSource, Repository, Store, VerifyLevel, VerifyOptions};
+use backup_core::{
+    BackupOptions, FilesSource, Keys, Repository, Rotation, Store, TrustedWriter, VerifyLevel, VerifyOptions,
+};
 use storefront::Size;
 use support::{Shop, assert_same_dump, sqlite3, tree};
 
@@ -103,6 +105,53 @@ async fn a_database_and_its_uploads_come_back_by_hand() {
     let output = follow(&shop.store(), &stranger.path("keys"), &shop.path("no"), "0000000001");
     assert!(!output.status.success());
     assert!(!shop.path("no").exists());
+}
+
+/// After keys were changed: what does not count is left out, and what this key cannot open holds nothing up.
+#[tokio::test]
+async fn a_repository_whose_keys_were_changed_comes_back_by_hand() {
+    let shop = Shop::new().await;
+    let db = shop.path("shop.db");
+    storefront::sqlite::create(&db, &Size::orders(100), 5).await.unwrap();
+    sqlite3(&db, "DROP TABLE sqlite_stat4");
+    let backup = async || {
+        let repository = shop.open().await.unwrap();
+        repository.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap()
+    };
+    let good = backup().await;
+    sqlite3(&db, "CREATE TABLE forged (x)");
+    let forged = backup().await;
+    sqlite3(&db, "DROP TABLE forged");
+    // The key was stolen after the first; and from now on somebody else reads, too.
+    let made = Keys::generate().unwrap();
+    let stolen = shop.keys().writer().unwrap().verify_key();
+    let rotation = Rotation::new()
+        .revoke_writer(stolen, good.id.clone())
+        .add_writer(TrustedWriter::of(made.writer().unwrap()).unwrap())
+        .add_recipient(made.recipient().unwrap().clone());
+    shop.open().await.unwrap().rotate(&rotation).await.unwrap();
+    made.save(shop.path("new")).unwrap();
+    let keys = |from: &str, to: &str| {
+        std::fs::create_dir(shop.path(to)).unwrap();
+        for (from, file) in [(from, "owner-identity.txt"), ("keys", "trust.json")] {
+            std::fs::copy(shop.path(from).join(file), shop.path(to).join(file)).unwrap();
+        }
+        shop.path(to)
+    };
+    // The newest that counts is the one before the theft.
+    let output = follow(&shop.store(), &keys("keys", "owner"), &shop.path("by-hand"), "");
+    check(&output);
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&forged.record.to_string()));
+    assert_same_dump(&db, &shop.path("by-hand/restored.db"));
+    // Who came later reads what was written since.
+    std::fs::copy(shop.path("keys/trust.json"), shop.path("new/trust.json")).unwrap();
+    let host =
+        Repository::open(Store::folder(shop.store()).unwrap(), Keys::load(shop.path("new")).unwrap()).await.unwrap();
+    host.backup(&shop.source("shop.db"), BackupOptions::default()).await.unwrap();
+    let output = follow(&shop.store(), &keys("new", "partner"), &shop.path("by-partner"), "");
+    check(&output);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be read with this key"));
+    assert_same_dump(&db, &shop.path("by-partner/restored.db"));
 }
 
 #[tokio::test]

@@ -165,8 +165,8 @@ pub(crate) struct Writer {
     id_key: Digest,
     level: i32,
     previous: Option<Arc<KnownPrevious>>,
-    /// Where there are several stores.
-    spool: Option<Spool>,
+    /// Where there are several stores; taken away at the end.
+    spool: std::sync::Mutex<Option<Arc<Spool>>>,
     /// What this run stored, so that equal content is stored once.
     fresh: std::sync::Mutex<HashMap<Digest, (Digest, u64)>>,
     progress: Arc<dyn Progress>,
@@ -185,7 +185,7 @@ impl Writer {
     ) -> Result<Self> {
         let several = repository.stores().len() > 1;
         Ok(Self {
-            spool: several.then(|| Spool::new(repository.stores(), copies)),
+            spool: std::sync::Mutex::new(several.then(|| Arc::new(Spool::new(repository.stores(), copies)))),
             data: Arc::new(repository.data_cipher()?),
             metadata: Arc::new(repository.metadata_cipher()?),
             id_key: repository.id_key()?,
@@ -315,15 +315,17 @@ impl Writer {
 
     async fn create(&self, sealed: &Sealed) -> Result<bool> {
         let path = layout::object(&sealed.digest);
-        match &self.spool {
+        let spool = lock(&self.spool).clone();
+        match spool {
             None => self.repository.store().create(&path, sealed.bytes.clone()).await,
             Some(spool) => spool.put(&path, &sealed.bytes).await.map(|()| true),
         }
     }
 
     /// Waits until the stores have what was sent to them, where they are several.
-    pub(crate) async fn finish(&mut self) -> Option<Vec<Arrived>> {
-        match self.spool.take() {
+    pub(crate) async fn finish(&self) -> Option<Vec<Arrived>> {
+        let spool = lock(&self.spool).clone();
+        match spool {
             Some(spool) => Some(spool.finish().await),
             None => None,
         }

@@ -110,7 +110,7 @@ impl Spool {
     }
 
     /// Waits until every store that keeps up has everything; in the order of the stores.
-    pub(crate) async fn finish(self) -> Vec<Arrived> {
+    pub(crate) async fn finish(&self) -> Vec<Arrived> {
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
