@@ -25,6 +25,9 @@ use futures::{StreamExt, TryStreamExt};
 /// Everything that a store does to honest data.
 const MISBEHAVES: Rates = Rates { refused: 30, answer_lost: 30, cut_short: 20, stale_list: 200, storm: 5, lost: 0 };
 
+/// No run takes a tenth of that.
+const HANGS: Duration = Duration::from_secs(200);
+
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect(name))
 }
@@ -36,8 +39,15 @@ async fn runs<F: Future<Output = ()> + Send + 'static>(number: u64, one: impl Fn
         None => 0..setting("CARETAKER_RUNS").unwrap_or(number),
     };
     let running = futures::stream::iter(seeds).map(|seed| {
-        let run = tokio::spawn(one(seed));
-        async move { run.await.map_err(|e| format!("seed {seed}: {e}")) }
+        // Whoever hangs is to be named, and not only ended by whoever runs the tests.
+        let run = tokio::spawn(tokio::time::timeout(HANGS, one(seed)));
+        async move {
+            match run.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(format!("seed {seed} hangs")),
+                Err(e) => Err(format!("seed {seed}: {e}")),
+            }
+        }
     });
     running.buffer_unordered(12).try_collect::<()>().await.unwrap();
 }
