@@ -39,15 +39,15 @@ impl Copies<'_> {
             match arrived {
                 Arrived::Failed(e) => lags.push((store.clone(), e)),
                 Arrived::All if !self.incomplete.contains(&store.to_string()) => whole.push(store.clone()),
-                // Those that were sent everything first: they can be completed from the others.
-                Arrived::All => behind.insert(0, (store.clone(), true)),
-                Arrived::Behind => behind.push((store.clone(), false)),
+                // Those that were sent everything first: they lack the least.
+                Arrived::All => behind.insert(0, store.clone()),
+                Arrived::Behind => behind.push(store.clone()),
             }
         }
         // Each has something that the others lack, from before: the first that can be completed from them, also from one that
         // takes nothing more, is the one to begin with.
         while whole.is_empty() && !behind.is_empty() {
-            let (store, _) = behind.remove(0);
+            let store = behind.remove(0);
             match self.complete(&manifest, &store).await {
                 Ok(()) => whole.push(store),
                 Err(e) => lags.push((store, e)),
@@ -76,7 +76,7 @@ impl Copies<'_> {
         }
         let Some((first_store, signed)) = committed else { return Err(first(lags, "no store takes the snapshot")) };
         let mut committed = vec![first_store];
-        rest.extend(behind.into_iter().map(|(store, _)| (store, false)));
+        rest.extend(behind.into_iter().map(|store| (store, false)));
         for (store, has_everything) in rest {
             match self.bring(&committed, &store, &signed, has_everything).await {
                 Ok(()) => committed.push(store),

@@ -252,7 +252,7 @@ impl Catalog {
         &self.heads
     }
 
-    /// The record that removes these.
+    /// The record that removes these. What was rejected has no links that count.
     pub(crate) fn tombstone(&self, removed: impl Iterator<Item = RecordName>, plan: Digest) -> Tombstone {
         let previous = |name: &RecordName| self.links.get(name).cloned().unwrap_or_default();
         Tombstone { removed: removed.map(|record| Removed { previous: previous(&record), record }).collect(), plan }

@@ -135,7 +135,9 @@ impl Repository {
                 Ok((_, Content::Rejected)) => {
                     let manifest = match self.read_record(&name, true).await {
                         Ok((_, Content::Snapshot(manifest))) => Some(*manifest),
-                        _ => None,
+                        Ok(_) => None,
+                        Err(e) if is_about_the_record(&e) => None,
+                        Err(e) => return Err(e),
                     };
                     snapshots.push((name, manifest));
                 }
@@ -431,11 +433,16 @@ impl Repository {
 
 /// The names of the records in one store.
 pub(crate) async fn names_in(store: &Store) -> Result<BTreeSet<RecordName>> {
+    names_below(store, layout::LOG).await
+}
+
+/// What is named as records are, in one folder of a store.
+pub(super) async fn names_below(store: &Store, folder: &str) -> Result<BTreeSet<RecordName>> {
     store
-        .list(layout::LOG)
+        .list(folder)
         .try_filter_map(|(name, _)| async move {
             Ok(match layout::parse(&name) {
-                Name::Record(name) => Some(name),
+                Name::Record(name) | Name::Trust(name) => Some(name),
                 _ => None,
             })
         })

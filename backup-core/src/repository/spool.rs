@@ -89,24 +89,23 @@ impl Spool {
     /// Whether enough stores had room.
     fn try_put(&self, path: &Path, bytes: &Bytes, size: usize) -> Result<bool> {
         let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let live: Vec<&Lane> = self.lanes.iter().filter(|l| !l.is_behind()).collect();
-            if live.is_empty() {
-                let error = self.lanes.iter().find_map(|l| l.state.take_error());
-                return Err(
-                    error.unwrap_or_else(|| Error::new(ErrorKind::StoreUnavailable, "no store takes anything more"))
-                );
-            }
-            let ready = live.iter().filter(|l| l.room.available_permits() >= size).count();
-            if ready >= self.copies.clamp(1, live.len()) {
-                for lane in live {
-                    lane.send(path, bytes, size);
-                }
-                self.moved.notify_waiters();
-                return Ok(true);
-            }
-            Ok(false)
+        let live: Vec<&Lane> = self.lanes.iter().filter(|l| !l.is_behind()).collect();
+        if live.is_empty() {
+            let error = self.lanes.iter().find_map(|l| l.state.take_error());
+            return Err(
+                error.unwrap_or_else(|| Error::new(ErrorKind::StoreUnavailable, "no store takes anything more"))
+            );
         }
+        let ready = live.iter().filter(|l| l.room.available_permits() >= size).count();
+        if ready < self.copies.clamp(1, live.len()) {
+            return Ok(false);
+        }
+        for lane in live {
+            lane.send(path, bytes, size);
+        }
+        // One may be left behind now, which changes for how many the others wait.
+        self.moved.notify_waiters();
+        Ok(true)
     }
 
     /// Waits until every store that keeps up has everything; in the order of the stores.

@@ -10,9 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 
-use super::layout::{self, Name};
+use super::layout;
+use super::log::names_below;
 use super::store::Store;
 use super::{Catalog, Repository};
 use crate::error::{Error, ErrorKind, Result};
@@ -231,16 +231,7 @@ impl Repository {
 
 /// The changes of keys in one store.
 pub(crate) async fn trust_names(store: &Store) -> Result<BTreeSet<RecordName>> {
-    store
-        .list(layout::TRUST)
-        .try_filter_map(|(name, _)| async move {
-            Ok(match layout::parse(&name) {
-                Name::Trust(name) => Some(name),
-                _ => None,
-            })
-        })
-        .try_collect()
-        .await
+    names_below(store, layout::TRUST).await
 }
 
 /// Whether one of the admins has signed these bytes as a change of the keys.

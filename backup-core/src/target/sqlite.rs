@@ -139,7 +139,10 @@ impl Target for SqliteTarget {
                 "SELECT coalesce('rowid ' || rowid, 'a row') FROM pragma_foreign_key_check(?) WHERE fkid = ? LIMIT 10";
             let first = sqlx::query_scalar(sql).bind(&table).bind(key).fetch_all(&mut db).await;
             let first = first.map_err(|e| failed(&self.path, e))?;
-            let reference = format!("({}) to {parent}", columns.unwrap_or_default());
+            let reference = match columns {
+                Some(columns) => format!("({columns}) to {parent}"),
+                None => format!("to {parent}"),
+            };
             all.push(Orphans { table, reference, rows: rows.unsigned_abs(), first });
         }
         Ok(all)
