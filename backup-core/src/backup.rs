@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -10,13 +10,15 @@ use futures::stream::FuturesUnordered;
 
 use crate::copies::Copies;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::{Hooks, Owed, Reading};
 use crate::keys::random;
-use crate::manifest::{Digest, EntryKind, EntryRecord, Manifest, Problem, Snapshot, Totals};
+use crate::manifest::{Digest, EntryKind, EntryRecord, Manifest, Problem, Snapshot, SourceInfo, Totals};
 use crate::pipeline::{Known, KnownPrevious, Writer};
 use crate::progress::{Event, NoProgress, Progress};
 use crate::repository::record::RecordKind;
 use crate::repository::{Lease, LeaseMode, Repository, host_name};
 use crate::source::{Capture, CaptureContext, CaptureEnd, Entry, Source};
+use crate::throttle::{Gate, Throttle};
 
 /// How hard zstd tries for data, unless it is told otherwise. Measured by `benches`: see its `levels` command.
 const LEVEL: i32 = 1;
@@ -35,13 +37,29 @@ pub struct BackupOptions {
     pub level: i32,
     /// In how many stores it has to be in the end; 1 unless told. Where fewer can be reached, nothing is begun.
     pub min_copies: usize,
+    /// What is called before the source is read and after.
+    pub hooks: Option<Arc<dyn Hooks>>,
+    /// What may make the reading pause.
+    pub throttle: Option<Arc<dyn Throttle>>,
+    /// For how long reading may pause altogether; ten minutes unless told. Then it goes on: a snapshot that is held open
+    /// costs the database as well.
+    pub max_pause: Duration,
     /// Who watches.
     pub progress: Arc<dyn Progress>,
 }
 
 impl Default for BackupOptions {
     fn default() -> Self {
-        Self { label: None, run: None, level: LEVEL, min_copies: 1, progress: Arc::new(NoProgress) }
+        Self {
+            label: None,
+            run: None,
+            level: LEVEL,
+            min_copies: 1,
+            hooks: None,
+            throttle: None,
+            max_pause: Duration::from_secs(600),
+            progress: Arc::new(NoProgress),
+        }
     }
 }
 
@@ -71,6 +89,27 @@ impl BackupOptions {
     #[must_use]
     pub fn with_min_copies(mut self, copies: usize) -> Self {
         self.min_copies = copies;
+        self
+    }
+
+    /// The same with something to be done before the source is read and after.
+    #[must_use]
+    pub fn with_hooks(mut self, hooks: Arc<dyn Hooks>) -> Self {
+        self.hooks = Some(hooks);
+        self
+    }
+
+    /// The same, pausing where `throttle` says so.
+    #[must_use]
+    pub fn with_throttle(mut self, throttle: Arc<dyn Throttle>) -> Self {
+        self.throttle = Some(throttle);
+        self
+    }
+
+    /// The same, pausing for so long at most.
+    #[must_use]
+    pub fn with_max_pause(mut self, longest: Duration) -> Self {
+        self.max_pause = longest;
         self
     }
 
@@ -203,31 +242,26 @@ impl Repository {
         }
         let epoch = self.epoch()?;
         let previous = self.previous(source.name(), source.tier(), &epoch).await?;
+        let gate = match &options.throttle {
+            Some(throttle) => {
+                let progress = Arc::clone(&options.progress);
+                Some(Gate::new(Arc::clone(throttle), options.max_pause, progress).await?)
+            }
+            None => None,
+        };
         let writer = Arc::new(Writer::new(
             self,
             options.level,
             options.min_copies,
             previous.clone(),
+            gate,
             Arc::clone(&options.progress),
         )?);
 
-        let context = CaptureContext { previous: previous.clone().map(|p| p as _) };
-        let capture = source.capture(context).await?;
-        let info = capture.info();
-        if let Some(previous) = &previous
-            && previous.manifest.source.kind != info.kind
-        {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "the name {:?} already belongs to a source of kind {}",
-                    info.name, previous.manifest.source.kind
-                ),
-            )
-            .with_next_step("give this source another name: --source NAME=URL"));
-        }
-        let (capture, entries) = drain(capture, &writer).await?;
-        let end = capture.finish().await?;
+        let owed = Owed::before(options.hooks.as_ref(), source.name()).await?;
+        let read = self.read(source, previous.as_ref(), &writer).await;
+        owed.after(read.as_ref().map_or_else(Reading::Failed, |_| Reading::Complete)).await;
+        let (info, entries, end) = read?;
         lease.check_any()?;
 
         let mut manifest = self.manifest(info, entries, end, &writer, epoch, started_at, source.tier(), &options)?;
@@ -257,6 +291,33 @@ impl Repository {
             previous.as_ref().map(|p| (p.known.incomplete.clone(), p.known.bad.clone())).unwrap_or_default();
         let copies = Copies { repository: self, lease, progress: &*options.progress, incomplete, bad };
         copies.commit(manifest, signing, arrived, options.min_copies).await
+    }
+
+    /// Reads all of the source and sends it on its way to the stores.
+    async fn read(
+        &self,
+        source: &dyn Source,
+        previous: Option<&Arc<KnownPrevious>>,
+        writer: &Arc<Writer>,
+    ) -> Result<(SourceInfo, Vec<EntryRecord>, CaptureEnd)> {
+        let context = CaptureContext { previous: previous.map(|p| Arc::clone(p) as _) };
+        let capture = source.capture(context).await?;
+        let info = capture.info();
+        if let Some(previous) = previous
+            && previous.manifest.source.kind != info.kind
+        {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "the name {:?} already belongs to a source of kind {}",
+                    info.name, previous.manifest.source.kind
+                ),
+            )
+            .with_next_step("give this source another name: --source NAME=URL"));
+        }
+        let (capture, entries) = drain(capture, writer).await?;
+        let end = capture.finish().await?;
+        Ok((info, entries, end))
     }
 
     /// What can be shared: the newest full snapshot of this source, or the newest of the same tier if that is newer. A tier
@@ -294,7 +355,7 @@ impl Repository {
     #[allow(clippy::too_many_arguments)]
     fn manifest(
         &self,
-        source: crate::manifest::SourceInfo,
+        source: SourceInfo,
         entries: Vec<EntryRecord>,
         end: CaptureEnd,
         writer: &Writer,

@@ -52,6 +52,8 @@ pub enum ErrorKind {
     Target,
     /// What was restored is not what was backed up.
     Mismatch,
+    /// What the embedding program wanted done before the backup failed.
+    Hook,
     /// Something inside this crate failed, such as a worker thread.
     Internal,
 }

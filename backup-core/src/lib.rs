@@ -92,6 +92,7 @@ mod drill;
 mod error;
 mod export;
 pub mod fingerprint;
+mod hooks;
 mod insert;
 mod instructions;
 pub mod keys;
@@ -114,6 +115,7 @@ mod sql;
 mod status;
 mod sync;
 pub mod target;
+mod throttle;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod tier;
 mod verify;
@@ -128,6 +130,7 @@ pub use self::drill::{DrillOptions, DrillReport};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::export::ExportReport;
 pub use self::fingerprint::Fingerprint;
+pub use self::hooks::{Hooks, Reading};
 pub use self::keys::{
     AdminKey, Keys, OwnerIdentity, Recipient, Revoked, Trust, TrustedAdmin, TrustedWriter, VerifyKey, WriterKey,
 };
@@ -164,6 +167,9 @@ pub use self::target::postgres::PostgresTarget;
 #[cfg(feature = "sqlite")]
 pub use self::target::sqlite::SqliteTarget;
 pub use self::target::{Discard, Filling, Intake, Invariant, InvariantOutcome, Only, Target};
+pub use self::throttle::Throttle;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use self::throttle::lag::ReplicationLag;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use self::tier::Tier;
 pub use self::verify::{Finding, FindingKind, VerifyLevel, VerifyOptions, VerifyReport};

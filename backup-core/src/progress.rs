@@ -1,6 +1,7 @@
 //! What a long operation is doing, for whoever wants to draw it.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 /// Something that happened. Sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,16 @@ pub enum Event<'a> {
         store: &'a str,
         /// Why.
         reason: &'a str,
+    },
+    /// Nothing is read for a while; see [`Throttle`](crate::Throttle).
+    Paused {
+        /// Why.
+        reason: &'a str,
+    },
+    /// Reading goes on.
+    Resumed {
+        /// For how long nothing was read.
+        paused: Duration,
     },
 }
 

@@ -170,6 +170,9 @@ pub struct Entry {
     pub insert: String,
     /// What has to stand before and after its content so that the database's own client reads it; neither is a row.
     pub frame: (String, String),
+    /// Whether somebody waits for it to be read, since what it is read from is locked: then no
+    /// [`Throttle`](crate::Throttle) makes it pause.
+    pub urgent: bool,
     /// Its content. For kinds other than [`Files`](EntryKind::Files) and [`Tree`](EntryKind::Tree) one row a line, in an
     /// order and form that stay the same while the data does.
     pub body: BoxStream<'static, Result<Piece>>,
@@ -189,6 +192,7 @@ impl Entry {
             subject: subject.into(),
             insert: String::new(),
             frame: Default::default(),
+            urgent: false,
             body: Box::pin(body),
         }
     }
@@ -197,6 +201,13 @@ impl Entry {
     #[must_use]
     pub fn inserted(mut self, insert: impl Into<String>) -> Self {
         self.insert = insert.into();
+        self
+    }
+
+    /// The same, to be read without pauses.
+    #[must_use]
+    pub fn urgent(mut self) -> Self {
+        self.urgent = true;
         self
     }
 

@@ -22,6 +22,7 @@ use crate::manifest::{ChunkRef, Digest, EntryKind, EntryRecord, IndexLine, Manif
 use crate::progress::{Event, Progress};
 use crate::repository::{Arrived, RECORD_LEVEL, Repository, Spool, Store, layout};
 use crate::source::{Entry, Piece, Previous};
+use crate::throttle::Gate;
 
 /// Plaintext bytes that may be between the cutter and the store at once.
 const BUDGET: usize = 6 << 20;
@@ -167,6 +168,8 @@ pub(crate) struct Writer {
     previous: Option<Arc<KnownPrevious>>,
     /// Where there are several stores; taken away at the end.
     spool: std::sync::Mutex<Option<Arc<Spool>>>,
+    /// Where reading may have to wait.
+    gate: Option<Gate>,
     /// What this run stored, so that equal content is stored once.
     fresh: std::sync::Mutex<HashMap<Digest, (Digest, u64)>>,
     progress: Arc<dyn Progress>,
@@ -181,6 +184,7 @@ impl Writer {
         level: i32,
         copies: usize,
         previous: Option<Arc<KnownPrevious>>,
+        gate: Option<Gate>,
         progress: Arc<dyn Progress>,
     ) -> Result<Self> {
         let several = repository.stores().len() > 1;
@@ -195,6 +199,7 @@ impl Writer {
             budget: Arc::new(Semaphore::new(BUDGET)),
             level,
             previous,
+            gate,
             fresh: std::sync::Mutex::default(),
             progress,
             read: AtomicU64::new(0),
@@ -211,7 +216,7 @@ impl Writer {
 
     /// Stores one entry, durably, and says where it is. Dropping the future leaves unreferenced chunks at most.
     pub(crate) async fn write(self: &Arc<Self>, entry: Entry) -> Result<EntryRecord> {
-        let Entry { name, kind, subject, insert, frame: (before, after), mut body } = entry;
+        let Entry { name, kind, subject, insert, frame: (before, after), urgent, mut body } = entry;
         self.progress.on(Event::Began { name: &name });
         let lines = !matches!(kind, EntryKind::Files | EntryKind::Tree);
         let mut sink = Sink {
@@ -229,7 +234,12 @@ impl Writer {
             Some(p) => p.manifest.entry(&name).map(|e| units_of(&p.repository, e).enumerate().boxed()),
             None => None,
         };
-        while let Some(piece) = body.next().await {
+        let gate = self.gate.as_ref().filter(|_| !urgent);
+        loop {
+            if let Some(gate) = gate {
+                gate.pass().await;
+            }
+            let Some(piece) = body.next().await else { break };
             match piece? {
                 Piece::Bytes(bytes) => {
                     self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);

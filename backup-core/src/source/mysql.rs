@@ -200,7 +200,8 @@ impl MysqlSource {
                 None => from.read(work(table.select())),
             };
             let name = format!("data/{}", table.name);
-            entries.push_back(Entry::new(name, EntryKind::Data, &table.name, body).inserted(table.insert()));
+            let entry = Entry::new(name, EntryKind::Data, &table.name, body).inserted(table.insert());
+            entries.push_back(if table.is_transactional() { entry } else { entry.urgent() });
         }
         entries.push_back(text(PROGRAMS, EntryKind::PostData, "definitions", &definitions.programs));
         if let Some(None) = users {

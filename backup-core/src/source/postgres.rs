@@ -20,6 +20,8 @@
 //!
 //! A role needs `SELECT` on everything, or `pg_read_all_data` (14 and newer), and must not be subject to row-level
 //! security: a silent subset is refused.
+//!
+//! A standby can be read as well. What is `UNLOGGED` has no content there, which the snapshot says.
 
 mod guard;
 mod reader;
@@ -246,6 +248,8 @@ impl PostgresSource {
         let (mut tables, sizes, large) = reader.sessions.with(look).await?;
         let mut problems: Vec<Problem> =
             definitions.warnings.iter().map(|w| Problem::new("pg_dump", w.as_str())).collect();
+        let why = "it is unlogged, and this server is a standby: its content is on the primary alone, and not in this snapshot";
+        problems.extend(relations.absent().map(|r| Problem::new(r.subject(), why)));
         tables.sort_by_key(|r| (std::cmp::Reverse(sizes.bytes(r)), r.qualified()));
         let rows = tables.into_iter().map(|table| {
             let body = match sizes.parts(table, server.major, self.connections) {

@@ -236,6 +236,40 @@ impl Server {
         Err(Error::Server(format!("the server did not start: {last}")))
     }
 
+    /// One that writes the log which replicas read.
+    pub async fn start_primary() -> Result<Self, Error> {
+        Self::start_with(&["--log-bin=log", "--server-id=1"]).await
+    }
+
+    /// A replica of this one, which has to be a [primary](Self::start_primary) and hold no data yet. It applies what
+    /// happens from now on, each change only after `delay` seconds.
+    pub async fn replica(&self, delay: u32) -> Result<Self, Error> {
+        let replica = Self::start_with(&["--server-id=2"]).await?;
+        let status = if self.is_mariadb() { "SHOW MASTER STATUS" } else { "SHOW BINARY LOG STATUS" };
+        let status = self.sql("", status)?;
+        let Some([file, position]) = status.split_whitespace().collect::<Vec<_>>().first_chunk().copied() else {
+            return Err(Error::Server(format!("this server writes no log for replicas: {status:?}")));
+        };
+        self.sql("", "GRANT REPLICATION SLAVE ON *.* TO shop@'%'")?;
+        // Without TLS a password needs the server's own key; its certificate is not one that anybody knows.
+        let (word, more) = if self.is_mariadb() { ("MASTER", "") } else { ("SOURCE", ", SOURCE_SSL = 1") };
+        let change = if self.is_mariadb() { "CHANGE MASTER TO" } else { "CHANGE REPLICATION SOURCE TO" };
+        replica.sql("", &format!(
+            "{change} {word}_HOST = '127.0.0.1', {word}_PORT = {}, {word}_USER = 'shop', {word}_PASSWORD = '{PASSWORD}', \
+             {word}_LOG_FILE = '{file}', {word}_LOG_POS = {position}, {word}_DELAY = {delay}{more}; START REPLICA",
+            self.port
+        ))?;
+        Ok(replica)
+    }
+
+    /// Makes a replica apply changes only after so many seconds.
+    pub fn set_delay(&self, delay: u32) -> Result<(), Error> {
+        let (change, word) =
+            if self.is_mariadb() { ("CHANGE MASTER TO", "MASTER") } else { ("CHANGE REPLICATION SOURCE TO", "SOURCE") };
+        self.sql("", &format!("STOP REPLICA; {change} {word}_DELAY = {delay}; START REPLICA"))?;
+        Ok(())
+    }
+
     /// Whether it is MariaDB.
     pub fn is_mariadb(&self) -> bool {
         self.programs.mariadb

@@ -110,38 +110,56 @@ impl Server {
             return Err(Error::Server(format!("initdb: {}", String::from_utf8_lossy(&made.stderr))));
         }
         certificates(&data, owner)?;
+        let server = Self::run(directory, programs, owner).await?;
+        let mut db = open(&server.url("postgres")).await?;
+        run(&mut db, &format!("CREATE ROLE shop LOGIN PASSWORD '{PASSWORD}'")).await?;
+        db.close().await?;
+        Ok(server)
+    }
+
+    /// A standby of this one, which streams from it as the replica `name`.
+    pub async fn standby(&self, name: &str) -> Result<Self, Error> {
+        let directory = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp")?;
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
+        if let Some((uid, gid)) = self.owner {
+            std::os::unix::fs::chown(directory.path(), Some(uid), Some(gid))?;
+        }
+        let copied = as_user(self.owner, &self.programs.join("pg_basebackup"))
+            .args(["--no-sync", "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--pgdata"])
+            .arg(directory.path().join("data"))
+            .arg(format!(
+                "--dbname=host={} port={} user=postgres application_name={name}",
+                self.socket().display(),
+                self.port
+            ))
+            .stdin(Stdio::null())
+            .output()?;
+        if !copied.status.success() {
+            return Err(Error::Server(format!("pg_basebackup: {}", String::from_utf8_lossy(&copied.stderr))));
+        }
+        Self::run(directory, self.programs.clone(), self.owner).await
+    }
+
+    /// Starts the server whose files are there.
+    async fn run(directory: TempDir, programs: PathBuf, owner: Option<(u32, u32)>) -> Result<Self, Error> {
         let mut last = String::new();
         for _ in 0..5 {
             // The port may be taken between here and the server's start: then another one is tried.
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
             let log = std::fs::File::create(directory.path().join("log"))?;
-            let mut child = as_user("postgres")
+            let mut child = as_user(owner, &programs.join("postgres"))
                 .arg("-D")
-                .arg(&data)
-                .args([
-                    "-c",
-                    "fsync=off",
-                    "-c",
-                    "full_page_writes=off",
-                    "-c",
-                    "ssl=on",
-                    "-c",
-                    "listen_addresses=127.0.0.1",
-                ])
-                .args(["-c", &format!("port={port}"), "-c", "max_wal_size=4GB", "-c", "wal_level=logical"])
+                .arg(directory.path().join("data"))
+                .args(["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "ssl=on"])
+                .args(["-c", "listen_addresses=127.0.0.1", "-c", &format!("port={port}")])
+                .args(["-c", "max_wal_size=4GB", "-c", "wal_level=logical"])
                 .args(["-c", &format!("unix_socket_directories={}", directory.path().display())])
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log)
                 .spawn()?;
             match answers(directory.path(), port, &mut child).await {
-                Ok(()) => {
-                    let server = Self { directory, programs: programs.clone(), port, child, owner };
-                    let mut db = open(&server.url("postgres")).await?;
-                    run(&mut db, &format!("CREATE ROLE shop LOGIN PASSWORD '{PASSWORD}'")).await?;
-                    db.close().await?;
-                    return Ok(server);
-                }
+                Ok(()) => return Ok(Self { directory, programs, port, child, owner }),
                 Err(e) => {
                     child.kill()?;
                     child.wait()?;

@@ -64,7 +64,7 @@ pub(crate) fn certificates(data: &Path, owner: Option<(u32, u32)>) -> Result<(),
     ]
     .concat();
     openssl(&own)?;
-    for name in ["server.key", "server.crt", "ca.crt"] {
+    for name in ["server.key", "server.crt", "ca.key", "ca.crt"] {
         let path = data.join(name);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(if name == "ca.crt" { 0o644 } else { 0o600 }))?;
         if let Some((uid, gid)) = owner {

@@ -14,7 +14,7 @@ use crate::tier::Tier;
 const LIST: &str = "SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, \
       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a \
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum), \
-      e.extname IS NOT NULL, x.condition \
+      e.extname IS NOT NULL, x.condition, c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery() \
     FROM pg_catalog.pg_class c \
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid \
@@ -37,6 +37,8 @@ pub(super) struct Relation {
     of_extension: bool,
     /// Which of an extension's rows belong to the user; `None` where none do.
     condition: Option<String>,
+    /// Whether this server has the definition alone: it is a standby, and what is unlogged never comes here.
+    absent: bool,
 }
 
 impl Relation {
@@ -84,6 +86,10 @@ impl Relation {
         }
     }
 
+    fn has_content(&self) -> bool {
+        self.is_users() && !self.absent
+    }
+
     fn is_users(&self) -> bool {
         !self.of_extension || self.condition.is_some()
     }
@@ -105,6 +111,7 @@ impl Relations {
                 columns: row.try_get(4)?,
                 of_extension: row.try_get(5)?,
                 condition: row.try_get(6)?,
+                absent: row.try_get(7)?,
             });
         }
         Ok(Self(out))
@@ -122,11 +129,16 @@ impl Relations {
 
     /// What has rows of its own: a partitioned table has none.
     pub(super) fn with_rows(&self) -> impl Iterator<Item = &Relation> {
-        self.0.iter().filter(|r| r.kind == "r" && r.is_users())
+        self.0.iter().filter(|r| r.kind == "r" && r.has_content())
     }
 
     pub(super) fn sequences(&self) -> impl Iterator<Item = &Relation> {
-        self.0.iter().filter(|r| r.kind == "S" && r.is_users())
+        self.0.iter().filter(|r| r.kind == "S" && r.has_content())
+    }
+
+    /// What has content that this server does not have.
+    pub(super) fn absent(&self) -> impl Iterator<Item = &Relation> {
+        self.0.iter().filter(|r| r.is_users() && r.absent)
     }
 
     /// The tables with rows that belong to a tier: what it names, their parts, and where foreign keys lead.
@@ -148,7 +160,7 @@ impl Relations {
             tables
                 .into_iter()
                 .zip(members)
-                .filter(|(r, is_member)| *is_member && r.kind == "r")
+                .filter(|(r, is_member)| *is_member && r.kind == "r" && r.has_content())
                 .map(|(r, _)| r)
                 .collect()
         }))

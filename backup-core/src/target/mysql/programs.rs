@@ -16,13 +16,13 @@ pub(super) struct Programs {
     ownership: bool,
     /// What was left out, how often, and where first.
     left_out: Mutex<BTreeMap<String, (u64, String)>>,
-    /// Definers that were kept and do not exist here, how often, and where first.
-    absent: Mutex<BTreeMap<String, (u64, String)>>,
+    /// What was kept and does not work yet, how often, and where first.
+    asleep: Mutex<BTreeMap<String, (u64, String)>>,
 }
 
 impl Programs {
     pub(super) fn new(ownership: bool) -> Self {
-        Self { ownership, left_out: Mutex::default(), absent: Mutex::default() }
+        Self { ownership, left_out: Mutex::default(), asleep: Mutex::default() }
     }
 
     /// Runs one definition, without its definer where that is refused.
@@ -32,7 +32,14 @@ impl Programs {
             Some((sql, _)) if !self.ownership => sql.as_str(),
             _ => object.sql.as_str(),
         };
-        match (database.run(session, sql).await, without) {
+        let made = database.run(session, sql).await;
+        // Before its body comes what it is to do on a replica.
+        let on_replica = [" DISABLE ON SLAVE", " DISABLE ON REPLICA"];
+        if made.is_ok() && object.kind == ObjectKind::Event && on_replica.iter().any(|words| sql.contains(words)) {
+            let why = "it comes from a replica and does nothing until ALTER EVENT … ENABLE";
+            count(&self.asleep, why.to_owned(), &object.name);
+        }
+        match (made, without) {
             // 1227: a right of the server's is missing; 1449: there is no such user.
             (Err(e), Some((sql, definer))) if matches!(number_of(&e), Some(1227 | 1449)) => {
                 database.run(session, &sql).await.map_err(|e| named(e, &object.name))?;
@@ -55,7 +62,8 @@ impl Programs {
                 let warnings = session.fetch_all(sqlx::raw_sql("SHOW WARNINGS")).await;
                 let warnings = warnings.map_err(|e| database.failed("could not be read", e))?;
                 if warnings.iter().any(|w| w.try_get_unchecked::<String, _>(1).is_ok_and(|code| code == "1449")) {
-                    count(&self.absent, definer, &object.name);
+                    let why = format!("it fails when it is used, since its definer {definer} does not exist here");
+                    count(&self.asleep, why, &object.name);
                 }
                 Ok(())
             }
@@ -71,15 +79,9 @@ impl Programs {
     /// What could not be kept, for people.
     pub(super) fn notes(self) -> Vec<String> {
         let left_out = self.left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let absent = self.absent.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let absent = absent.into_iter().map(|(definer, (count, first))| {
-            format!("the definer {definer} does not exist here: {count} definitions fail when they are used until it does, the first: {first}")
-        });
-        left_out
-            .into_iter()
-            .map(|(why, (count, first))| format!("{why}: {count} definitions, the first: {first}"))
-            .chain(absent)
-            .collect()
+        let asleep = self.asleep.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let all = left_out.into_iter().chain(asleep);
+        all.map(|(why, (count, first))| format!("{why}: {count} definitions, the first: {first}")).collect()
     }
 
     fn leave_out(&self, why: String, name: &str) {
