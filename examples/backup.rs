@@ -9,9 +9,9 @@ use std::time::Duration;
 use backup_core::chrono::Utc;
 use backup_core::{
     BackupOptions, Catalog, DrillOptions, Error, ErrorKind, Event, Keys, Objective, ObjectiveStatus, Only, Progress,
-    PruneOptions, Recipient, Repository, RestoreOptions, Result, Retention, Rotation, Selector, Snapshot, Source,
-    Status, Store, StoreLog, SyncOptions, Target, Tier, TrustedWriter, VerifyLevel, VerifyOptions, VerifyReport,
-    WriterKey, check_store, new_run, objective, sync,
+    PruneOptions, Recipient, ReplicationLag, Repository, RestoreOptions, Result, Retention, Rotation, Selector,
+    Snapshot, Source, Status, Store, StoreLog, SyncOptions, Target, Tier, TrustedWriter, VerifyLevel, VerifyOptions,
+    VerifyReport, WriterKey, check_store, new_run, objective, sync,
 };
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say, say_json};
 use caretaker_examples::display::progress;
@@ -78,15 +78,8 @@ enum Command {
         /// What the tier is called.
         #[arg(long, value_name = "NAME", default_value = "tables", requires = "tables")]
         tier: String,
-        /// A text to find the snapshot by.
-        #[arg(long)]
-        label: Option<String>,
-        /// In how many of the stores the snapshot has to be in the end.
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        min_copies: usize,
-        /// No more than so many bytes a second to each store, such as 500K or 4M.
-        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-        limit_rate: Option<u64>,
+        #[command(flatten)]
+        how: Taking,
     },
     /// List the snapshots.
     List {
@@ -214,6 +207,27 @@ enum Command {
     },
 }
 
+/// How a snapshot is taken.
+#[derive(Debug, Args)]
+struct Taking {
+    /// A text to find the snapshot by.
+    #[arg(long)]
+    label: Option<String>,
+    /// In how many of the stores the snapshot has to be in the end.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    min_copies: usize,
+    /// No more than so many bytes a second to each store, such as 500K or 4M.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    limit_rate: Option<u64>,
+    /// Pause reading, for ten minutes at most, while this replica lags: a MySQL/MariaDB replica, or a PostgreSQL primary,
+    /// which knows its own.
+    #[arg(long, value_name = "URL")]
+    replica: Vec<String>,
+    /// How far it may be behind.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    max_lag: Duration,
+}
+
 /// Which snapshots a prune is about.
 #[derive(Debug, Args)]
 struct Pruning {
@@ -313,11 +327,11 @@ async fn run(json: bool, command: Command, ours: &OnceLock<Box<dyn Target>>) -> 
     match command {
         Command::Keygen { out } => keygen(json, &out),
         Command::Init { store, keys, recipient, .. } => init(json, &store, keys, &recipient).await,
-        Command::Create { at, source, exclude, tables, tier, label, min_copies, limit_rate } => {
+        Command::Create { at, source, exclude, tables, tier, how } => {
             let tier = if tables.is_empty() { None } else { Some(Tier::new(tier, &tables)?) };
             let sources =
                 source.iter().map(|s| locate::source(s, &exclude, tier.as_ref())).collect::<Result<Vec<_>>>()?;
-            create(json, &at, &sources, label, min_copies, limit_rate).await
+            create(json, &at, &sources, &how).await
         }
         Command::Rotate { at, change } => rotate(json, &at, change).await,
         Command::List { at, of } => list(json, &at, of.of.as_deref()).await,
@@ -506,15 +520,10 @@ async fn rotate(json: bool, at: &At, change: RotateArgs) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-async fn create(
-    json: bool,
-    at: &At,
-    sources: &[Box<dyn Source>],
-    label: Option<String>,
-    min_copies: usize,
-    limit_rate: Option<u64>,
-) -> Result<Ended> {
-    let repository = open_at(at, limit_rate).await?;
+async fn create(json: bool, at: &At, sources: &[Box<dyn Source>], how: &Taking) -> Result<Ended> {
+    let replicas = how.replica.iter().map(|url| ReplicationLag::new(url, how.max_lag));
+    let replicas = replicas.map(|lag| lag.map(Arc::new)).collect::<Result<Vec<_>>>()?;
+    let repository = open_at(at, how.limit_rate).await?;
     for (n, source) in sources.iter().enumerate() {
         if sources[..n].iter().any(|s| s.name() == source.name()) {
             return Err(Error::new(ErrorKind::Config, format!("two sources are called {:?}", source.name()))
@@ -526,10 +535,13 @@ async fn create(
     let mut failed = Vec::new();
     let lags = Arc::new(Lags::new(progress("backing up")));
     for source in sources {
-        let mut options = BackupOptions::default().with_run(&run).with_min_copies(min_copies);
+        let mut options = BackupOptions::default().with_run(&run).with_min_copies(how.min_copies);
         options = options.with_progress(Arc::clone(&lags) as _);
-        if let Some(label) = &label {
+        if let Some(label) = &how.label {
             options = options.with_label(label);
+        }
+        for replica in &replicas {
+            options = options.with_throttle(Arc::clone(replica) as _);
         }
         // One source that fails does not take the others' backup away.
         match repository.backup(source.as_ref(), options).await {

@@ -80,6 +80,7 @@ impl Progress for Bar {
                 let rate = rate(plain.max(stored), self.bar.elapsed());
                 self.bar.set_message(format!("{} {} read, {} stored, {rate}", self.verb, size(plain), size(stored)));
             }
+            Event::Paused { reason } => self.bar.set_message(format!("pausing: {reason}")),
             _ => {}
         }
     }

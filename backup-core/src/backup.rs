@@ -39,8 +39,8 @@ pub struct BackupOptions {
     pub min_copies: usize,
     /// What is called before the source is read and after.
     pub hooks: Option<Arc<dyn Hooks>>,
-    /// What may make the reading pause.
-    pub throttle: Option<Arc<dyn Throttle>>,
+    /// What may make the reading pause; each of them.
+    pub throttles: Vec<Arc<dyn Throttle>>,
     /// For how long reading may pause altogether; ten minutes unless told. Then it goes on: a snapshot that is held open
     /// costs the database as well.
     pub max_pause: Duration,
@@ -56,7 +56,7 @@ impl Default for BackupOptions {
             level: LEVEL,
             min_copies: 1,
             hooks: None,
-            throttle: None,
+            throttles: Vec::new(),
             max_pause: Duration::from_secs(600),
             progress: Arc::new(NoProgress),
         }
@@ -99,10 +99,10 @@ impl BackupOptions {
         self
     }
 
-    /// The same, pausing where `throttle` says so.
+    /// The same, pausing where this one says so too.
     #[must_use]
     pub fn with_throttle(mut self, throttle: Arc<dyn Throttle>) -> Self {
-        self.throttle = Some(throttle);
+        self.throttles.push(throttle);
         self
     }
 
@@ -242,12 +242,11 @@ impl Repository {
         }
         let epoch = self.epoch()?;
         let previous = self.previous(source.name(), source.tier(), &epoch).await?;
-        let gate = match &options.throttle {
-            Some(throttle) => {
-                let progress = Arc::clone(&options.progress);
-                Some(Gate::new(Arc::clone(throttle), options.max_pause, progress).await?)
-            }
-            None => None,
+        let gate = if options.throttles.is_empty() {
+            None
+        } else {
+            let progress = Arc::clone(&options.progress);
+            Some(Gate::new(options.throttles.clone(), options.max_pause, progress).await?)
         };
         let writer = Arc::new(Writer::new(
             self,

@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Damaged,
     /// A plan was made of another state than the one that is there now.
     Drift,
+    /// This machine's clock and another one are too far apart for what depends on time.
+    Clock,
     /// Somebody else holds the repository.
     Locked,
     /// The source does not exist or cannot be opened.

@@ -55,6 +55,8 @@
 //! | `postgres` | no | [`PostgresSource`], [`PostgresTarget`]; needs `pg_dump` beside it |
 //! | `tls` | no | TLS for connections to database servers (rustls) |
 //! | `s3` | no | `s3://` stores |
+//! | `azure` | no | `az://` stores; tested against Azurite |
+//! | `gcs` | no | `gs://` stores; not tested against a server |
 //!
 //! # Layout
 //!

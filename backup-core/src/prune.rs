@@ -23,7 +23,7 @@ use crate::manifest::{Digest, EntryRecord, IndexLine, Manifest, PartRef, RecordN
 use crate::pipeline::index_lines;
 use crate::progress::{NoProgress, Progress};
 use crate::repository::record::RecordKind;
-use crate::repository::{Catalog, Lease, LeaseMode, Repository, layout, names_in};
+use crate::repository::{Catalog, Lease, LeaseMode, Repository, Store, layout, names_in};
 use crate::restore::millis;
 use crate::retention::{Decision, PrunePlan};
 
@@ -32,19 +32,25 @@ const REMOVERS: usize = 16;
 /// How long what is removed stays in the store, unless it is told otherwise.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 
+/// How far the clocks of this machine and of the stores may be apart, unless it is told otherwise.
+const CLOCKS: Duration = Duration::from_secs(300);
+
 /// How to prune.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PruneOptions {
     /// How long objects stay that nothing refers to any more; 24 hours unless told. Space is free only after that.
     pub grace: Duration,
+    /// How far the clocks of this machine and of the stores may be apart; five minutes unless told. Leases and ages mean
+    /// nothing where they differ.
+    pub clock_skew: Duration,
     /// Who watches.
     pub progress: Arc<dyn Progress>,
 }
 
 impl Default for PruneOptions {
     fn default() -> Self {
-        Self { grace: GRACE, progress: Arc::new(NoProgress) }
+        Self { grace: GRACE, clock_skew: CLOCKS, progress: Arc::new(NoProgress) }
     }
 }
 
@@ -54,6 +60,13 @@ impl PruneOptions {
     #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// The same with clocks that may be so far apart.
+    #[must_use]
+    pub fn with_clock_skew(mut self, skew: Duration) -> Self {
+        self.clock_skew = skew;
         self
     }
 
@@ -101,7 +114,8 @@ impl Repository {
     /// # Errors
     /// Before anything is changed: [`ErrorKind::KeyMissing`] without the admin's key; [`ErrorKind::Locked`] while a backup
     /// runs; [`ErrorKind::Damaged`] or [`ErrorKind::Untrusted`] where the log is not whole or an object is missing of what is
-    /// to stay; [`ErrorKind::Drift`] where the repository is not any more what the plan was made of.
+    /// to stay; [`ErrorKind::Drift`] where the repository is not any more what the plan was made of; [`ErrorKind::Clock`]
+    /// where the clocks of this machine and of a store are [too far apart](PruneOptions::clock_skew).
     pub async fn prune(&self, plan: &PrunePlan, options: PruneOptions) -> Result<PruneReport> {
         let began = Instant::now();
         if self.is_encrypted() {
@@ -120,6 +134,9 @@ impl Repository {
     }
 
     async fn prune_under(&self, lease: &Lease, plan: &PrunePlan, options: &PruneOptions) -> Result<PruneReport> {
+        for store in self.stores() {
+            self.compare_clocks(store, options.clock_skew).await?;
+        }
         let catalog = self.catalog().await?;
         let refused = |why: String| {
             Err(Error::new(ErrorKind::Damaged, format!("{why}: nothing is removed"))
@@ -196,6 +213,34 @@ impl Repository {
             }
         }
         Ok(report)
+    }
+
+    /// By the lease, which was written just now. To a clock that is wrong the leases of others look as if they had run out,
+    /// and ours does to them.
+    async fn compare_clocks(&self, store: &Store, skew: Duration) -> Result<()> {
+        let mut newest = None;
+        let mut leases = store.list_dated(layout::LOCKS);
+        while let Some((_, _, modified)) = leases.try_next().await? {
+            newest = newest.max(Some(modified));
+        }
+        let Some(newest) = newest else {
+            return Err(Error::new(
+                ErrorKind::StoreUnavailable,
+                format!("{store} does not list the lease that was written to it just now"),
+            ));
+        };
+        let apart = (self.now() - newest).abs();
+        if apart.to_std().unwrap_or(Duration::MAX) <= skew {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Clock,
+            format!(
+                "the clocks of this machine and of {store} are {} s apart: nothing is removed",
+                apart.num_seconds()
+            ),
+        )
+        .with_next_step("set this machine's clock (timedatectl set-ntp true); a backup does not depend on it"))
     }
 
     /// Signs what is removed.

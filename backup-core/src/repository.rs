@@ -12,8 +12,9 @@
 //! Everything is written create-only; nothing is ever overwritten. A snapshot exists once its record is in the log, and
 //! the record is written last.
 
+mod bucket;
 mod catalog;
-#[cfg(feature = "s3")]
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod https;
 pub(crate) mod layout;
 mod lease;

@@ -42,14 +42,14 @@ impl Gate {
     /// Asks until it is dropped. It never stays closed for more than `longest` altogether: a snapshot that is held open
     /// for ever is worse for the shop than one that is read.
     pub(crate) async fn new(
-        throttle: Arc<dyn Throttle>,
+        throttles: Vec<Arc<dyn Throttle>>,
         longest: Duration,
         progress: Arc<dyn Progress>,
     ) -> Result<Self> {
-        let first = throttle.pause().await?;
+        let first = ask(&throttles).await?;
         let (tell, closed) = watch::channel(first.is_some());
         let task = Task::spawn(async move {
-            watch_over(throttle.as_ref(), first, longest, &tell, progress.as_ref()).await;
+            watch_over(&throttles, first, longest, &tell, progress.as_ref()).await;
             Ok(())
         });
         Ok(Self { closed, _task: task })
@@ -64,8 +64,18 @@ impl Gate {
     }
 }
 
+/// The first reason that any of them has.
+async fn ask(throttles: &[Arc<dyn Throttle>]) -> Result<Option<String>> {
+    for throttle in throttles {
+        if let Some(reason) = throttle.pause().await? {
+            return Ok(Some(reason));
+        }
+    }
+    Ok(None)
+}
+
 async fn watch_over(
-    throttle: &dyn Throttle,
+    throttles: &[Arc<dyn Throttle>],
     mut reason: Option<String>,
     longest: Duration,
     tell: &watch::Sender<bool>,
@@ -103,8 +113,8 @@ async fn watch_over(
         }
         // An answer that does not come must not keep it closed for longer than that.
         let answer = match since {
-            None => throttle.pause().await,
-            Some(began) => match tokio::time::timeout(left.saturating_sub(began.elapsed()), throttle.pause()).await {
+            None => ask(throttles).await,
+            Some(began) => match tokio::time::timeout(left.saturating_sub(began.elapsed()), ask(throttles)).await {
                 Ok(answer) => answer,
                 Err(_) => continue,
             },
@@ -152,8 +162,8 @@ mod tests {
 
     async fn through(answers: Vec<Result<Option<String>, &'static str>>, longest: Duration) -> Result<Vec<String>> {
         let heard = Arc::new(Heard::default());
-        let throttle = Arc::new(Answers(answers, AtomicUsize::new(0)));
-        let gate = Gate::new(throttle, longest, heard.clone()).await?;
+        let throttle: Arc<dyn Throttle> = Arc::new(Answers(answers, AtomicUsize::new(0)));
+        let gate = Gate::new(vec![throttle], longest, heard.clone()).await?;
         gate.pass().await;
         let heard = heard.0.lock().unwrap().clone();
         Ok(heard)

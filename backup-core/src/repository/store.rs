@@ -60,38 +60,11 @@ impl Store {
         })
     }
 
-    /// The part of an S3 bucket below `prefix` (all of it for ""); `location` is what messages call it.
+    /// The store that a URL names: `file:///PATH`, `memory:`, and with the features `s3`, `gcs` and `azure` also
+    /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` and `az://CONTAINER/PREFIX`, whose endpoint and credentials come from the
+    /// usual `AWS_…`, `GOOGLE_…` and `AZURE_…` variables.
     ///
-    /// TLS is rustls with ring and the certificates that the system trusts, whatever the process has as its default.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] where credentials or region are missing.
-    #[cfg(feature = "s3")]
-    pub fn s3(builder: object_store::aws::AmazonS3Builder, prefix: &str, location: &str) -> Result<Self> {
-        let retry = object_store::RetryConfig {
-            backoff: object_store::BackoffConfig { max_backoff: Duration::from_secs(5), ..Default::default() },
-            max_retries: 5,
-            retry_timeout: Duration::from_secs(60),
-        };
-        let inner = builder
-            .with_retry(retry)
-            .with_http_connector(super::https::Connector)
-            .build()
-            .map_err(|e| Error::new(ErrorKind::Config, format!("store {location}: {e}")).with_next_step(
-                "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT for a store other than Amazon's",
-            ))?;
-        let inner: Arc<dyn ObjectStore> = if prefix.is_empty() {
-            Arc::new(inner)
-        } else {
-            Arc::new(object_store::prefix::PrefixStore::new(inner, prefix))
-        };
-        Ok(Self::new(inner, location))
-    }
-
-    /// The store that a URL names: `file:///PATH`, `memory:`, and with the feature `s3` also `s3://BUCKET/PREFIX`, whose
-    /// endpoint and credentials come from the usual `AWS_…` variables.
-    ///
-    /// A folder has to exist; [`folder`](Store::folder) makes one.
+    /// A folder has to exist; [`folder`](Store::folder) makes one. Each `memory:` is a new one.
     pub fn from_url(url: &str) -> Result<Self> {
         if url == "memory:" {
             return Ok(Self::new(Arc::new(object_store::memory::InMemory::new()), "memory:"));
@@ -107,12 +80,13 @@ impl Store {
             }
             return Self::folder(path);
         }
-        if let Some(rest) = url.strip_prefix("s3://") {
-            return s3(url, rest);
+        if let Some(bucket) = super::bucket::from_url(url) {
+            return bucket;
         }
         let scheme = url.split(':').next().unwrap_or(url);
-        Err(Error::new(ErrorKind::Config, format!("store {scheme}:…: this kind of store is not known"))
-            .with_next_step("a store is file:///PATH, s3://BUCKET/PREFIX or memory:"))
+        Err(Error::new(ErrorKind::Config, format!("store {scheme}:…: this kind of store is not known")).with_next_step(
+            "a store is file:///PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or memory:",
+        ))
     }
 
     /// The same with a limit on bandwidth, in bytes a second: what is read and what is written count together.
@@ -319,21 +293,6 @@ async fn pause(attempt: u32) {
 /// `NAME#1`: where a local put is staged before it gets its name.
 fn is_torn_write(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-}
-
-#[cfg(feature = "s3")]
-fn s3(url: &str, rest: &str) -> Result<Store> {
-    // However it is spelt, it is one store: what was seen in it is remembered under its name.
-    let (url, rest) = (url.trim_end_matches('/'), rest.trim_end_matches('/'));
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let builder = object_store::aws::AmazonS3Builder::from_env().with_bucket_name(bucket);
-    Store::s3(builder, prefix, url)
-}
-
-#[cfg(not(feature = "s3"))]
-fn s3(url: &str, _rest: &str) -> Result<Store> {
-    Err(Error::new(ErrorKind::Config, format!("store {url}: this build has no S3"))
-        .with_next_step("enable the feature `s3` of backup-core"))
 }
 
 fn io_error(location: &str, what: &str, error: std::io::Error) -> Error {

@@ -20,11 +20,13 @@
 //! process    what the two servers share
 //! uploads    images and documents
 //! s3         an S3 server in this process (feature s3-server)
+//! network    a loopback port to a server, that can be cut
 //! ```
 
 mod data;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+pub mod network;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
