@@ -54,7 +54,7 @@ async fn runs<F: Future<Output = ()> + Send + 'static>(number: u64, one: impl Fn
             }
         }
     });
-    running.buffer_unordered(12).try_collect::<()>().await.unwrap();
+    running.buffer_unordered(32).try_collect::<()>().await.unwrap();
 }
 
 /// A shop whose store misbehaves, and what it knows to be true of it.
