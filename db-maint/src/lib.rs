@@ -1,83 +1,98 @@
 //! Inspect, judge, plan and apply database maintenance of a shop.
 //!
-//! So far this crate holds one thing: the [`Engine`] trait and the data that passes through it, so that the shape of the
-//! answers is settled. There is no engine in it yet, and so nothing that inspects or changes a database.
+//! So far this crate inspects and judges: it looks at a live PostgreSQL, MySQL, MariaDB or SQLite database, over one connection,
+//! without changing anything or waiting for anybody, and says what should be mended, how sure it is, and what it could *not* see.
 //!
-//! What is settled is that *unknown is never clean*: a check that lacks a right, a statistic or a version says so in its
-//! [`Outcome`], and an inspection without any known outcome is not a good one.
+//! What was not seen is never clean. A check that lacks a right, a counter or a version says so in its [`Outcome`], and an
+//! [`Inspection`] with such a check is not a clean one.
 //!
 //! ```
-//! use db_maint::{Inspection, Outcome};
+//! # #[cfg(feature = "sqlite")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> db_maint::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("shop.db");
+//! # use sqlx::{ConnectOptions, Executor};
+//! # let mut db = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true).connect().await.unwrap();
+//! # db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, customer INTEGER); \
+//! #   CREATE INDEX by_customer ON orders (customer); CREATE INDEX again ON orders (customer)").await.unwrap();
+//! use db_maint::{InspectOptions, open};
 //!
-//! let blind = Inspection::new(vec![("unused indexes".into(), Outcome::Unknown("no right to read statistics".into()))]);
-//! assert!(!blind.is_clean());
+//! let shop = open(&format!("sqlite:{}", path.display()))?;
+//! let inspection = shop.inspect(&InspectOptions::default()).await?;
+//! for finding in inspection.findings() {
+//!     println!("{} {}: {}", finding.severity, finding.object, finding.summary);
+//! }
+//! assert_eq!(inspection.findings().next().map(|f| f.check.as_str()), Some("index-duplicate"));
+//! // SQLite does not count the use of indexes, so nobody knows whether they are used.
+//! assert!(inspection.unknown().any(|(check, _)| check == "index-unused"));
+//! # Ok(()) }
+//! # #[cfg(not(feature = "sqlite"))] fn main() {}
+//! ```
+//!
+//! # Checks
+//!
+//! | id | finds | engines |
+//! |---|---|---|
+//! | `sqlite-integrity` | damage | SQLite |
+//! | `foreign-key-violated` | rows that refer to nothing though a key is declared | SQLite |
+//! | `wraparound` | transaction ids and multixacts that run out | PostgreSQL |
+//! | `counter-exhaustion` | sequences and counters that run out, by their own end or the column's type | all |
+//! | `connections` | too few connections left | servers |
+//! | `session-blocked` | who keeps others waiting | servers |
+//! | `transaction-long` | transactions that stay open | servers |
+//! | `vacuum-held-back` | what keeps dead rows from being removed | PostgreSQL |
+//! | `dead-rows` | what autovacuum should have removed by its own settings | PostgreSQL |
+//! | `statistics-stale` | planner statistics far behind the data | PostgreSQL, SQLite |
+//! | `index-invalid` | what interrupted builds left | PostgreSQL |
+//! | `table-not-transactional` | MyISAM and the like | MySQL, MariaDB |
+//! | `table-without-primary-key` | | all |
+//! | `foreign-key-unindexed` | foreign keys without an index on the side that refers | all |
+//! | `index-duplicate` `index-redundant` | the same index twice; one whose work another does as well | all |
+//! | `index-unused` | what no query used for the whole window | servers that count |
+//! | `sqlite-free-pages` `sqlite-log-size` | room that holds nothing; a log that grows | SQLite |
+//!
+//! # Features
+//!
+//! `sqlite` (default), `postgres`, `mysql` (MySQL and MariaDB), `tls`.
+//!
+//! # Layout
+//!
+//! ```text
+//! error         what can go wrong, and what to do then
+//! capability    what a server is and shows
+//! finding       outcomes, findings, suppressions
+//! inspection    all that was read, put before every judge
+//! engine        trait Engine; engine/{postgres,mysql,sqlite}: SQL and typed rows
+//! schema  activity    what was read, in the same words for every engine
+//! check         the judges: pure, one file each
+//! ident         names as SQL
 //! ```
 
-use std::error::Error;
-use std::fmt::Debug;
+// Which parts of the shared words are used depends on the engines that are built.
+#![cfg_attr(not(all(feature = "postgres", feature = "mysql", feature = "sqlite")), allow(dead_code))]
 
-use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+mod activity;
+mod capability;
+mod check;
+mod engine;
+mod error;
+mod finding;
+mod ident;
+mod inspection;
+mod schema;
 
-/// A database that can be inspected.
-#[async_trait]
-pub trait Engine: Debug + Send + Sync {
-    /// Why a database could not be inspected at all.
-    type Error: Error + Send + Sync + 'static;
+pub use self::capability::{Capabilities, Flavour, NodeRole, Version};
+#[cfg(feature = "mysql")]
+pub use self::engine::mysql::Mysql;
+#[cfg(feature = "postgres")]
+pub use self::engine::postgres::Postgres;
+#[cfg(feature = "sqlite")]
+pub use self::engine::sqlite::Sqlite;
+pub use self::engine::{Engine, open};
+pub use self::error::{Error, ErrorKind, Result};
+pub use self::finding::{Confidence, Finding, Outcome, Severity, Suppression};
+pub use self::inspection::{CheckReport, InspectOptions, Inspection};
+pub use self::schema::TableName;
 
-    /// Looks, and changes nothing. Dropping the future ends every session it opened.
-    async fn inspect(&self) -> Result<Inspection, Self::Error>;
-}
-
-/// What one check came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It looked, and all is well.
-    Clean,
-    /// It looked, and found this.
-    Found(String),
-    /// It could not look, for this reason.
-    Unknown(String),
-    /// There is nothing here that it could look at.
-    NotApplicable,
-}
-
-/// What all checks came to, each with its name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inspection {
-    outcomes: Vec<(String, Outcome)>,
-}
-
-impl Inspection {
-    /// An inspection with these outcomes.
-    pub fn new(outcomes: Vec<(String, Outcome)>) -> Self {
-        Self { outcomes }
-    }
-
-    /// The outcomes, by the name of their check.
-    pub fn outcomes(&self) -> &[(String, Outcome)] {
-        &self.outcomes
-    }
-
-    /// Whether something was looked at, and every check that applies is known to be clean.
-    pub fn is_clean(&self) -> bool {
-        let known_clean = |o: &Outcome| matches!(o, Outcome::Clean | Outcome::NotApplicable);
-        self.outcomes.iter().any(|(_, o)| *o == Outcome::Clean) && self.outcomes.iter().all(|(_, o)| known_clean(o))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_seen_is_not_clean() {
-        let of = |outcomes: &[Outcome]| Inspection::new(outcomes.iter().map(|o| ("x".into(), o.clone())).collect());
-        assert!(!of(&[]).is_clean());
-        assert!(!of(&[Outcome::NotApplicable]).is_clean());
-        assert!(!of(&[Outcome::Clean, Outcome::Unknown("no right".into())]).is_clean());
-        assert!(!of(&[Outcome::Clean, Outcome::Found("bloat".into())]).is_clean());
-        assert!(of(&[Outcome::Clean, Outcome::NotApplicable]).is_clean());
-    }
-}
+/// Re-exported for implementations of this crate's traits.
+pub use {async_trait::async_trait, chrono};

@@ -168,6 +168,9 @@ async fn drills_on_mariadb_leave_nothing() {
             "CREATE USER crew; GRANT SELECT, LOCK TABLES, SHOW VIEW, TRIGGER, EVENT ON shop.* TO crew; GRANT RELOAD, PROCESS ON *.* TO crew; GRANT SELECT ON mysql.* TO crew; GRANT ALL ON scratch.* TO crew",
         )
         .unwrap();
+    if !server.is_mariadb() {
+        server.sql("", "GRANT SHOW_ROUTINE ON *.* TO crew").unwrap();
+    }
     let (source, url) = (server.url_as("crew", "shop"), server.url_as("crew", "scratch"));
     let left = move || {
         let names = server.sql("mysql", "SHOW DATABASES").unwrap();

@@ -18,12 +18,14 @@
 //! postgres   the shop on PostgreSQL, and a server for it (feature postgres)
 //! mysql      the same on MariaDB (feature mysql)
 //! process    what the two servers share
+//! faults     what grown shops suffer from, and how to make a clean twin
 //! uploads    images and documents
 //! s3         an S3 server in this process (feature s3-server)
 //! network    a loopback port to a server, that can be cut
 //! ```
 
 mod data;
+pub mod faults;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod network;

@@ -238,13 +238,22 @@ impl Server {
 
     /// One that writes the log which replicas read.
     pub async fn start_primary() -> Result<Self, Error> {
-        Self::start_with(&["--log-bin=log", "--server-id=1"]).await
+        // The shop writes to a table without transactions too, which MySQL's own default for such logs forbids.
+        let options: &[&str] = match Programs::find()?.mariadb {
+            true => &["--log-bin=log", "--server-id=1"],
+            false => &["--log-bin=log", "--server-id=1", "--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"],
+        };
+        Self::start_with(options).await
     }
 
     /// A replica of this one, which has to be a [primary](Self::start_primary) and hold no data yet. It applies what
     /// happens from now on, each change only after `delay` seconds.
     pub async fn replica(&self, delay: u32) -> Result<Self, Error> {
-        let replica = Self::start_with(&["--server-id=2"]).await?;
+        let options: &[&str] = match self.is_mariadb() {
+            true => &["--server-id=2"],
+            false => &["--server-id=2", "--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"],
+        };
+        let replica = Self::start_with(options).await?;
         let status = if self.is_mariadb() { "SHOW MASTER STATUS" } else { "SHOW BINARY LOG STATUS" };
         let status = self.sql("", status)?;
         let Some([file, position]) = status.split_whitespace().collect::<Vec<_>>().first_chunk().copied() else {

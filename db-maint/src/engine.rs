@@ -1,0 +1,55 @@
+//! The databases that can be inspected.
+
+#[cfg(feature = "mysql")]
+pub(crate) mod mysql;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::capability::Capabilities;
+use crate::error::{Error, ErrorKind, Result};
+use crate::inspection::{InspectOptions, Inspection};
+
+/// A database that can be inspected.
+#[async_trait]
+pub trait Engine: Debug + Send + Sync {
+    /// What messages call it: no password.
+    fn location(&self) -> String;
+
+    /// What the server is, and what this user may see of it. Over one connection of its own.
+    ///
+    /// # Errors
+    /// Where it cannot be reached, or is too old.
+    async fn capabilities(&self) -> Result<Capabilities>;
+
+    /// Looks, and changes nothing. Over one connection of its own, in short statements that give up after a minute and
+    /// wait for no lock longer than a second. Dropping the future ends the session.
+    ///
+    /// # Errors
+    /// Where it cannot be reached, or is too old. What is missing for a single check is that check's outcome.
+    async fn inspect(&self, options: &InspectOptions) -> Result<Inspection>;
+}
+
+/// The database of a URL: `postgres://…`, `mysql://…` or `mariadb://…`, `sqlite:PATH`.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where the URL makes no sense, or names an engine that this build has not.
+pub fn open(url: &str) -> Result<Box<dyn Engine>> {
+    let scheme = url.split(':').next().unwrap_or(url);
+    match scheme {
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Box::new(postgres::Postgres::new(url)?)),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Box::new(mysql::Mysql::new(url)?)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Box::new(sqlite::Sqlite::new(url.trim_start_matches("sqlite:").trim_start_matches("//")))),
+        // What came before the first colon may be half a password where the scheme was forgotten.
+        _ => Err(Error::new(ErrorKind::Config, "this URL names no kind of database that this build knows")
+            .with_next_step("write postgres://…, mysql://… or sqlite:PATH; each is a feature of db-maint")),
+    }
+}

@@ -1,0 +1,409 @@
+//! SQLite files, read as they are while the shop uses them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::Utc;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{ConnectOptions, Connection, Executor, Row};
+
+use super::Engine;
+use crate::activity::{Seen, SqliteFile, Unseen};
+use crate::capability::{Capabilities, Flavour, NodeRole, Version};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ident::{quoted, trusted};
+use crate::inspection::{Facts, InspectOptions, Inspection, judge};
+use crate::schema::{Counter, ForeignKey, Index, KeyPart, Purpose, Schema, State, Table, TableName};
+
+/// How long another one's lock is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A SQLite file.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    path: PathBuf,
+}
+
+impl Sqlite {
+    /// The file at this path; it has to exist.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self { path: path.as_ref().to_owned() }
+    }
+
+    async fn connect(&self) -> Result<SqliteConnection> {
+        if !self.path.is_file() {
+            return Err(Error::new(ErrorKind::Unreachable, format!("{}: there is no such file", self.location()))
+                .with_next_step("check the path"));
+        }
+        // Not read-only: a log that nobody has open could not be read then. The session is told to change nothing.
+        let options = SqliteConnectOptions::new()
+            .filename(&self.path)
+            .create_if_missing(false)
+            .busy_timeout(PATIENCE)
+            .pragma("query_only", "ON")
+            .disable_statement_logging();
+        options.connect().await.map_err(|e| self.failed("cannot be opened", e))
+    }
+
+    fn failed(&self, what: &str, e: sqlx::Error) -> Error {
+        let code = e.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
+        let (kind, next) = match code.as_deref() {
+            Some("5" | "6") => (ErrorKind::Busy, "another program has it locked; try again"),
+            Some("26") => (ErrorKind::Unreachable, "it is no SQLite database, or is encrypted"),
+            Some("11") => (ErrorKind::Database, "it is damaged: restore the newest verified backup"),
+            _ => (ErrorKind::Unreachable, "check the file and the rights on it and its folder"),
+        };
+        let reason = e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned());
+        Error::new(kind, format!("{} {what}: {reason}", self.location())).with_next_step(next).with_source(e)
+    }
+
+    async fn capabilities_of(&self, session: &mut SqliteConnection) -> Result<Capabilities> {
+        let version: String = sqlx::query_scalar("SELECT sqlite_version() FROM (SELECT count(*) FROM sqlite_schema)")
+            .fetch_one(session)
+            .await
+            .map_err(|e| self.failed("cannot be read", e))?;
+        Ok(Capabilities {
+            flavour: Flavour::Sqlite,
+            version: Version::parse(&version),
+            location: self.location(),
+            role: NodeRole::Single,
+            extensions: Default::default(),
+            sees_sessions: false,
+            counting_since: None,
+            index_usage: Err("SQLite does not count the use of indexes".into()),
+            server_time: Utc::now(),
+        })
+    }
+
+    async fn file(&self, session: &mut SqliteConnection, options: &InspectOptions) -> Result<SqliteFile, sqlx::Error> {
+        let number = async |session: &mut SqliteConnection, sql: &'static str| -> Result<u64, sqlx::Error> {
+            let n: i64 = sqlx::query_scalar(sql).fetch_one(session).await?;
+            Ok(u64::try_from(n).unwrap_or(0))
+        };
+        let pages = number(session, "PRAGMA page_count").await?;
+        let free_pages = number(session, "PRAGMA freelist_count").await?;
+        let page_bytes = number(session, "PRAGMA page_size").await?;
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *session).await?;
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        // In this mode without a log there is nothing in it.
+        let wal_bytes = (mode == "wal").then(|| std::fs::metadata(log).map_or(0, |m| m.len()));
+        let damage = if options.integrity { damage(session).await? } else { Vec::new() };
+        let mut file = SqliteFile { pages, free_pages, page_bytes, wal_bytes, damage, ..SqliteFile::default() };
+        if !file.damage.is_empty() {
+            // The rest would stumble over it.
+            return Ok(file);
+        }
+        let sql = "SELECT \"table\", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2";
+        for row in session.fetch_all(sql).await? {
+            file.violations.push((
+                row.try_get(0)?,
+                row.try_get(1)?,
+                u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0),
+            ));
+        }
+        let sql = "SELECT count(DISTINCT t.name || ' ' || f.id) FROM pragma_table_list t, pragma_foreign_key_list(t.name) f \
+            WHERE t.schema = 'main' AND t.type = 'table'";
+        file.foreign_keys = number(session, sql).await?;
+        file.outgrown = outgrown(session).await?;
+        Ok(file)
+    }
+}
+
+#[async_trait]
+impl Engine for Sqlite {
+    fn location(&self) -> String {
+        format!("sqlite:{}", self.path.display())
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities> {
+        let mut session = self.connect().await?;
+        let capabilities = self.capabilities_of(&mut session).await;
+        close(session).await;
+        capabilities
+    }
+
+    async fn inspect(&self, options: &InspectOptions) -> Result<Inspection> {
+        let mut session = self.connect().await?;
+        let capabilities = self.capabilities_of(&mut session).await?;
+        let no_server = || Unseen::NotApplicable("SQLite has no server".into());
+        let facts = Facts {
+            schema: seen(read(&mut session).await),
+            connections: Err(no_server()),
+            sessions: Err(no_server()),
+            vacuums: Err(Unseen::NotApplicable("SQLite reuses the room of deleted rows itself".into())),
+            file: seen(self.file(&mut session, options).await),
+            capabilities,
+        };
+        close(session).await;
+        Ok(judge(facts, options))
+    }
+}
+
+async fn close(session: SqliteConnection) {
+    // Everything was read.
+    let _ = session.close().await;
+}
+
+/// What an integrity check says, the first of it.
+async fn damage(session: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    let code = |e: &sqlx::Error| e.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
+    let primary = |e: &sqlx::Error| code(e).and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
+    let mut checked = sqlx::query_scalar("PRAGMA integrity_check(20)").fetch_all(&mut *session).await;
+    if checked.as_ref().err().and_then(primary) == Some(READ_ONLY) {
+        // A virtual table's own check writes, which this session may not: each table by itself then, and not those.
+        let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow')";
+        let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *session).await?;
+        let mut lines = Vec::new();
+        for table in tables {
+            let sql = format!("PRAGMA integrity_check({})", quoted(Flavour::Sqlite, &table));
+            match sqlx::query_scalar(trusted(sql)).fetch_all(&mut *session).await {
+                Ok(more) => lines.extend::<Vec<String>>(more),
+                Err(e) => {
+                    checked = Err(e);
+                    break;
+                }
+            }
+        }
+        if checked.as_ref().err().and_then(primary) == Some(READ_ONLY) {
+            checked = Ok(lines);
+        }
+    }
+    match checked {
+        Ok(mut lines) => {
+            lines.retain(|line| line != "ok");
+            lines.truncate(20);
+            Ok(lines)
+        }
+        // Too damaged to be checked.
+        Err(e) if primary(&e) == Some(CORRUPT) => Ok(vec![e.to_string()]),
+        Err(e) => Err(e),
+    }
+}
+
+/// Tables with indexes that have outgrown their statistics: ten times as many rows as when they were analysed, or a thousand
+/// and never analysed. (`PRAGMA optimize` goes by the same factor; asking it takes the lock of a writer.) Nothing is counted
+/// further than that.
+async fn outgrown(session: &mut SqliteConnection) -> Result<Vec<(String, Option<u64>)>, sqlx::Error> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_stat1'";
+    let analysed = match sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *session).await? {
+        0 => "NULL",
+        _ => "(SELECT max(CAST(stat AS INTEGER)) FROM sqlite_stat1 s WHERE s.tbl = t.name)",
+    };
+    let sql = format!(
+        "SELECT t.name, {analysed} FROM pragma_table_list t WHERE t.schema = 'main' AND t.type = 'table' \
+         AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND EXISTS (SELECT 1 FROM pragma_index_list(t.name))"
+    );
+    let mut outgrown = Vec::new();
+    for row in session.fetch_all(trusted(sql)).await? {
+        let (table, analysed): (String, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let limit = analysed.map_or(FEW, |n| n.saturating_mul(10).max(FEW));
+        let name = quoted(Flavour::Sqlite, &table);
+        let sql = match limit {
+            ..=COUNTED => format!("SELECT count(*) FROM (SELECT 1 FROM {name} LIMIT {limit})"),
+            // Rows are numbered without large gaps where nothing else numbers them.
+            _ => format!(
+                "SELECT count(*) FROM {name} WHERE _rowid_ = (SELECT max(_rowid_) FROM {name} WHERE _rowid_ >= {limit})"
+            ),
+        };
+        let rows = match sqlx::query_scalar::<_, i64>(trusted(sql)).fetch_one(&mut *session).await {
+            Ok(rows) => rows,
+            // One without numbers.
+            Err(e) if limit > COUNTED && e.to_string().contains("_rowid_") => continue,
+            Err(e) => return Err(e),
+        };
+        if rows >= limit || (limit > COUNTED && rows > 0) {
+            outgrown.push((table, analysed.and_then(|n| u64::try_from(n).ok())));
+        }
+    }
+    Ok(outgrown)
+}
+
+const FEW: i64 = 1_000;
+const COUNTED: i64 = 100_000;
+
+/// SQLite's result codes (<https://sqlite.org/rescode.html>), without what is added to them.
+const READ_ONLY: u32 = 8;
+const CORRUPT: u32 = 11;
+
+fn seen<T>(read: Result<T, sqlx::Error>) -> Seen<T> {
+    read.map_err(|e| {
+        let reason = e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned());
+        Unseen::unknown(format!("the file cannot be read: {reason}"), "check it with `PRAGMA integrity_check`")
+    })
+}
+
+async fn read(session: &mut SqliteConnection) -> Result<Schema, sqlx::Error> {
+    let tables = tables(session).await?;
+    let mut indexes = indexes(session).await?;
+    // The number of a row is a primary key without an index of its own.
+    for row in session.fetch_all(ROW_KEYS).await? {
+        let table = TableName::new("", row.try_get::<String, _>(0)?);
+        if !indexes.iter().any(|i| i.table == table && i.purpose == Purpose::Primary) {
+            let key = KeyPart { what: row.try_get(1)?, is_expression: false, order: "0 BINARY".into(), prefix: None };
+            indexes.push(Index {
+                keys: vec![key],
+                unique: true,
+                purpose: Purpose::Primary,
+                ..plain(table, "PRIMARY KEY".into())
+            });
+        }
+    }
+    Ok(Schema { tables, indexes, foreign_keys: foreign_keys(session).await?, counters: counters(session).await? })
+}
+
+const ROW_KEYS: &str = "SELECT t.name, c.name FROM pragma_table_list t, pragma_table_info(t.name) c \
+    WHERE t.schema = 'main' AND t.type = 'table' AND c.pk = 1";
+
+fn plain(table: TableName, name: String) -> Index {
+    Index {
+        table,
+        name,
+        method: "btree".into(),
+        keys: Vec::new(),
+        included: Vec::new(),
+        predicate: None,
+        unique: false,
+        nulls_equal: false,
+        purpose: Purpose::Plain,
+        state: State::Valid,
+        visible: true,
+        is_partitioned: false,
+        is_part: false,
+        bytes: None,
+        scans: None,
+        definition: None,
+    }
+}
+
+async fn tables(session: &mut SqliteConnection) -> Result<Vec<Table>, sqlx::Error> {
+    let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let table = |row: SqliteRow| {
+        Ok(Table {
+            name: TableName::new("", row.try_get::<String, _>(0)?),
+            is_part: false,
+            engine: String::new(),
+            rows: None,
+            bytes: None,
+        })
+    };
+    session.fetch_all(sql).await?.into_iter().map(table).collect()
+}
+
+async fn indexes(session: &mut SqliteConnection) -> Result<Vec<Index>, sqlx::Error> {
+    let sql = "SELECT t.name, i.name, i.\"unique\", i.origin, i.partial, x.cid, x.name, x.\"desc\" || ' ' || x.coll, s.sql \
+        FROM pragma_table_list t, pragma_index_list(t.name) i, pragma_index_xinfo(i.name) x \
+        LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = i.name \
+        WHERE t.schema = 'main' AND t.type = 'table' AND x.key = 1 ORDER BY t.name, i.name, x.seqno";
+    let mut indexes: Vec<Index> = Vec::new();
+    for row in session.fetch_all(sql).await? {
+        let (table, name): (TableName, String) = (TableName::new("", row.try_get::<String, _>(0)?), row.try_get(1)?);
+        let definition: Option<String> = row.try_get(8)?;
+        // Expressions and conditions are shown nowhere but in the statement: what follows the index' name stands for them.
+        let tail = || definition.as_deref().map(|sql| tail(sql, &name)).unwrap_or_default();
+        let is_expression = row.try_get::<i64, _>(5)? == -2;
+        let part = KeyPart {
+            what: if is_expression {
+                tail()
+            } else {
+                row.try_get::<Option<String>, _>(6)?.unwrap_or_else(|| "rowid".into())
+            },
+            is_expression,
+            order: row.try_get(7)?,
+            prefix: None,
+        };
+        if let Some(last) = indexes.last_mut().filter(|last| last.table == table && last.name == name) {
+            last.keys.push(part);
+            continue;
+        }
+        let origin: String = row.try_get(3)?;
+        indexes.push(Index {
+            keys: vec![part],
+            predicate: (row.try_get::<i64, _>(4)? != 0).then(tail),
+            unique: row.try_get::<i64, _>(2)? != 0,
+            purpose: match origin.as_str() {
+                "pk" => Purpose::Primary,
+                "u" => Purpose::Constraint,
+                _ => Purpose::Plain,
+            },
+            definition: definition.clone(),
+            ..plain(table, name)
+        });
+    }
+    Ok(indexes)
+}
+
+/// What follows the index' name in its statement, without the spaces that mean nothing.
+fn tail(sql: &str, name: &str) -> String {
+    let at = sql.find(name).map_or(0, |at| at + name.len());
+    let mut rest = sql[at..].trim_start_matches(['"', '`', ']', '\'']).chars().peekable();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut out = String::new();
+    let mut quote = None;
+    while let Some(c) = rest.next() {
+        if quote.is_none() && c.is_whitespace() {
+            // Between two words it keeps them apart.
+            let between = out.chars().last().is_some_and(is_word) && rest.peek().is_some_and(|next| is_word(*next));
+            if between {
+                out.push(' ');
+            }
+            continue;
+        }
+        match quote {
+            Some(end) if c == end => quote = None,
+            None if matches!(c, '\'' | '"' | '`') => quote = Some(c),
+            _ => {}
+        }
+        out.push(c);
+    }
+    out
+}
+
+async fn foreign_keys(session: &mut SqliteConnection) -> Result<Vec<ForeignKey>, sqlx::Error> {
+    let sql = "SELECT t.name, f.id, f.\"table\", f.\"from\" FROM pragma_table_list t, pragma_foreign_key_list(t.name) f \
+        WHERE t.schema = 'main' AND t.type = 'table' ORDER BY t.name, f.id, f.seq";
+    let mut keys: Vec<ForeignKey> = Vec::new();
+    for row in session.fetch_all(sql).await? {
+        let table = TableName::new("", row.try_get::<String, _>(0)?);
+        let (id, column): (i64, String) = (row.try_get(1)?, row.try_get(3)?);
+        let name = format!("foreign key {id}");
+        if let Some(last) = keys.last_mut().filter(|last| last.table == table && last.name == name) {
+            last.columns.push(column);
+            continue;
+        }
+        let to = TableName::new("", row.try_get::<String, _>(2)?);
+        keys.push(ForeignKey { name, table, columns: vec![column], to, validated: false });
+    }
+    Ok(keys)
+}
+
+async fn counters(session: &mut SqliteConnection) -> Result<Vec<Counter>, sqlx::Error> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_sequence'";
+    if sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *session).await? == 0 {
+        return Ok(Vec::new());
+    }
+    let counter = |row: SqliteRow| {
+        Ok(Counter {
+            object: row.try_get(0)?,
+            last: row.try_get::<Option<i64>, _>(1)?.map(i128::from),
+            limit: i64::MAX.into(),
+            limited_by: "the number of a row".into(),
+            cycles: false,
+        })
+    };
+    session.fetch_all("SELECT name, seq FROM sqlite_sequence").await?.into_iter().map(counter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_of_a_statement_does_not_depend_on_the_name() {
+        let a = tail("CREATE INDEX a ON o (lower(x))  WHERE x > 'a  b'", "a");
+        assert_eq!(a, "ON o(lower(x))WHERE x>'a  b'");
+        assert_eq!(tail("CREATE INDEX \"b c\" ON o(lower( x )) WHERE\nx>'a  b'", "b c"), a);
+        assert_ne!(tail("CREATE INDEX a ON o (lower(x)) WHERE x > 'a b'", "a"), a);
+    }
+}

@@ -1,0 +1,262 @@
+//! An inspection: what was read, put before every judge.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::activity::{Connections, Seen, Sessions, SqliteFile, Unseen, Vacuums};
+use crate::capability::Capabilities;
+use crate::check::{
+    connections, counter_exhaustion, dead_rows, foreign_key_unindexed, index_duplicate, index_invalid, index_redundant,
+    index_unused, sessions, sqlite, statistics_stale, table_not_transactional, table_without_primary_key, wraparound,
+};
+use crate::finding::{Finding, Outcome, Severity, Suppression};
+use crate::schema::{Observed, Schema};
+
+/// How to inspect. The defaults are right for a shop.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct InspectOptions {
+    /// The time it is; the server's own where it is `None`.
+    pub now: Option<DateTime<Utc>>,
+    /// For how long the server has to have counted before an index is called unused; 30 days unless told. Choose it so that
+    /// the rarest report lies within.
+    pub unused_after: TimeDelta,
+    /// Whether a SQLite file is read as a whole to see whether it is damaged; yes unless told.
+    pub integrity: bool,
+    /// Findings that somebody has decided to live with.
+    pub suppressions: Vec<Suppression>,
+}
+
+impl Default for InspectOptions {
+    fn default() -> Self {
+        Self { now: None, unused_after: TimeDelta::days(30), integrity: true, suppressions: Vec::new() }
+    }
+}
+
+impl InspectOptions {
+    /// The same at this time.
+    #[must_use]
+    pub fn at(mut self, now: DateTime<Utc>) -> Self {
+        self.now = Some(now);
+        self
+    }
+
+    /// The same with another window for what is unused.
+    #[must_use]
+    pub fn with_unused_after(mut self, window: TimeDelta) -> Self {
+        self.unused_after = window;
+        self
+    }
+
+    /// The same, with or without reading a whole SQLite file.
+    #[must_use]
+    pub fn with_integrity(mut self, integrity: bool) -> Self {
+        self.integrity = integrity;
+        self
+    }
+
+    /// The same with findings that somebody has decided to live with.
+    #[must_use]
+    pub fn with_suppressions(mut self, suppressions: Vec<Suppression>) -> Self {
+        self.suppressions = suppressions;
+        self
+    }
+}
+
+/// What all checks came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// What was inspected, and what this user could see of it.
+    pub capabilities: Capabilities,
+    /// When.
+    pub taken_at: DateTime<Utc>,
+    /// What each check came to, by its id.
+    pub checks: Vec<CheckReport>,
+    /// Findings that are suppressed, each with why and until when.
+    pub suppressed: Vec<(Finding, Suppression)>,
+}
+
+/// What one check came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// The check's id.
+    pub check: String,
+    /// What it came to.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+impl Inspection {
+    /// All findings, check by check.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.checks.iter().flat_map(|c| c.outcome.findings())
+    }
+
+    /// How grave the gravest finding is.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings().map(|f| f.severity).max()
+    }
+
+    /// Checks that could not look, and what checks could not see beside their findings: the check's id and why.
+    pub fn unknown(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.checks.iter().flat_map(|c| {
+            let why: Vec<&str> = match &c.outcome {
+                Outcome::Unknown { reason, .. } => vec![reason],
+                Outcome::Found { unknown, .. } => unknown.iter().map(String::as_str).collect(),
+                _ => vec![],
+            };
+            why.into_iter().map(|why| (c.check.as_str(), why))
+        })
+    }
+
+    /// Whether something was looked at, nothing was found, and every check that applies could look.
+    pub fn is_clean(&self) -> bool {
+        let clean = |o: &Outcome| matches!(o, Outcome::Clean { .. } | Outcome::NotApplicable { .. });
+        self.checks.iter().any(|c| matches!(c.outcome, Outcome::Clean { .. }))
+            && self.checks.iter().all(|c| clean(&c.outcome))
+    }
+
+    /// The outcome of the check with this id.
+    pub fn outcome(&self, check: &str) -> Option<&Outcome> {
+        self.checks.iter().find(|c| c.check == check).map(|c| &c.outcome)
+    }
+}
+
+/// What an engine has read.
+pub(crate) struct Facts {
+    pub(crate) capabilities: Capabilities,
+    pub(crate) schema: Seen<Schema>,
+    pub(crate) connections: Seen<Connections>,
+    pub(crate) sessions: Seen<Sessions>,
+    pub(crate) vacuums: Seen<Vacuums>,
+    pub(crate) file: Seen<SqliteFile>,
+}
+
+/// Puts what was read before every judge.
+pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
+    let Facts { capabilities, schema, connections, sessions, vacuums, file } = facts;
+    let now = options.now.unwrap_or(capabilities.server_time);
+    let flavour = capabilities.flavour;
+    let observed = Observed { now, since: capabilities.counting_since };
+    let of_schema = |judge: &dyn Fn(&Schema) -> Outcome| match &schema {
+        Ok(schema) => judge(schema),
+        Err(unseen) => unseen.clone().into(),
+    };
+    let of_file = |judge: &dyn Fn(&SqliteFile) -> Outcome| match &file {
+        Ok(file) => judge(file),
+        Err(unseen) => unseen.clone().into(),
+    };
+    let stale = match &file {
+        Ok(file) => statistics_stale::judge_sqlite(file),
+        Err(Unseen::NotApplicable(_)) => statistics_stale::judge(&vacuums),
+        Err(unseen) => unseen.clone().into(),
+    };
+    let outcomes = [
+        (sqlite::INTEGRITY, of_file(&sqlite::judge_integrity)),
+        (sqlite::FOREIGN_KEYS, of_file(&sqlite::judge_foreign_keys)),
+        (wraparound::ID, wraparound::judge(&vacuums)),
+        (counter_exhaustion::ID, of_schema(&counter_exhaustion::judge)),
+        (connections::ID, connections::judge(connections)),
+        (sessions::BLOCKED, sessions::judge_blocked(&sessions)),
+        (sessions::LONG, sessions::judge_long(&sessions)),
+        (dead_rows::HELD, dead_rows::judge_held(&vacuums)),
+        (dead_rows::ID, dead_rows::judge(&vacuums)),
+        (statistics_stale::ID, stale),
+        (index_invalid::ID, of_schema(&|s| index_invalid::judge(s, flavour))),
+        (table_not_transactional::ID, of_schema(&|s| table_not_transactional::judge(s, flavour))),
+        (table_without_primary_key::ID, of_schema(&table_without_primary_key::judge)),
+        (foreign_key_unindexed::ID, of_schema(&|s| foreign_key_unindexed::judge(s, flavour))),
+        (index_duplicate::ID, of_schema(&|s| index_duplicate::judge(s, flavour))),
+        (index_redundant::ID, of_schema(&|s| index_redundant::judge(s, flavour))),
+        (index_unused::ID, of_schema(&|s| index_unused::judge(s, &capabilities, observed, options.unused_after))),
+        (sqlite::FREE_PAGES, of_file(&sqlite::judge_free_pages)),
+        (sqlite::LOG, of_file(&sqlite::judge_log)),
+    ];
+    let mut suppressed = Vec::new();
+    let checks = outcomes
+        .into_iter()
+        .map(|(check, outcome)| CheckReport {
+            check: check.to_owned(),
+            outcome: without_suppressed(outcome, options, now, &mut suppressed),
+        })
+        .collect();
+    Inspection { capabilities, taken_at: now, checks, suppressed }
+}
+
+fn without_suppressed(
+    outcome: Outcome,
+    options: &InspectOptions,
+    now: DateTime<Utc>,
+    suppressed: &mut Vec<(Finding, Suppression)>,
+) -> Outcome {
+    let Outcome::Found { findings, unknown } = outcome else { return outcome };
+    let mut left = Vec::new();
+    let examined = findings.len() as u64;
+    for finding in findings {
+        match options.suppressions.iter().find(|s| s.covers(&finding, now)) {
+            Some(suppression) => suppressed.push((finding, suppression.clone())),
+            None => left.push(finding),
+        }
+    }
+    Outcome::of(examined, left, unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::sample::{index, primary, table};
+
+    fn unseen() -> Unseen {
+        Unseen::NotApplicable("not here".into())
+    }
+
+    fn facts(schema: Seen<Schema>) -> Facts {
+        Facts {
+            capabilities: crate::capability::sample(),
+            schema,
+            connections: Err(unseen()),
+            sessions: Err(unseen()),
+            vacuums: Err(unseen()),
+            file: Err(unseen()),
+        }
+    }
+
+    fn schema() -> Schema {
+        Schema { tables: vec![table("o")], indexes: vec![primary("o", &["id"])], ..Schema::default() }
+    }
+
+    #[test]
+    fn nothing_seen_is_not_clean() {
+        let options = InspectOptions::default().at(DateTime::UNIX_EPOCH + TimeDelta::days(31));
+        assert!(judge(facts(Ok(schema())), &options).is_clean());
+        assert!(!judge(facts(Err(unseen())), &options).is_clean());
+        let blind = judge(facts(Err(Unseen::unknown("no right", "grant it"))), &options);
+        assert!(!blind.is_clean() && blind.findings().count() == 0 && blind.unknown().count() > 5);
+        // The server has not counted for long enough to call anything unused.
+        assert!(!judge(facts(Ok(schema())), &InspectOptions::default().at(DateTime::UNIX_EPOCH)).is_clean());
+    }
+
+    #[test]
+    fn what_is_suppressed_is_told_apart_and_comes_back() {
+        let twice = Schema { indexes: vec![primary("o", &["id"]), index("o", "a", &["id"])], ..schema() };
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(31);
+        let options = InspectOptions::default().at(now);
+        let before = judge(facts(Ok(twice.clone())), &options);
+        let suppressions: Vec<_> = before
+            .findings()
+            .map(|f| Suppression {
+                fingerprint: f.fingerprint(),
+                reason: "known".into(),
+                until: now + TimeDelta::days(1),
+            })
+            .collect();
+        assert!(!suppressions.is_empty());
+        let options = options.with_suppressions(suppressions);
+        let after = judge(facts(Ok(twice.clone())), &options);
+        assert!(after.is_clean() && after.suppressed.len() == before.findings().count(), "{after:?}");
+        let later = judge(facts(Ok(twice)), &options.at(now + TimeDelta::days(2)));
+        assert_eq!(later.findings().count(), before.findings().count());
+    }
+}
