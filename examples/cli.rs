@@ -25,11 +25,40 @@ pub const EXIT_CODES: &str = "\
 Exit codes: 0 good; 1 findings or failed verification; 2 usage or configuration; 3 could not do the job.
 Logs go to stderr; RUST_LOG sets how much.";
 
+/// An error that a tool tells people about.
+pub trait Told: StdError {
+    /// What to do about it, where that is known.
+    fn next_step(&self) -> Option<&str>;
+    /// The exit code of a tool that ends with it.
+    fn exit_code(&self) -> u8;
+}
+
+impl Told for backup_core::Error {
+    fn next_step(&self) -> Option<&str> {
+        self.next_step()
+    }
+
+    fn exit_code(&self) -> u8 {
+        code(self.kind())
+    }
+}
+
+impl Told for db_maint::Error {
+    fn next_step(&self) -> Option<&str> {
+        self.next_step()
+    }
+
+    fn exit_code(&self) -> u8 {
+        if self.kind() == db_maint::ErrorKind::Config { 2 } else { 3 }
+    }
+}
+
 /// Runs `command` until it ends or a signal comes, and says what became of it. After a signal the command is dropped,
 /// which is safe at any point, and `clean_up` runs.
-pub fn run<C>(command: impl Future<Output = backup_core::Result<Ended>>, clean_up: impl FnOnce() -> C) -> ExitCode
+pub fn run<E, C>(command: impl Future<Output = Result<Ended, E>>, clean_up: impl FnOnce() -> C) -> ExitCode
 where
-    C: Future<Output = backup_core::Result<()>>,
+    E: Told,
+    C: Future<Output = Result<(), E>>,
 {
     log_to_stderr();
     allocator::tune();
@@ -52,7 +81,7 @@ where
             Some(Ok(Ended::WithFindings)) => ExitCode::from(1),
             Some(Err(e)) => {
                 report(&e);
-                ExitCode::from(code(e.kind()))
+                ExitCode::from(e.exit_code())
             }
             None => {
                 complain("interrupted: nothing was committed");
@@ -68,7 +97,7 @@ where
 }
 
 /// Nothing to clean up.
-pub async fn nothing() -> backup_core::Result<()> {
+pub async fn nothing<E>() -> Result<(), E> {
     Ok(())
 }
 
@@ -91,7 +120,7 @@ pub fn say_json(value: &impl Serialize) -> backup_core::Result<()> {
     Ok(())
 }
 
-fn report(e: &backup_core::Error) {
+fn report(e: &impl Told) {
     complain(&format!("error: {e}"));
     let mut said = e.to_string();
     let mut cause = e.source();

@@ -70,6 +70,18 @@ pub enum NodeRole {
     Replica,
 }
 
+/// What counts the use of indexes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IndexUsage {
+    /// This does.
+    CountedBy(String),
+    /// Nothing does, for this reason; it could.
+    NotCounted(String),
+    /// The engine cannot count it.
+    Uncountable,
+}
+
 /// What a server is, and what this user may see of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -88,10 +100,26 @@ pub struct Capabilities {
     pub sees_sessions: bool,
     /// Since when the server has counted what it counts; `None` where it does not count or does not say.
     pub counting_since: Option<DateTime<Utc>>,
-    /// What counts the use of indexes; why nothing does, otherwise.
-    pub index_usage: Result<String, String>,
+    /// What counts the use of indexes.
+    pub index_usage: IndexUsage,
     /// What the server's clock said.
     pub server_time: DateTime<Utc>,
+}
+
+/// A server that shows everything.
+#[cfg(test)]
+pub(crate) fn sample() -> Capabilities {
+    Capabilities {
+        flavour: Flavour::Postgres,
+        version: Version { major: 17, minor: 2, patch: 0 },
+        location: "postgres://db/shop".into(),
+        role: NodeRole::Single,
+        extensions: BTreeSet::new(),
+        sees_sessions: true,
+        counting_since: Some(DateTime::UNIX_EPOCH),
+        index_usage: IndexUsage::CountedBy("pg_stat_user_indexes".into()),
+        server_time: DateTime::UNIX_EPOCH,
+    }
 }
 
 #[cfg(test)]
@@ -106,21 +134,5 @@ mod tests {
         assert_eq!(of("9.7.4"), "9.7.4");
         assert_eq!(of("devel"), "0.0.0");
         assert!(Version::parse("10.11.6") > Version::parse("10.6.20"));
-    }
-}
-
-/// A server that shows everything.
-#[cfg(test)]
-pub(crate) fn sample() -> Capabilities {
-    Capabilities {
-        flavour: Flavour::Postgres,
-        version: Version { major: 17, minor: 2, patch: 0 },
-        location: "postgres://db/shop".into(),
-        role: NodeRole::Single,
-        extensions: BTreeSet::new(),
-        sees_sessions: true,
-        counting_since: Some(DateTime::UNIX_EPOCH),
-        index_usage: Ok("pg_stat_user_indexes".into()),
-        server_time: DateTime::UNIX_EPOCH,
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use backup_core::{Keys, Repository, Store, VerifyLevel, VerifyOptions, VerifyReport};
 use serde_json::Value;
 use storefront::Size;
-use support::{Shop, code, json, text, tool};
+use support::{Shop, code, fits, json, text, tool};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
@@ -303,42 +303,6 @@ fn fifty_kills_at_random_moments_leave_whole_snapshots_and_no_unnamed_debris() {
     assert!(report.is_sound(), "{:?}", report.findings);
     let restored = shop.on("restore", &["--snapshot", "latest", "--of", "shop", "--target", "sqlite:r.db"]);
     assert_eq!(code(&restored), 0, "{}", text(&restored));
-}
-
-/// Holds `value` against the part of JSON Schema that our schemas use: type, required, properties, items, $ref.
-fn fits(value: &Value, schema: &Value, root: &Value, at: &str) {
-    if let Some(reference) = schema["$ref"].as_str() {
-        return fits(value, root.pointer(reference.strip_prefix('#').unwrap()).unwrap(), root, at);
-    }
-    let kinds: Vec<&str> = match &schema["type"] {
-        Value::String(kind) => vec![kind],
-        Value::Array(kinds) => kinds.iter().map(|k| k.as_str().unwrap()).collect(),
-        other => panic!("{at}: a schema without a type: {other}"),
-    };
-    let kind = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(n) if n.is_i64() || n.is_u64() => "integer",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
-    assert!(kinds.contains(&kind), "{at} is {kind}, not {kinds:?}: {value}");
-    if value.is_null() {
-        return;
-    }
-    for name in schema["required"].as_array().into_iter().flatten() {
-        assert!(value.get(name.as_str().unwrap()).is_some(), "{at} lacks {name}");
-    }
-    for (name, part) in schema["properties"].as_object().into_iter().flatten() {
-        if let Some(value) = value.get(name) {
-            fits(value, part, root, &format!("{at}.{name}"));
-        }
-    }
-    if let (Some(items), Some(values)) = (schema.get("items"), value.as_array()) {
-        values.iter().enumerate().for_each(|(n, v)| fits(v, items, root, &format!("{at}[{n}]")));
-    }
 }
 
 #[test]

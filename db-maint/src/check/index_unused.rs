@@ -9,15 +9,24 @@ use std::collections::HashMap;
 use chrono::TimeDelta;
 
 use super::drop_index;
-use crate::capability::{Capabilities, NodeRole};
+use crate::capability::{Capabilities, IndexUsage, NodeRole};
 use crate::finding::{Confidence, Finding, Outcome, Severity};
 use crate::schema::{Index, Observed, Purpose, Schema, State};
 
 pub(crate) const ID: &str = "index-unused";
 
 pub(crate) fn judge(schema: &Schema, capabilities: &Capabilities, observed: Observed, window: TimeDelta) -> Outcome {
-    if let Err(why) = &capabilities.index_usage {
-        return Outcome::unknown_until(why.clone(), "let the server count the use of indexes, and look again later");
+    match &capabilities.index_usage {
+        IndexUsage::CountedBy(_) => {}
+        IndexUsage::NotCounted(why) => {
+            return Outcome::unknown_until(
+                why.clone(),
+                "let the server count the use of indexes, and look again later",
+            );
+        }
+        IndexUsage::Uncountable => {
+            return Outcome::not_applicable(format!("{} does not count the use of indexes", capabilities.flavour));
+        }
     }
     let Some(since) = observed.since else {
         return Outcome::unknown("the server does not say since when it counts");
@@ -107,7 +116,10 @@ mod tests {
         let schema = Schema { indexes: vec![index("o", "a", &["x"])], ..Schema::default() };
         assert_eq!(look(&schema, 31, |_| {}).findings().len(), 1);
         assert!(matches!(look(&schema, 29, |_| {}), Outcome::Unknown { .. }));
-        assert!(matches!(look(&schema, 31, |c| c.index_usage = Err("off".into())), Outcome::Unknown { .. }));
+        assert!(matches!(
+            look(&schema, 31, |c| c.index_usage = IndexUsage::NotCounted("off".into())),
+            Outcome::Unknown { .. }
+        ));
         let with_replicas = look(&schema, 31, |c| c.role = NodeRole::Primary);
         assert!(with_replicas.findings()[0].evidence.contains_key("not_seen"));
     }

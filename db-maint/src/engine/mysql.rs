@@ -16,7 +16,7 @@ use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::Engine;
 use crate::activity::{Connections, Seen, Session, Sessions, Unseen, Waiting};
-use crate::capability::{Capabilities, Flavour, NodeRole, Version};
+use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::trusted;
 use crate::inspection::{Facts, InspectOptions, Inspection, judge};
@@ -131,7 +131,10 @@ impl Mysql {
             // Without the right the server refuses, and that is the answer.
             sees_sessions: session.fetch_all("SELECT trx_id FROM information_schema.INNODB_TRX LIMIT 1").await.is_ok(),
             counting_since: uptime.map(|s| (now - TimeDelta::seconds(i64::try_from(s).unwrap_or(0))).and_utc()),
-            index_usage: index_usage(session, is_mariadb, performance_schema != 0, &status).await,
+            index_usage: match index_usage(session, is_mariadb, performance_schema != 0, &status).await {
+                Ok(by) => IndexUsage::CountedBy(by),
+                Err(why) => IndexUsage::NotCounted(why),
+            },
             server_time: now.and_utc(),
         })
     }

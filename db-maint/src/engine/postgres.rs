@@ -17,7 +17,7 @@ use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::Engine;
 use crate::activity::{Connections, Seen, Session, Sessions, Unseen, Waiting};
-use crate::capability::{Capabilities, Flavour, NodeRole, Version};
+use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspection::{Facts, InspectOptions, Inspection, judge};
 
@@ -109,8 +109,8 @@ impl Postgres {
             sees_sessions: row.try_get("sees_sessions").map_err(failed)?,
             counting_since: row.try_get::<Option<DateTime<Utc>>, _>("since").map_err(failed)?.filter(|_| counts),
             index_usage: match counts {
-                true => Ok("pg_stat_user_indexes".into()),
-                false => Err("track_counts is off: the server counts nothing".into()),
+                true => IndexUsage::CountedBy("pg_stat_user_indexes".into()),
+                false => IndexUsage::NotCounted("track_counts is off: the server counts nothing".into()),
             },
             server_time: row.try_get("now").map_err(failed)?,
         })

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::Engine;
 use crate::activity::{Seen, SqliteFile, Unseen};
-use crate::capability::{Capabilities, Flavour, NodeRole, Version};
+use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::{quoted, trusted};
 use crate::inspection::{Facts, InspectOptions, Inspection, judge};
@@ -71,7 +71,7 @@ impl Sqlite {
             extensions: Default::default(),
             sees_sessions: false,
             counting_since: None,
-            index_usage: Err("SQLite does not count the use of indexes".into()),
+            index_usage: IndexUsage::Uncountable,
             server_time: Utc::now(),
         })
     }

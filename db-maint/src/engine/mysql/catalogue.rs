@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Error, Executor, Row};
 
-use crate::capability::{Capabilities, Flavour};
+use crate::capability::{Capabilities, Flavour, IndexUsage};
 use crate::ident::trusted;
 use crate::schema::{Counter, ForeignKey, Index, KeyPart, Purpose, Schema, State, Table, TableName};
 
@@ -102,17 +102,24 @@ async fn indexes(session: &mut MySqlConnection, capabilities: &Capabilities) -> 
     Ok(indexes)
 }
 
+fn counted_by(capabilities: &Capabilities) -> Option<&str> {
+    match &capabilities.index_usage {
+        IndexUsage::CountedBy(by) => Some(by),
+        _ => None,
+    }
+}
+
 /// How often each index was used; one that is not there was not. `None` where nothing counts.
 async fn usage(
     session: &mut MySqlConnection,
     capabilities: &Capabilities,
 ) -> Result<Option<HashMap<(String, String), u64>>, Error> {
-    let sql = match capabilities.index_usage.as_deref() {
-        Ok(PERFORMANCE_SCHEMA) => {
+    let sql = match counted_by(capabilities) {
+        Some(PERFORMANCE_SCHEMA) => {
             "SELECT OBJECT_NAME, INDEX_NAME, COUNT_STAR FROM performance_schema.table_io_waits_summary_by_index_usage \
              WHERE OBJECT_SCHEMA = DATABASE() AND INDEX_NAME IS NOT NULL"
         }
-        Ok(USERSTAT) => {
+        Some(USERSTAT) => {
             "SELECT TABLE_NAME, INDEX_NAME, ROWS_READ FROM information_schema.INDEX_STATISTICS WHERE TABLE_SCHEMA = DATABASE()"
         }
         _ => return Ok(None),
@@ -128,7 +135,7 @@ async fn usage(
 /// The tables whose use is not counted: `userstat` asks the partitioned table, and its parts do the work.
 async fn uncounted(session: &mut MySqlConnection, capabilities: &Capabilities) -> Result<HashSet<String>, Error> {
     let mut tables = HashSet::new();
-    if capabilities.index_usage.as_deref() == Ok(USERSTAT) {
+    if counted_by(capabilities) == Some(USERSTAT) {
         let sql = "SELECT DISTINCT TABLE_NAME FROM information_schema.PARTITIONS \
             WHERE TABLE_SCHEMA = DATABASE() AND PARTITION_NAME IS NOT NULL";
         for row in session.fetch_all(sql).await? {
