@@ -30,7 +30,10 @@ enum Command {
         /// For how many days the server has to have counted before an index is called unused.
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         unused_after: u32,
-        /// Do not read a whole SQLite file to see whether it is damaged.
+        /// Read a whole SQLite file, for a minute at most, also where nobody can write meanwhile: where it is not in WAL mode.
+        #[arg(long, conflicts_with = "no_integrity")]
+        integrity: bool,
+        /// Never read a whole SQLite file.
         #[arg(long)]
         no_integrity: bool,
         /// Checks that may be blind without an exit code of 1, such as index-unused on a server that does not count.
@@ -41,9 +44,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
-    let Command::Inspect { database, unused_after, no_integrity, allow_unknown } = command;
-    let options =
-        InspectOptions::default().with_unused_after(TimeDelta::days(unused_after.into())).with_integrity(!no_integrity);
+    let Command::Inspect { database, unused_after, integrity, no_integrity, allow_unknown } = command;
+    let mut options = InspectOptions::default().with_unused_after(TimeDelta::days(unused_after.into()));
+    if integrity || no_integrity {
+        options = options.with_integrity(integrity);
+    }
     cli::run(inspect(json, &database, options, &allow_unknown), cli::nothing)
 }
 

@@ -248,6 +248,10 @@ impl Repository {
             let progress = Arc::clone(&options.progress);
             Some(Gate::new(options.throttles.clone(), options.max_pause, progress).await?)
         };
+        // Before anybody is told or anything is opened: nobody should wait for a backup that does not read yet.
+        if let Some(gate) = &gate {
+            gate.pass().await;
+        }
         let writer = Arc::new(Writer::new(
             self,
             options.level,
@@ -259,6 +263,7 @@ impl Repository {
 
         let owed = Owed::before(options.hooks.as_ref(), source.name()).await?;
         let read = self.read(source, previous.as_ref(), &writer).await;
+        writer.all_is_read();
         owed.after(read.as_ref().map_or_else(Reading::Failed, |_| Reading::Complete)).await;
         let (info, entries, end) = read?;
         lease.check_any()?;

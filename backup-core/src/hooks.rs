@@ -50,7 +50,7 @@ pub trait Hooks: Debug + Send + Sync {
     ///
     /// # Errors
     /// Any: then nothing is read, [`after_reading`](Self::after_reading) is not called, and the backup fails with
-    /// [`ErrorKind::Hook`].
+    /// [`ErrorKind::Hook`]. Where the backup is cancelled in the middle of this call, it is.
     async fn before_reading(&self, source: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let _ = source;
         Ok(())
@@ -70,12 +70,18 @@ pub(crate) struct Owed(Option<(Arc<dyn Hooks>, String)>);
 impl Owed {
     pub(crate) async fn before(hooks: Option<&Arc<dyn Hooks>>, source: &str) -> Result<Self> {
         let Some(hooks) = hooks else { return Ok(Self(None)) };
-        hooks.before_reading(source).await.map_err(|e| {
-            Error::new(ErrorKind::Hook, format!("{source}: what was to be done before the backup failed: {e}"))
-                .with_next_step("mend the hook, or back up without it; nothing was read")
-                .with_source(e)
-        })?;
-        Ok(Self(Some((Arc::clone(hooks), source.to_owned()))))
+        // From here on: cancelled within the call, what it has done already is to be undone.
+        let mut owed = Self(Some((Arc::clone(hooks), source.to_owned())));
+        if let Err(e) = hooks.before_reading(source).await {
+            owed.0 = None;
+            return Err(Error::new(
+                ErrorKind::Hook,
+                format!("{source}: what was to be done before the backup failed: {e}"),
+            )
+            .with_next_step("mend the hook, or back up without it; nothing was read")
+            .with_source(e));
+        }
+        Ok(owed)
     }
 
     pub(crate) async fn after(mut self, outcome: Reading<'_>) {

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Task;
 use crate::progress::{Event, Progress};
 
 /// How often it is asked.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long the first answer is waited for.
+const FIRST: Duration = Duration::from_secs(60);
 
 /// Says when reading should pause: where a replica lags, the load is high, or somebody put a stop file there.
 #[async_trait]
@@ -26,7 +28,7 @@ pub trait Throttle: Debug + Send + Sync {
     /// is waited for.
     ///
     /// # Errors
-    /// What cannot be seen: the first time the backup fails with it, later it is a reason to pause, since servers that
+    /// What cannot be seen: the first time the backup fails with it, as it does without an answer within a minute; later it is a reason to pause, since servers that
     /// answer no more may well be overloaded.
     async fn pause(&self) -> Result<Option<String>>;
 }
@@ -46,7 +48,10 @@ impl Gate {
         longest: Duration,
         progress: Arc<dyn Progress>,
     ) -> Result<Self> {
-        let first = ask(&throttles).await?;
+        let first = tokio::time::timeout(FIRST, ask(&throttles)).await.map_err(|_| {
+            let text = format!("whether reading has to pause was not answered within {} s", FIRST.as_secs());
+            Error::new(ErrorKind::Source, text).with_retry(true).with_next_step("check the replica that is asked")
+        })??;
         let (tell, closed) = watch::channel(first.is_some());
         let task = Task::spawn(async move {
             watch_over(&throttles, first, longest, &tell, progress.as_ref()).await;
@@ -132,7 +137,6 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::error::{Error, ErrorKind};
 
     /// What it answers, one after the other; the last for ever.
     #[derive(Debug)]

@@ -104,6 +104,8 @@ pub(crate) struct Holder {
 /// What PostgreSQL knows of its transaction ids and of vacuum.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Vacuums {
+    /// Why rows that died or changed are not counted here; `None` where they are.
+    pub(crate) uncounted: Option<String>,
     pub(crate) tables: Vec<Vacuum>,
     pub(crate) holders: Vec<Holder>,
     /// Whether there may be sessions among them that this user does not see.
@@ -122,12 +124,23 @@ pub(crate) struct SqliteFile {
     pub(crate) page_bytes: u64,
     /// Of the write-ahead log; `None` where there is none.
     pub(crate) wal_bytes: Option<u64>,
+}
+
+/// What the rows of a SQLite file are like.
+#[derive(Debug, Clone)]
+pub(crate) struct SqliteContent {
     /// What an integrity check said; nothing where all is well.
-    pub(crate) damage: Vec<String>,
+    pub(crate) damage: Seen<Vec<String>>,
     /// Table, what it refers to, how many rows do not.
-    pub(crate) violations: Vec<(String, String, u64)>,
-    /// Whether new connections check foreign keys is their own affair; this is whether any are declared.
-    pub(crate) foreign_keys: u64,
+    pub(crate) violations: Seen<Vec<(String, String, u64)>>,
     /// Tables that have outgrown their statistics, and how many rows each had when they were made.
-    pub(crate) outgrown: Vec<(String, Option<u64>)>,
+    pub(crate) outgrown: Seen<Vec<(String, Option<u64>)>>,
+}
+
+impl SqliteContent {
+    /// Of what is no SQLite file.
+    pub(crate) fn absent() -> Self {
+        let absent = || Unseen::NotApplicable("it is not a SQLite file".into());
+        Self { damage: Err(absent()), violations: Err(absent()), outgrown: Err(absent()) }
+    }
 }

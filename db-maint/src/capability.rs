@@ -68,6 +68,8 @@ pub enum NodeRole {
     Primary,
     /// It follows another one.
     Replica,
+    /// This user may not ask.
+    Unknown,
 }
 
 /// What counts the use of indexes.
@@ -96,6 +98,8 @@ pub struct Capabilities {
     pub role: NodeRole,
     /// Extensions that are installed (PostgreSQL).
     pub extensions: BTreeSet<String>,
+    /// Whether this user sees all tables of the database, and not only those that it has a right on.
+    pub sees_tables: bool,
     /// Whether this user sees what other users' sessions do.
     pub sees_sessions: bool,
     /// Since when the server has counted what it counts; `None` where it does not count or does not say.
@@ -115,6 +119,7 @@ pub(crate) fn sample() -> Capabilities {
         location: "postgres://db/shop".into(),
         role: NodeRole::Single,
         extensions: BTreeSet::new(),
+        sees_tables: true,
         sees_sessions: true,
         counting_since: Some(DateTime::UNIX_EPOCH),
         index_usage: IndexUsage::CountedBy("pg_stat_user_indexes".into()),

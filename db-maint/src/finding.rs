@@ -184,6 +184,8 @@ pub enum Confidence {
 pub struct Suppression {
     /// The [fingerprint](Finding::fingerprint).
     pub fingerprint: String,
+    /// The gravest that it may be; what has become graver is reported.
+    pub severity: Severity,
     /// Why.
     pub reason: String,
     /// From when on it is reported again.
@@ -193,7 +195,7 @@ pub struct Suppression {
 impl Suppression {
     /// Whether it silences this finding now.
     pub fn covers(&self, finding: &Finding, now: DateTime<Utc>) -> bool {
-        now < self.until && finding.fingerprint() == self.fingerprint
+        now < self.until && finding.severity <= self.severity && finding.fingerprint() == self.fingerprint
     }
 }
 
@@ -226,10 +228,12 @@ mod tests {
         let now = DateTime::UNIX_EPOCH;
         let suppression = Suppression {
             fingerprint: finding.fingerprint(),
+            severity: Severity::Warning,
             reason: "for the yearly report".into(),
             until: now + chrono::TimeDelta::days(1),
         };
         assert!(suppression.covers(&same, now) && !suppression.covers(&other, now));
         assert!(!suppression.covers(&same, now + chrono::TimeDelta::days(1)));
+        assert!(!suppression.covers(&same.severity(Severity::Critical), now));
     }
 }

@@ -3,14 +3,14 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::activity::{Connections, Seen, Sessions, SqliteFile, Unseen, Vacuums};
-use crate::capability::Capabilities;
+use crate::activity::{Connections, Seen, Sessions, SqliteContent, SqliteFile, Unseen, Vacuums};
+use crate::capability::{Capabilities, Flavour};
 use crate::check::{
     connections, counter_exhaustion, dead_rows, foreign_key_unindexed, index_duplicate, index_invalid, index_redundant,
     index_unused, sessions, sqlite, statistics_stale, table_not_transactional, table_without_primary_key, wraparound,
 };
 use crate::finding::{Finding, Outcome, Severity, Suppression};
-use crate::schema::{Observed, Schema};
+use crate::schema::{Counter, Observed, Schema};
 
 /// How to inspect. The defaults are right for a shop.
 #[derive(Debug, Clone)]
@@ -21,15 +21,16 @@ pub struct InspectOptions {
     /// For how long the server has to have counted before an index is called unused; 30 days unless told. Choose it so that
     /// the rarest report lies within.
     pub unused_after: TimeDelta,
-    /// Whether a SQLite file is read as a whole to see whether it is damaged; yes unless told.
-    pub integrity: bool,
+    /// Whether a SQLite file is read as a whole to see whether it is damaged and its references hold. Where it is `None`, in
+    /// WAL mode alone: in the other modes nobody can write meanwhile. For a minute at most.
+    pub integrity: Option<bool>,
     /// Findings that somebody has decided to live with.
     pub suppressions: Vec<Suppression>,
 }
 
 impl Default for InspectOptions {
     fn default() -> Self {
-        Self { now: None, unused_after: TimeDelta::days(30), integrity: true, suppressions: Vec::new() }
+        Self { now: None, unused_after: TimeDelta::days(30), integrity: None, suppressions: Vec::new() }
     }
 }
 
@@ -48,10 +49,10 @@ impl InspectOptions {
         self
     }
 
-    /// The same, with or without reading a whole SQLite file.
+    /// The same, with or without reading a whole SQLite file, whatever its mode.
     #[must_use]
     pub fn with_integrity(mut self, integrity: bool) -> Self {
-        self.integrity = integrity;
+        self.integrity = Some(integrity);
         self
     }
 
@@ -128,36 +129,40 @@ impl Inspection {
 pub(crate) struct Facts {
     pub(crate) capabilities: Capabilities,
     pub(crate) schema: Seen<Schema>,
+    pub(crate) counters: Seen<Vec<Counter>>,
     pub(crate) connections: Seen<Connections>,
     pub(crate) sessions: Seen<Sessions>,
     pub(crate) vacuums: Seen<Vacuums>,
     pub(crate) file: Seen<SqliteFile>,
+    pub(crate) content: SqliteContent,
 }
 
 /// Puts what was read before every judge.
 pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
-    let Facts { capabilities, schema, connections, sessions, vacuums, file } = facts;
+    let Facts { capabilities, mut schema, counters, connections, sessions, vacuums, file, content } = facts;
+    if schema.as_ref().is_ok_and(|s| s.tables.is_empty()) {
+        schema = Err(Unseen::unknown("no table is visible to this user", "check the database's name, and the rights"));
+    }
     let now = options.now.unwrap_or(capabilities.server_time);
     let flavour = capabilities.flavour;
     let observed = Observed { now, since: capabilities.counting_since };
     let of_schema = |judge: &dyn Fn(&Schema) -> Outcome| match &schema {
-        Ok(schema) => judge(schema),
+        Ok(schema) => partly(judge(schema), capabilities.sees_tables),
         Err(unseen) => unseen.clone().into(),
     };
     let of_file = |judge: &dyn Fn(&SqliteFile) -> Outcome| match &file {
         Ok(file) => judge(file),
         Err(unseen) => unseen.clone().into(),
     };
-    let stale = match &file {
-        Ok(file) => statistics_stale::judge_sqlite(file),
-        Err(Unseen::NotApplicable(_)) => statistics_stale::judge(&vacuums),
-        Err(unseen) => unseen.clone().into(),
+    let stale = match flavour {
+        Flavour::Sqlite => statistics_stale::judge_sqlite(&content.outgrown),
+        _ => statistics_stale::judge(&vacuums),
     };
     let outcomes = [
-        (sqlite::INTEGRITY, of_file(&sqlite::judge_integrity)),
-        (sqlite::FOREIGN_KEYS, of_file(&sqlite::judge_foreign_keys)),
+        (sqlite::INTEGRITY, sqlite::judge_integrity(&content.damage)),
+        (sqlite::FOREIGN_KEYS, sqlite::judge_foreign_keys(&content.violations)),
         (wraparound::ID, wraparound::judge(&vacuums)),
-        (counter_exhaustion::ID, of_schema(&counter_exhaustion::judge)),
+        (counter_exhaustion::ID, partly(counter_exhaustion::judge(&counters), capabilities.sees_tables)),
         (connections::ID, connections::judge(connections)),
         (sessions::BLOCKED, sessions::judge_blocked(&sessions)),
         (sessions::LONG, sessions::judge_long(&sessions)),
@@ -183,6 +188,20 @@ pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
         })
         .collect();
     Inspection { capabilities, taken_at: now, checks, suppressed }
+}
+
+/// Of a part nobody knows whether the rest is well.
+fn partly(outcome: Outcome, sees_all: bool) -> Outcome {
+    let hidden = "this user sees only the tables that it has a right on";
+    match outcome {
+        outcome if sees_all => outcome,
+        Outcome::Clean { .. } => Outcome::unknown_until(hidden, "GRANT SELECT on the whole database to it"),
+        Outcome::Found { findings, mut unknown } => {
+            unknown.push(hidden.to_owned());
+            Outcome::Found { findings, unknown }
+        }
+        outcome => outcome,
+    }
 }
 
 fn without_suppressed(
@@ -216,10 +235,12 @@ mod tests {
         Facts {
             capabilities: crate::capability::sample(),
             schema,
+            counters: Ok(vec![]),
             connections: Err(unseen()),
             sessions: Err(unseen()),
             vacuums: Err(unseen()),
             file: Err(unseen()),
+            content: SqliteContent::absent(),
         }
     }
 
@@ -231,7 +252,11 @@ mod tests {
     fn nothing_seen_is_not_clean() {
         let options = InspectOptions::default().at(DateTime::UNIX_EPOCH + TimeDelta::days(31));
         assert!(judge(facts(Ok(schema())), &options).is_clean());
-        assert!(!judge(facts(Err(unseen())), &options).is_clean());
+        // A database without tables is probably the wrong one.
+        assert!(!judge(facts(Ok(Schema::default())), &options).is_clean());
+        let mut part = facts(Ok(schema()));
+        part.capabilities.sees_tables = false;
+        assert!(!judge(part, &options).is_clean());
         let blind = judge(facts(Err(Unseen::unknown("no right", "grant it"))), &options);
         assert!(!blind.is_clean() && blind.findings().count() == 0 && blind.unknown().count() > 5);
         // The server has not counted for long enough to call anything unused.
@@ -248,6 +273,7 @@ mod tests {
             .findings()
             .map(|f| Suppression {
                 fingerprint: f.fingerprint(),
+                severity: f.severity,
                 reason: "known".into(),
                 until: now + TimeDelta::days(1),
             })

@@ -36,7 +36,6 @@ pub(crate) struct Schema {
     pub(crate) tables: Vec<Table>,
     pub(crate) indexes: Vec<Index>,
     pub(crate) foreign_keys: Vec<ForeignKey>,
-    pub(crate) counters: Vec<Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

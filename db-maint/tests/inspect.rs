@@ -188,7 +188,52 @@ async fn a_mysql_user_without_rights_says_what_it_does_not_see() {
         assert!(matches!(outcome, Outcome::Unknown { .. }), "{check}: {outcome:?}");
     }
     assert_eq!(found(&blind), [("table-not-transactional", "sessions")]);
+    assert_eq!(blind.capabilities.role, NodeRole::Unknown);
     assert!(!blind.is_clean());
+    // Of the tables that it has no right on it is told nothing.
+    server.sql("", "CREATE USER part; GRANT SELECT ON shop.orders TO part").unwrap();
+    let part = open(&server.url_as("part", "shop")).unwrap().inspect(&later()).await.unwrap();
+    for check in ["table-without-primary-key", "index-duplicate", "counter-exhaustion", "table-not-transactional"] {
+        let outcome = part.outcome(check).unwrap();
+        assert!(matches!(outcome, Outcome::Unknown { .. }), "{check}: {outcome:?}");
+    }
+    server.database("empty").unwrap();
+    let empty = open(&server.url("empty")).unwrap().inspect(&later()).await.unwrap();
+    assert!(matches!(empty.outcome("index-duplicate"), Some(Outcome::Unknown { .. })), "{:?}", empty.checks);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_sessions_that_wait_are_seen_whatever_the_zone_and_the_lock() {
+    let server = mysql::Server::start_with(&["--default-time-zone=+05:00"]).await.unwrap();
+    let url = server.database("shop").unwrap();
+    mysql::create(&url, &Size::orders(50), 1).await.unwrap();
+    let mut holder = mysql::open(&url).await.unwrap();
+    mysql::run(&mut holder, "BEGIN").await.unwrap();
+    mysql::run(&mut holder, "UPDATE variants SET stock = 1 WHERE id = 1").await.unwrap();
+    let waits = |sql: &'static str| {
+        let url = url.clone();
+        tokio::spawn(async move {
+            let mut db = mysql::open(&url).await.unwrap();
+            mysql::run(&mut db, sql).await.unwrap();
+        })
+    };
+    let row = waits("UPDATE variants SET stock = 2 WHERE id = 1");
+    let table = waits("ALTER TABLE variants ADD COLUMN colour text");
+    let shop = open(&url).unwrap();
+    let inspection = loop {
+        let inspection = shop.inspect(&InspectOptions::default()).await.unwrap();
+        if inspection.outcome("session-blocked").unwrap().findings().len() == 2 {
+            break inspection;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    };
+    // Five seconds, and not five hours.
+    let findings = inspection.outcome("session-blocked").unwrap().findings();
+    assert!(findings.iter().all(|f| f.severity == Severity::Warning), "{findings:#?}");
+    assert_eq!(inspection.outcome("transaction-long").unwrap().findings(), []);
+    mysql::run(&mut holder, "COMMIT").await.unwrap();
+    row.await.unwrap();
+    table.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,7 +272,13 @@ async fn a_damaged_sqlite_file_is_said_to_be_damaged() {
     let middle = bytes.len() / 2 / 4096 * 4096;
     bytes[middle..middle + 4096].fill(0x5a);
     std::fs::write(&path, bytes).unwrap();
-    let sick = open(&format!("sqlite:{}", path.display())).unwrap().inspect(&later()).await.unwrap();
+    let shop = open(&format!("sqlite:{}", path.display())).unwrap();
+    // In this mode nobody could write meanwhile: it is not looked for unless that is wanted, and then not known.
+    let blind = shop.inspect(&later()).await.unwrap();
+    assert!(matches!(blind.outcome("sqlite-integrity"), Some(Outcome::Unknown { .. })), "{:?}", blind.checks);
+    assert!(matches!(blind.outcome("foreign-key-violated"), Some(Outcome::Unknown { .. })));
+    let sick = shop.inspect(&later().with_integrity(true)).await.unwrap();
+    assert!(matches!(sick.outcome("foreign-key-violated"), Some(Outcome::Unknown { .. })), "{:?}", sick.checks);
     assert!(found(&sick).contains(&("sqlite-integrity", "file")), "{:?}", sick.checks);
     assert_eq!(sick.worst(), Some(Severity::Critical));
 }

@@ -169,7 +169,7 @@ pub(crate) struct Writer {
     /// Where there are several stores; taken away at the end.
     spool: std::sync::Mutex<Option<Arc<Spool>>>,
     /// Where reading may have to wait.
-    gate: Option<Gate>,
+    gate: std::sync::Mutex<Option<Arc<Gate>>>,
     /// What this run stored, so that equal content is stored once.
     fresh: std::sync::Mutex<HashMap<Digest, (Digest, u64)>>,
     progress: Arc<dyn Progress>,
@@ -199,7 +199,7 @@ impl Writer {
             budget: Arc::new(Semaphore::new(BUDGET)),
             level,
             previous,
-            gate,
+            gate: std::sync::Mutex::new(gate.map(Arc::new)),
             fresh: std::sync::Mutex::default(),
             progress,
             read: AtomicU64::new(0),
@@ -212,6 +212,11 @@ impl Writer {
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
         (load(&self.read), load(&self.added), load(&self.objects))
+    }
+
+    /// Nothing is asked any more whether reading has to pause.
+    pub(crate) fn all_is_read(&self) {
+        *lock(&self.gate) = None;
     }
 
     /// Stores one entry, durably, and says where it is. Dropping the future leaves unreferenced chunks at most.
@@ -234,9 +239,9 @@ impl Writer {
             Some(p) => p.manifest.entry(&name).map(|e| units_of(&p.repository, e).enumerate().boxed()),
             None => None,
         };
-        let gate = self.gate.as_ref().filter(|_| !urgent);
+        let gate = lock(&self.gate).clone().filter(|_| !urgent);
         loop {
-            if let Some(gate) = gate {
+            if let Some(gate) = &gate {
                 gate.pass().await;
             }
             let Some(piece) = body.next().await else { break };

@@ -18,6 +18,13 @@ pub(super) fn from_url(url: &str) -> Option<Result<Store>> {
     // However it is spelt, it is one store: what was seen in it is remembered under its name.
     let url = url.trim_end_matches('/');
     let (scheme, rest) = url.split_once("://")?;
+    if matches!(scheme, "s3" | "gs" | "az") && rest.contains(['@', '?', '#']) {
+        // Credentials stand before an @ or after a ?: the URL is not shown, and would be shown as the store's name.
+        return Some(Err(Error::new(ErrorKind::Config, format!("store {scheme}://…: this URL holds an @, ? or #"))
+            .with_next_step(
+                "write it as s3://BUCKET/PREFIX; credentials, a shared access signature too, belong in the environment",
+            )));
+    }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     match scheme {
         "s3" => Some(s3(bucket, prefix, url)),
@@ -138,6 +145,10 @@ mod tests {
                 Ok(store) => assert!(feature && store.to_string() == url.trim_end_matches('/')),
                 Err(e) => assert!(e.kind() == ErrorKind::Config && e.next_step().is_some(), "{e:?}"),
             }
+        }
+        for url in ["s3://KEY:SECRET@bucket/shop", "az://container/shop?sv=1&sig=SECRET", "gs://b/x#SECRET"] {
+            let e = from_url(url).unwrap().unwrap_err();
+            assert!(e.kind() == ErrorKind::Config && !format!("{e:?}").contains("SECRET"), "{e:?}");
         }
         let e = from_url("az://container/shop").unwrap().map(drop);
         assert!(e.is_ok() || e.unwrap_err().kind() == ErrorKind::Config);

@@ -1,8 +1,9 @@
 //! Sequences and counters that run out: from then on no row can be added. The end is that of the sequence or that of the
 //! column's type, whichever comes first.
 
+use crate::activity::Seen;
 use crate::finding::{Finding, Outcome, Severity};
-use crate::schema::Schema;
+use crate::schema::Counter;
 
 pub(crate) const ID: &str = "counter-exhaustion";
 
@@ -10,10 +11,14 @@ pub(crate) const ID: &str = "counter-exhaustion";
 const WARNING: f64 = 0.70;
 const CRITICAL: f64 = 0.90;
 
-pub(crate) fn judge(schema: &Schema) -> Outcome {
+pub(crate) fn judge(seen: &Seen<Vec<Counter>>) -> Outcome {
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(unseen) => return unseen.clone().into(),
+    };
     let mut findings = Vec::new();
     let mut unknown = Vec::new();
-    for counter in schema.counters.iter().filter(|c| !c.cycles) {
+    for counter in seen.iter().filter(|c| !c.cycles) {
         let Some(last) = counter.last else {
             unknown.push(format!("this user may not read the counter of {}", counter.object));
             continue;
@@ -36,7 +41,7 @@ pub(crate) fn judge(schema: &Schema) -> Outcome {
             .remedy("change the column and all that refer to it to a 64-bit type before it runs out"),
         );
     }
-    Outcome::of(schema.counters.len() as u64, findings, unknown)
+    Outcome::of(seen.len() as u64, findings, unknown)
 }
 
 #[cfg(test)]
@@ -44,14 +49,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::schema::Counter;
 
     fn counter(last: Option<i128>, limit: i128) -> Counter {
         Counter { object: "orders.id".into(), last, limit, limited_by: "integer".into(), cycles: false }
     }
 
     fn of(counter: Counter) -> Outcome {
-        judge(&Schema { counters: vec![counter], ..Schema::default() })
+        judge(&Ok(vec![counter]))
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub(crate) fn judge(seen: &Seen<Vacuums>) -> Outcome {
         Ok(seen) => seen,
         Err(unseen) => return unseen.clone().into(),
     };
+    if let Some(why) = &seen.uncounted {
+        return Outcome::unknown(why.clone());
+    }
     let findings = seen.tables.iter().filter(|t| is_overdue(t)).map(|table| {
         let why = match table.enabled {
             true => "and no autovacuum has removed them",
@@ -99,6 +102,8 @@ pub(super) mod tests {
         assert_eq!(of(Vacuum { since_vacuum: Some(TimeDelta::minutes(1)), ..vacuum(5_000) }), 0);
         assert_eq!(of(Vacuum { trigger: 50_000.0, ..vacuum(5_000) }), 0);
         assert_eq!(of(Vacuum { trigger: 50.0, ..vacuum(200) }), 0);
+        let uncounted = Vacuums { uncounted: Some("a standby".into()), tables: vec![vacuum(0)], ..Vacuums::default() };
+        assert!(matches!(judge(&Ok(uncounted)), Outcome::Unknown { .. }));
     }
 
     #[test]

@@ -28,8 +28,15 @@ pub(crate) fn judge(schema: &Schema, capabilities: &Capabilities, observed: Obse
             return Outcome::not_applicable(format!("{} does not count the use of indexes", capabilities.flavour));
         }
     }
+    match capabilities.role {
+        NodeRole::Replica => {
+            return Outcome::unknown_until("a replica counts its own queries alone", "ask the primary");
+        }
+        NodeRole::Unknown => return Outcome::unknown("whether replicas use the indexes cannot be seen"),
+        NodeRole::Single | NodeRole::Primary => {}
+    }
     let Some(since) = observed.since else {
-        return Outcome::unknown("the server does not say since when it counts");
+        return Outcome::unknown("the server does not say since when it has counted in this database");
     };
     let counted = observed.now - since;
     if counted < window {
@@ -60,21 +67,23 @@ pub(crate) fn judge(schema: &Schema, capabilities: &Capabilities, observed: Obse
         match scans {
             None => unknown.push(format!("nothing counts the use of {}", index.object())),
             Some(0) => {
-                let mut finding =
-                    Finding::new(ID, index.object(), format!("no query has used it for {} days", counted.num_days()))
-                        .severity(Severity::Notice)
-                        .confidence(Confidence::Estimated)
-                        .evidence("scans", 0)
-                        .evidence("counted_since", since.to_rfc3339())
-                        .evidence("bytes", index.bytes)
-                        .remedy(drop_index(capabilities.flavour, index));
+                let mut finding = Finding::new(
+                    ID,
+                    index.object(),
+                    format!("no query has used it for {} days, or since it was made", counted.num_days()),
+                )
+                .severity(Severity::Notice)
+                .confidence(Confidence::Estimated)
+                .evidence("scans", 0)
+                .evidence("counted_since", since.to_rfc3339())
+                .evidence("bytes", index.bytes);
                 if let Some(definition) = &index.definition {
                     finding = finding.evidence("undo", definition.as_str());
                 }
-                if capabilities.role != NodeRole::Single {
-                    finding = finding.evidence("not_seen", "the counters of the other servers of this replication");
-                }
-                findings.push(finding);
+                findings.push(match capabilities.role {
+                    NodeRole::Single => finding.remedy(drop_index(capabilities.flavour, index)),
+                    _ => finding.remedy("look at the counters of the replicas first: their queries are counted there"),
+                });
             }
             Some(_) => {}
         }
@@ -121,7 +130,10 @@ mod tests {
             Outcome::Unknown { .. }
         ));
         let with_replicas = look(&schema, 31, |c| c.role = NodeRole::Primary);
-        assert!(with_replicas.findings()[0].evidence.contains_key("not_seen"));
+        assert!(!with_replicas.findings()[0].remedy.as_ref().unwrap().contains("DROP"));
+        for role in [NodeRole::Replica, NodeRole::Unknown] {
+            assert!(matches!(look(&schema, 31, |c| c.role = role), Outcome::Unknown { .. }));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What only a SQLite file can have: damage, rows that refer to nothing though a key is declared, free pages, and a log that
 //! grows.
 
-use crate::activity::SqliteFile;
+use crate::activity::{Seen, SqliteFile};
 use crate::finding::{Finding, Outcome, Severity};
 
 pub(crate) const INTEGRITY: &str = "sqlite-integrity";
@@ -15,8 +15,12 @@ const FREE_BYTES: u64 = 16 << 20;
 /// A log that is larger than this, and than a quarter of the file, has not been checkpointed for long.
 const LOG_BYTES: u64 = 64 << 20;
 
-pub(crate) fn judge_integrity(seen: &SqliteFile) -> Outcome {
-    let findings = seen.damage.iter().map(|what| {
+pub(crate) fn judge_integrity(damage: &Seen<Vec<String>>) -> Outcome {
+    let damage = match damage {
+        Ok(damage) => damage,
+        Err(unseen) => return unseen.clone().into(),
+    };
+    let findings = damage.iter().map(|what| {
         Finding::new(INTEGRITY, "file", what.clone()).severity(Severity::Critical).remedy(
             "restore the newest verified backup beside it, and recover what is newer with `.recover` of sqlite3",
         )
@@ -24,16 +28,17 @@ pub(crate) fn judge_integrity(seen: &SqliteFile) -> Outcome {
     Outcome::of(1, findings.collect(), vec![])
 }
 
-pub(crate) fn judge_foreign_keys(seen: &SqliteFile) -> Outcome {
-    if seen.foreign_keys == 0 {
-        return Outcome::not_applicable("no foreign key is declared");
-    }
-    let findings = seen.violations.iter().map(|(table, to, rows)| {
+pub(crate) fn judge_foreign_keys(violations: &Seen<Vec<(String, String, u64)>>) -> Outcome {
+    let violations = match violations {
+        Ok(violations) => violations,
+        Err(unseen) => return unseen.clone().into(),
+    };
+    let findings = violations.iter().map(|(table, to, rows)| {
         Finding::new(FOREIGN_KEYS, table.clone(), format!("{rows} rows refer to rows of {to} that do not exist"))
             .evidence("rows", *rows)
             .remedy("SQLite checks foreign keys only in connections that say PRAGMA foreign_keys = ON")
     });
-    Outcome::of(seen.foreign_keys, findings.collect(), vec![])
+    Outcome::of(1, findings.collect(), vec![])
 }
 
 pub(crate) fn judge_free_pages(seen: &SqliteFile) -> Outcome {
@@ -67,20 +72,23 @@ pub(crate) fn judge_log(seen: &SqliteFile) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activity::Unseen;
 
     fn file() -> SqliteFile {
-        SqliteFile { pages: 100_000, page_bytes: 4096, foreign_keys: 1, ..SqliteFile::default() }
+        SqliteFile { pages: 100_000, page_bytes: 4096, ..SqliteFile::default() }
     }
 
     #[test]
     fn damage_and_violations_are_found() {
-        assert_eq!(judge_integrity(&file()), Outcome::Clean { examined: 1 });
-        let damaged = SqliteFile { damage: vec!["row 7 missing from index x".into()], ..file() };
+        assert_eq!(judge_integrity(&Ok(vec![])), Outcome::Clean { examined: 1 });
+        let damaged = Ok(vec!["row 7 missing from index x".into()]);
         assert_eq!(judge_integrity(&damaged).findings()[0].severity, Severity::Critical);
-        assert_eq!(judge_foreign_keys(&file()), Outcome::Clean { examined: 1 });
-        let violated = SqliteFile { violations: vec![("items".into(), "orders".into(), 3)], ..file() };
+        assert_eq!(judge_foreign_keys(&Ok(vec![])), Outcome::Clean { examined: 1 });
+        let violated = Ok(vec![("items".into(), "orders".into(), 3)]);
         assert_eq!(judge_foreign_keys(&violated).findings()[0].evidence["rows"], 3);
-        assert!(matches!(judge_foreign_keys(&SqliteFile::default()), Outcome::NotApplicable { .. }));
+        let not_looked = Unseen::unknown("it was not asked for", "ask for it");
+        assert!(matches!(judge_integrity(&Err(not_looked.clone())), Outcome::Unknown { .. }));
+        assert!(matches!(judge_foreign_keys(&Err(not_looked)), Outcome::Unknown { .. }));
     }
 
     #[test]

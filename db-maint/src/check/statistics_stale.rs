@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use crate::activity::{Seen, SqliteFile, Vacuum, Vacuums};
+use crate::activity::{Seen, Vacuum, Vacuums};
 use crate::finding::{Confidence, Finding, Outcome, Severity};
 
 pub(crate) const ID: &str = "statistics-stale";
@@ -18,6 +18,9 @@ pub(crate) fn judge(seen: &Seen<Vacuums>) -> Outcome {
         Ok(seen) => seen,
         Err(unseen) => return unseen.clone().into(),
     };
+    if let Some(why) = &seen.uncounted {
+        return Outcome::unknown(why.clone());
+    }
     let findings = seen.tables.iter().filter(|t| is_stale(t)).map(|table| {
         let summary = match table.since_analyze {
             None => format!("it has {} rows and was never analysed", table.live),
@@ -34,8 +37,12 @@ pub(crate) fn judge(seen: &Seen<Vacuums>) -> Outcome {
 }
 
 /// SQLite.
-pub(crate) fn judge_sqlite(seen: &SqliteFile) -> Outcome {
-    let findings = seen.outgrown.iter().map(|(table, analysed)| {
+pub(crate) fn judge_sqlite(outgrown: &Seen<Vec<(String, Option<u64>)>>) -> Outcome {
+    let outgrown = match outgrown {
+        Ok(outgrown) => outgrown,
+        Err(unseen) => return unseen.clone().into(),
+    };
+    let findings = outgrown.iter().map(|(table, analysed)| {
         let summary = match analysed {
             Some(rows) => format!("it has grown tenfold since it was analysed with {rows} rows"),
             None => "it was never analysed".to_owned(),
@@ -78,9 +85,8 @@ mod tests {
 
     #[test]
     fn what_a_sqlite_table_has_outgrown_is_said() {
-        assert_eq!(judge_sqlite(&SqliteFile::default()), Outcome::Clean { examined: 1 });
-        let outgrown = vec![("orders".into(), Some(10)), ("visits".into(), None)];
-        let outcome = judge_sqlite(&SqliteFile { outgrown, ..SqliteFile::default() });
+        assert_eq!(judge_sqlite(&Ok(vec![])), Outcome::Clean { examined: 1 });
+        let outcome = judge_sqlite(&Ok(vec![("orders".into(), Some(10)), ("visits".into(), None)]));
         assert!(outcome.findings()[0].summary.contains("10 rows"), "{outcome:?}");
         assert!(outcome.findings()[1].summary.contains("never"), "{outcome:?}");
     }

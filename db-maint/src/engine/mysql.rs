@@ -15,7 +15,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::Engine;
-use crate::activity::{Connections, Seen, Session, Sessions, Unseen, Waiting};
+use crate::activity::{Connections, Seen, Session, Sessions, SqliteContent, Unseen, Waiting};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::trusted;
@@ -23,6 +23,8 @@ use crate::inspection::{Facts, InspectOptions, Inspection, judge};
 
 /// How long a server may take to answer a new connection.
 const CONNECT: Duration = Duration::from_secs(30);
+/// How long one group of facts may take: longer than the server gives each statement.
+const ANSWER: Duration = Duration::from_secs(90);
 /// What would show a user everything.
 const GRANT: &str = "GRANT PROCESS ON *.* and SELECT ON performance_schema.* to this user";
 
@@ -110,10 +112,13 @@ impl Mysql {
                 .with_next_step("MySQL 8.0 and MariaDB 10.6 are the oldest that are supported"));
         }
         let limits = match is_mariadb {
-            true => "SET SESSION max_statement_time = 60, lock_wait_timeout = 1, tx_read_only = 1",
+            // Times of transactions are in the system's zone, whatever the server's own is.
+            true => {
+                "SET SESSION max_statement_time = 60, lock_wait_timeout = 1, tx_read_only = 1, time_zone = 'SYSTEM'"
+            }
             false => {
                 "SET SESSION max_execution_time = 60000, lock_wait_timeout = 1, transaction_read_only = 1, \
-                 information_schema_stats_expiry = 0"
+                 time_zone = 'SYSTEM', information_schema_stats_expiry = 0"
             }
         };
         session.execute(limits).await.map_err(failed)?;
@@ -121,15 +126,17 @@ impl Mysql {
         let performance_schema: i64 = row.try_get_unchecked(2).map_err(failed)?;
         let status = status(session).await.map_err(failed)?;
         let uptime = status.get("Uptime_since_flush_status").or_else(|| status.get("Uptime")).copied();
+        // Without the right the server refuses, and that is the answer.
+        let sees_sessions = session.fetch_all("SELECT trx_id FROM information_schema.INNODB_TRX LIMIT 1").await.is_ok();
         let flavour = if is_mariadb { Flavour::MariaDb } else { Flavour::Mysql };
         Ok(Capabilities {
             flavour,
             version,
             location: self.location(),
-            role: role(session).await.map_err(failed)?,
+            role: role(session, sees_sessions).await.map_err(failed)?,
             extensions: BTreeSet::new(),
-            // Without the right the server refuses, and that is the answer.
-            sees_sessions: session.fetch_all("SELECT trx_id FROM information_schema.INNODB_TRX LIMIT 1").await.is_ok(),
+            sees_tables: sees_tables(session).await.map_err(failed)?,
+            sees_sessions,
             counting_since: uptime.map(|s| (now - TimeDelta::seconds(i64::try_from(s).unwrap_or(0))).and_utc()),
             index_usage: match index_usage(session, is_mariadb, performance_schema != 0, &status).await {
                 Ok(by) => IndexUsage::CountedBy(by),
@@ -162,9 +169,11 @@ impl Engine for Mysql {
         let capabilities = self.capabilities_of(&mut session).await?;
         let no_vacuum = "InnoDB removes old versions and keeps its statistics itself";
         let facts = Facts {
-            schema: seen(catalogue::read(&mut session, &capabilities).await),
-            connections: seen(connections(&mut session).await),
+            schema: seen(bounded(catalogue::read(&mut session, &capabilities)).await),
+            counters: seen(bounded(catalogue::counters(&mut session)).await),
+            connections: seen(bounded(connections(&mut session)).await),
             sessions: sessions(&mut session, &capabilities).await,
+            content: SqliteContent::absent(),
             vacuums: Err(Unseen::NotApplicable(no_vacuum.into())),
             file: Err(Unseen::NotApplicable("it is not a SQLite file".into())),
             capabilities,
@@ -177,6 +186,14 @@ impl Engine for Mysql {
 async fn close(session: MySqlConnection) {
     // The server hangs up first, which the driver takes for an error.
     let _ = session.close().await;
+}
+
+/// Waits for a group of facts no longer than the server works on it.
+async fn bounded<T>(reading: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(ANSWER, reading).await {
+        Ok(found) => found,
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
 }
 
 /// A group of facts whose query failed is unknown, and the others are worth having.
@@ -205,10 +222,24 @@ async fn status(session: &mut MySqlConnection) -> Result<HashMap<String, u64>, s
     Ok(status)
 }
 
-async fn role(session: &mut MySqlConnection) -> Result<NodeRole, sqlx::Error> {
-    // Who may not ask is told nothing, and takes it for a server of its own: its counters are qualified for neither.
-    if session.fetch_all("SHOW REPLICA STATUS").await.is_ok_and(|rows| !rows.is_empty()) {
-        return Ok(NodeRole::Replica);
+/// Whether a right covers the whole database. One that comes from a role is not seen here, and then the answer is no.
+async fn sees_tables(session: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+    let sql = "SELECT (SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT') \
+        + (SELECT COUNT(*) FROM information_schema.SCHEMA_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT' AND DATABASE() LIKE TABLE_SCHEMA)";
+    Ok(session.fetch_one(sql).await?.try_get_unchecked::<i64, _>(0)? > 0)
+}
+
+async fn role(session: &mut MySqlConnection, sees_sessions: bool) -> Result<NodeRole, sqlx::Error> {
+    // The older name is the only one before MySQL 8.0.22, and is gone since 8.4.
+    let mut status = session.fetch_all("SHOW REPLICA STATUS").await;
+    if status.as_ref().err().and_then(number_of) == Some(1064) {
+        status = session.fetch_all("SHOW SLAVE STATUS").await;
+    }
+    match status {
+        Ok(rows) if !rows.is_empty() => return Ok(NodeRole::Replica),
+        Ok(_) if sees_sessions => {}
+        // Without the rights nothing is shown, or refused.
+        _ => return Ok(NodeRole::Unknown),
     }
     let sql = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'";
     let readers: i64 = session.fetch_one(sql).await?.try_get_unchecked(0)?;
@@ -240,6 +271,15 @@ async fn index_usage(
     if is_mariadb {
         let on = session.fetch_one("SELECT @@userstat").await.and_then(|row| row.try_get_unchecked::<i64, _>(0));
         if on.map_err(|e| reason(&e))? != 0 {
+            let sql = "SELECT COUNT(*) FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME = 'USERSTAT' \
+                AND GLOBAL_VALUE_ORIGIN IN ('CONFIG', 'COMMAND-LINE')";
+            let origin = session.fetch_one(sql).await.and_then(|row| row.try_get_unchecked::<i64, _>(0));
+            if origin.map_err(|e| reason(&e))? == 0 {
+                return Err(
+                    "userstat was switched on while the server ran, and nobody knows when: set it in its configuration"
+                        .into(),
+                );
+            }
             return Ok(catalogue::USERSTAT.into());
         }
         return Err("performance_schema and userstat are off: the server does not count".into());
@@ -267,7 +307,7 @@ async fn sessions(session: &mut MySqlConnection, capabilities: &Capabilities) ->
              FROM performance_schema.data_lock_waits"
         }
     };
-    seen(read_sessions(session, waits).await)
+    seen(bounded(read_sessions(session, waits)).await)
 }
 
 async fn read_sessions(session: &mut MySqlConnection, waits: &str) -> Result<Sessions, sqlx::Error> {
@@ -275,18 +315,18 @@ async fn read_sessions(session: &mut MySqlConnection, waits: &str) -> Result<Ses
           CONCAT(COALESCE(p.USER, '?'), ' ', COALESCE(p.HOST, '')), \
           GREATEST(TIMESTAMPDIFF(SECOND, t.trx_started, NOW()), 0), \
           CASE WHEN p.COMMAND = 'Sleep' THEN p.TIME END, \
-          GREATEST(TIMESTAMPDIFF(SECOND, COALESCE(t.trx_wait_started, NOW()), NOW()), 0) \
+          GREATEST(TIMESTAMPDIFF(SECOND, t.trx_wait_started, NOW()), 0) \
         FROM information_schema.INNODB_TRX t LEFT JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id \
         WHERE t.trx_mysql_thread_id <> 0 AND t.trx_mysql_thread_id <> CONNECTION_ID()";
     let mut found = Sessions::default();
-    let mut by_transaction: HashMap<String, (u64, String, TimeDelta)> = HashMap::new();
+    let mut by_transaction: HashMap<String, (u64, String, Option<TimeDelta>)> = HashMap::new();
     for row in session.fetch_all(sql).await? {
         let transaction: String = row.try_get_unchecked(0)?;
         let id: u64 = row.try_get_unchecked(1)?;
         let who: String = row.try_get_unchecked(2)?;
         let open = TimeDelta::seconds(row.try_get_unchecked(3)?);
         let idle = row.try_get_unchecked::<Option<i64>, _>(4)?.map(TimeDelta::seconds);
-        let waits = TimeDelta::seconds(row.try_get_unchecked(5)?);
+        let waits = row.try_get_unchecked::<Option<i64>, _>(5)?.map(TimeDelta::seconds);
         by_transaction.insert(transaction, (id, who.clone(), waits));
         found.open.push(Session { id, who, open, idle });
     }
@@ -297,15 +337,18 @@ async fn read_sessions(session: &mut MySqlConnection, waits: &str) -> Result<Ses
             blockers.entry(waiting).or_default().push(*id);
         }
     }
-    for (transaction, mut blockers) in blockers {
-        let Some((id, who, for_)) = by_transaction.get(&transaction) else { continue };
+    for (transaction, (id, who, waits)) in by_transaction {
+        let mut blockers = blockers.remove(&transaction).unwrap_or_default();
         blockers.sort_unstable();
         blockers.dedup();
-        found.waiting.push(Waiting { id: *id, who: who.clone(), for_: *for_, blockers });
+        // Whom for may not be known: a transaction without a session holds it up, or the server does not count.
+        if waits.is_some() || !blockers.is_empty() {
+            found.waiting.push(Waiting { id, who, for_: waits.unwrap_or_default(), blockers });
+        }
     }
     // For a table's definition: the server shows who waits, and not to everybody whom for.
     let sql = "SELECT ID, CONCAT(COALESCE(USER, '?'), ' ', COALESCE(HOST, '')), TIME FROM information_schema.PROCESSLIST \
-        WHERE STATE LIKE 'Waiting for table%lock'";
+        WHERE STATE LIKE 'Waiting for %lock' OR STATE = 'Waiting for table flush'";
     for row in session.fetch_all(sql).await? {
         let id: u64 = row.try_get_unchecked(0)?;
         if found.waiting.iter().all(|w| w.id != id) {

@@ -16,16 +16,19 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::Engine;
-use crate::activity::{Connections, Seen, Session, Sessions, Unseen, Waiting};
+use crate::activity::{Connections, Seen, Session, Sessions, SqliteContent, Unseen, Waiting};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspection::{Facts, InspectOptions, Inspection, judge};
 
 /// How long a server may take to answer a new connection.
 const CONNECT: Duration = Duration::from_secs(30);
-/// What every session of an inspection promises the shop.
-const SESSION: &str = "SET default_transaction_read_only = on; SET statement_timeout = '60s'; SET lock_timeout = '1s'; \
-    SET idle_in_transaction_session_timeout = '60s'; SET TimeZone = 'UTC'; SET search_path = ''";
+/// How long one group of facts may take: longer than the server gives each statement.
+const ANSWER: Duration = Duration::from_secs(90);
+/// What every transaction of an inspection promises the shop. Nothing is set for the session: behind a pooler the shop gets
+/// it next.
+const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '1s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = ''";
 /// What would show a role everything.
 const GRANT: &str = "GRANT pg_monitor to this role";
 
@@ -58,15 +61,13 @@ impl Postgres {
 
     async fn connect(&self) -> Result<PgConnection> {
         let connecting = PgConnection::connect_with(&self.options);
-        let mut session = match tokio::time::timeout(CONNECT, connecting).await {
-            Ok(session) => session.map_err(|e| self.failed("cannot be opened", e))?,
+        match tokio::time::timeout(CONNECT, connecting).await {
+            Ok(session) => session.map_err(|e| self.failed("cannot be opened", e)),
             Err(_) => {
                 let text = format!("{} did not answer within {} s", self.location(), CONNECT.as_secs());
-                return Err(Error::new(ErrorKind::Unreachable, text));
+                Err(Error::new(ErrorKind::Unreachable, text))
             }
-        };
-        session.execute(SESSION).await.map_err(|e| self.failed("refuses the session's settings", e))?;
-        Ok(session)
+        }
     }
 
     fn failed(&self, what: &str, e: sqlx::Error) -> Error {
@@ -85,13 +86,18 @@ impl Postgres {
 
     async fn capabilities_of(&self, session: &mut PgConnection) -> Result<Capabilities> {
         let failed = |e| self.failed("does not say what it is", e);
-        let row = sqlx::query(CAPABILITIES).fetch_one(&mut *session).await.map_err(failed)?;
+        let row = read(session, async |s| sqlx::query(CAPABILITIES).fetch_one(s).await).await.map_err(failed)?;
         let number: i32 = row.try_get("version").map_err(failed)?;
         let number = u32::try_from(number).unwrap_or(0);
         let version = Version { major: number / 10_000, minor: number % 10_000, patch: 0 };
         if version.major < 13 {
             let text = format!("{} is PostgreSQL {}.{}", self.location(), version.major, version.minor);
             return Err(Error::new(ErrorKind::Unsupported, text).with_next_step("13 is the oldest that is supported"));
+        }
+        let mut since: Option<DateTime<Utc>> = row.try_get("since").map_err(failed)?;
+        if since.is_none() && row.try_get("sees_files").map_err(failed)? {
+            let beginning = read(session, async |s| sqlx::query_scalar(BEGINNING).fetch_optional(s).await).await;
+            since = beginning.map_err(failed)?.flatten();
         }
         let extensions: Vec<String> = row.try_get("extensions").map_err(failed)?;
         let counts: bool = row.try_get("counts").map_err(failed)?;
@@ -106,8 +112,9 @@ impl Postgres {
             location: self.location(),
             role,
             extensions: extensions.into_iter().collect::<BTreeSet<_>>(),
+            sees_tables: true,
             sees_sessions: row.try_get("sees_sessions").map_err(failed)?,
-            counting_since: row.try_get::<Option<DateTime<Utc>>, _>("since").map_err(failed)?.filter(|_| counts),
+            counting_since: since.filter(|_| counts),
             index_usage: match counts {
                 true => IndexUsage::CountedBy("pg_stat_user_indexes".into()),
                 false => IndexUsage::NotCounted("track_counts is off: the server counts nothing".into()),
@@ -117,15 +124,19 @@ impl Postgres {
     }
 }
 
-/// Since when it counts: since the database's counters were last reset; since all of them were, after a crash or at the
-/// beginning, where that never happened.
+/// Since when it counts: since the database's counters were last reset; where they never were, since the later of its own
+/// beginning, for whoever may look at its files, and the last time that all counters were lost.
 const CAPABILITIES: &str = "SELECT current_setting('server_version_num')::int4 AS version, \
     ARRAY(SELECT extname::text FROM pg_extension) AS extensions, pg_is_in_recovery() AS standby, \
     EXISTS (SELECT FROM pg_stat_replication) OR EXISTS (SELECT FROM pg_replication_slots) AS standbys, \
     pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_sessions, \
     current_setting('track_counts')::bool AS counts, clock_timestamp() AS now, \
-    COALESCE((SELECT stats_reset FROM pg_stat_database WHERE datname = current_database()), \
-      (SELECT stats_reset FROM pg_stat_bgwriter), pg_postmaster_start_time()) AS since";
+    (SELECT stats_reset FROM pg_stat_database WHERE datname = current_database()) AS since, \
+    has_function_privilege('pg_stat_file(text,boolean)', 'EXECUTE') AS sees_files";
+/// In a transaction of its own: the database may lie elsewhere.
+const BEGINNING: &str = "SELECT GREATEST((SELECT stats_reset FROM pg_stat_bgwriter), \
+    (SELECT modification FROM pg_stat_file('base/' || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/PG_VERSION', true))) \
+    WHERE (SELECT modification FROM pg_stat_file('base/' || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/PG_VERSION', true)) IS NOT NULL";
 
 #[async_trait]
 impl Engine for Postgres {
@@ -149,13 +160,22 @@ impl Engine for Postgres {
         let mut session = self.connect().await?;
         let capabilities = self.capabilities_of(&mut session).await?;
         let now = options.now.unwrap_or(capabilities.server_time);
+        let of = &capabilities;
         let facts = Facts {
-            schema: seen(catalogue::read(&mut session, capabilities.version).await),
-            connections: connections(&mut session, &capabilities).await,
-            sessions: sessions(&mut session, &capabilities).await,
-            vacuums: seen(vacuum::read(&mut session, &capabilities, now).await),
+            schema: seen(read(&mut session, async |s| catalogue::read(s, of.version).await).await),
+            counters: seen(read(&mut session, async |s| catalogue::counters(s).await).await),
+            connections: match of.sees_sessions {
+                true => seen(read(&mut session, async |s| connections(s).await).await),
+                false => Err(Unseen::unknown("this role does not see the sessions of others", GRANT)),
+            },
+            sessions: match of.sees_sessions {
+                true => seen(read(&mut session, async |s| sessions(s, of.version).await).await),
+                false => Err(Unseen::unknown("this role does not see the sessions of others", GRANT)),
+            },
+            vacuums: seen(read(&mut session, async |s| vacuum::read(s, of, now).await).await),
             file: Err(Unseen::NotApplicable("it is not a SQLite file".into())),
-            capabilities,
+            content: SqliteContent::absent(),
+            capabilities: capabilities.clone(),
         };
         close(session).await;
         Ok(judge(facts, options))
@@ -167,41 +187,53 @@ async fn close(session: PgConnection) {
     let _ = session.close().await;
 }
 
+/// Reads one group of facts in a transaction of its own, and waits for the answer no longer than the server works on it.
+async fn read<T>(
+    session: &mut PgConnection,
+    group: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    let reading = async {
+        session.execute(BEGIN).await?;
+        let found = group(&mut *session).await;
+        session.execute("ROLLBACK").await?;
+        found
+    };
+    match tokio::time::timeout(ANSWER, reading).await {
+        Ok(found) => found,
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
 /// A group of facts whose query failed is unknown, and the others are worth having.
 fn seen<T>(read: Result<T, sqlx::Error>) -> Seen<T> {
     read.map_err(|e| {
         let reason = e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned());
-        Unseen::unknown(format!("the server refused to say: {reason}"), GRANT)
+        let remedy = match e.as_database_error().and_then(|e| e.code()).as_deref() {
+            Some("42501") => GRANT,
+            _ => "try again when what is in the way has finished",
+        };
+        Unseen::unknown(format!("the server did not say: {reason}"), remedy)
     })
 }
 
-async fn connections(session: &mut PgConnection, capabilities: &Capabilities) -> Seen<Connections> {
-    if !capabilities.sees_sessions {
-        return Err(Unseen::unknown("this role does not see the sessions of others", GRANT));
-    }
-    let read = async {
-        let sql = "SELECT GREATEST(current_setting('max_connections')::int8 \
+async fn connections(session: &mut PgConnection) -> Result<Connections, sqlx::Error> {
+    let sql = "SELECT GREATEST(current_setting('max_connections')::int8 \
                 - current_setting('superuser_reserved_connections')::int8 \
                 - COALESCE(current_setting('reserved_connections', true)::int8, 0), 0)";
-        let usable: i64 = sqlx::query_scalar(sql).fetch_one(&mut *session).await?;
-        let sql = "SELECT COALESCE(state, 'starting'), count(*) FROM pg_stat_activity \
+    let usable: i64 = sqlx::query_scalar(sql).fetch_one(&mut *session).await?;
+    let sql = "SELECT COALESCE(state, 'starting'), count(*) FROM pg_stat_activity \
             WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 1";
-        let mut by_state = Vec::new();
-        for row in sqlx::query(sql).fetch_all(&mut *session).await? {
-            by_state.push((row.try_get(0)?, natural(row.try_get(1)?)));
-        }
-        let used = by_state.iter().map(|(_, n)| n).sum();
-        Ok(Connections { used, usable: natural(usable), by_state, peak: None })
-    };
-    seen(read.await)
+    let mut by_state = Vec::new();
+    for row in sqlx::query(sql).fetch_all(&mut *session).await? {
+        by_state.push((row.try_get(0)?, natural(row.try_get(1)?)));
+    }
+    let used = by_state.iter().map(|(_, n)| n).sum();
+    Ok(Connections { used, usable: natural(usable), by_state, peak: None })
 }
 
-async fn sessions(session: &mut PgConnection, capabilities: &Capabilities) -> Seen<Sessions> {
-    if !capabilities.sees_sessions {
-        return Err(Unseen::unknown("this role does not see the sessions of others", GRANT));
-    }
+async fn sessions(session: &mut PgConnection, version: Version) -> Result<Sessions, sqlx::Error> {
     // Before 14 nobody knows since when: the statement began then at the earliest.
-    let since = match capabilities.version.major {
+    let since = match version.major {
         13 => "a.query_start",
         _ => "COALESCE((SELECT min(l.waitstart) FROM pg_locks l WHERE l.pid = a.pid AND NOT l.granted), now())",
     };
@@ -215,25 +247,22 @@ async fn sessions(session: &mut PgConnection, capabilities: &Capabilities) -> Se
          FROM pg_stat_activity a \
          WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid() AND a.xact_start IS NOT NULL"
     );
-    let read = async {
-        let mut found = Sessions::default();
-        for row in sqlx::query(crate::ident::trusted(sql)).fetch_all(session).await? {
-            let id = natural(row.try_get(0)?);
-            let who: String = row.try_get("who")?;
-            let open = seconds(row.try_get("open")?);
-            let idle = row.try_get::<Option<f64>, _>("idle")?.map(seconds);
-            if let (Some(blockers), Some(waits)) =
-                (row.try_get::<Option<Vec<i64>>, _>("blockers")?, row.try_get::<Option<f64>, _>("waits")?)
-                && !blockers.is_empty()
-            {
-                let blockers = blockers.into_iter().map(natural).collect();
-                found.waiting.push(Waiting { id, who: who.clone(), for_: seconds(waits), blockers });
-            }
-            found.open.push(Session { id, who, open, idle });
+    let mut found = Sessions::default();
+    for row in sqlx::query(crate::ident::trusted(sql)).fetch_all(session).await? {
+        let id = natural(row.try_get(0)?);
+        let who: String = row.try_get("who")?;
+        let open = seconds(row.try_get("open")?);
+        let idle = row.try_get::<Option<f64>, _>("idle")?.map(seconds);
+        if let (Some(blockers), Some(waits)) =
+            (row.try_get::<Option<Vec<i64>>, _>("blockers")?, row.try_get::<Option<f64>, _>("waits")?)
+            && !blockers.is_empty()
+        {
+            let blockers = blockers.into_iter().map(natural).collect();
+            found.waiting.push(Waiting { id, who: who.clone(), for_: seconds(waits), blockers });
         }
-        Ok(found)
-    };
-    seen(read.await)
+        found.open.push(Session { id, who, open, idle });
+    }
+    Ok(found)
 }
 
 fn seconds(n: f64) -> TimeDelta {

@@ -1,7 +1,7 @@
 //! SQLite files, read as they are while the shop uses them.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::Utc;
@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::Engine;
-use crate::activity::{Seen, SqliteFile, Unseen};
+use crate::activity::{Seen, SqliteContent, SqliteFile, Unseen};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::{quoted, trusted};
@@ -18,6 +18,9 @@ use crate::schema::{Counter, ForeignKey, Index, KeyPart, Purpose, Schema, State,
 
 /// How long another one's lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long one look at the whole file may take, and after how many of SQLite's instructions the time is looked at.
+const LONGEST: Duration = Duration::from_secs(60);
+const INSTRUCTIONS: i32 = 10_000;
 
 /// A SQLite file.
 #[derive(Debug, Clone)]
@@ -69,6 +72,7 @@ impl Sqlite {
             location: self.location(),
             role: NodeRole::Single,
             extensions: Default::default(),
+            sees_tables: true,
             sees_sessions: false,
             counting_since: None,
             index_usage: IndexUsage::Uncountable,
@@ -76,7 +80,7 @@ impl Sqlite {
         })
     }
 
-    async fn file(&self, session: &mut SqliteConnection, options: &InspectOptions) -> Result<SqliteFile, sqlx::Error> {
+    async fn file(&self, session: &mut SqliteConnection) -> Result<SqliteFile, sqlx::Error> {
         let number = async |session: &mut SqliteConnection, sql: &'static str| -> Result<u64, sqlx::Error> {
             let n: i64 = sqlx::query_scalar(sql).fetch_one(session).await?;
             Ok(u64::try_from(n).unwrap_or(0))
@@ -89,26 +93,47 @@ impl Sqlite {
         log.push("-wal");
         // In this mode without a log there is nothing in it.
         let wal_bytes = (mode == "wal").then(|| std::fs::metadata(log).map_or(0, |m| m.len()));
-        let damage = if options.integrity { damage(session).await? } else { Vec::new() };
-        let mut file = SqliteFile { pages, free_pages, page_bytes, wal_bytes, damage, ..SqliteFile::default() };
-        if !file.damage.is_empty() {
-            // The rest would stumble over it.
-            return Ok(file);
-        }
-        let sql = "SELECT \"table\", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2";
-        for row in session.fetch_all(sql).await? {
-            file.violations.push((
-                row.try_get(0)?,
-                row.try_get(1)?,
-                u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0),
-            ));
-        }
-        let sql = "SELECT count(DISTINCT t.name || ' ' || f.id) FROM pragma_table_list t, pragma_foreign_key_list(t.name) f \
-            WHERE t.schema = 'main' AND t.type = 'table'";
-        file.foreign_keys = number(session, sql).await?;
-        file.outgrown = outgrown(session).await?;
-        Ok(file)
+        Ok(SqliteFile { pages, free_pages, page_bytes, wal_bytes })
     }
+}
+
+/// What has to be read as a whole, if that is wanted, each for a minute at most.
+async fn content(session: &mut SqliteConnection, wanted: bool) -> SqliteContent {
+    let not_wanted = || {
+        Unseen::unknown(
+            "it was not looked for",
+            "ask for it where nobody has to write meanwhile, or restore a backup and ask there",
+        )
+    };
+    let damage = if wanted { seen(within(session, async |s| damage(s).await).await) } else { Err(not_wanted()) };
+    if damage.as_ref().is_ok_and(|damage| !damage.is_empty()) {
+        let stumble = || Unseen::unknown("the file is damaged", "mend that first");
+        return SqliteContent { damage, violations: Err(stumble()), outgrown: Err(stumble()) };
+    }
+    let violations =
+        if wanted { seen(within(session, async |s| violations(s).await).await) } else { Err(not_wanted()) };
+    SqliteContent { damage, violations, outgrown: seen(within(session, async |s| outgrown(s).await).await) }
+}
+
+/// Ends what takes longer than a minute: SQLite itself never does.
+async fn within<T>(
+    session: &mut SqliteConnection,
+    work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    let until = Instant::now() + LONGEST;
+    session.lock_handle().await?.set_progress_handler(INSTRUCTIONS, move || Instant::now() < until);
+    let done = work(&mut *session).await;
+    session.lock_handle().await?.remove_progress_handler();
+    done
+}
+
+async fn violations(session: &mut SqliteConnection) -> Result<Vec<(String, String, u64)>, sqlx::Error> {
+    let sql = "SELECT \"table\", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2";
+    let mut violations = Vec::new();
+    for row in session.fetch_all(sql).await? {
+        violations.push((row.try_get(0)?, row.try_get(1)?, u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0)));
+    }
+    Ok(violations)
 }
 
 #[async_trait]
@@ -127,13 +152,18 @@ impl Engine for Sqlite {
     async fn inspect(&self, options: &InspectOptions) -> Result<Inspection> {
         let mut session = self.connect().await?;
         let capabilities = self.capabilities_of(&mut session).await?;
+        let file = seen(self.file(&mut session).await);
+        // In any other mode nobody could write for as long as the file is read.
+        let wanted = options.integrity.unwrap_or(file.as_ref().is_ok_and(|file| file.wal_bytes.is_some()));
         let no_server = || Unseen::NotApplicable("SQLite has no server".into());
         let facts = Facts {
             schema: seen(read(&mut session).await),
+            counters: seen(counters(&mut session).await),
             connections: Err(no_server()),
             sessions: Err(no_server()),
             vacuums: Err(Unseen::NotApplicable("SQLite reuses the room of deleted rows itself".into())),
-            file: seen(self.file(&mut session, options).await),
+            content: content(&mut session, wanted).await,
+            file,
             capabilities,
         };
         close(session).await;
@@ -250,7 +280,7 @@ async fn read(session: &mut SqliteConnection) -> Result<Schema, sqlx::Error> {
             });
         }
     }
-    Ok(Schema { tables, indexes, foreign_keys: foreign_keys(session).await?, counters: counters(session).await? })
+    Ok(Schema { tables, indexes, foreign_keys: foreign_keys(session).await? })
 }
 
 const ROW_KEYS: &str = "SELECT t.name, c.name FROM pragma_table_list t, pragma_table_info(t.name) c \

@@ -14,12 +14,10 @@ pub(super) const PERFORMANCE_SCHEMA: &str = "performance_schema";
 pub(super) const USERSTAT: &str = "userstat";
 
 pub(super) async fn read(session: &mut MySqlConnection, capabilities: &Capabilities) -> Result<Schema, Error> {
-    let (tables, next) = tables(session).await?;
     Ok(Schema {
+        tables: tables(session).await?.0,
         indexes: indexes(session, capabilities).await?,
         foreign_keys: foreign_keys(session).await?,
-        counters: counters(session, &next).await?,
-        tables,
     })
 }
 
@@ -161,7 +159,8 @@ async fn foreign_keys(session: &mut MySqlConnection) -> Result<Vec<ForeignKey>, 
     Ok(keys)
 }
 
-async fn counters(session: &mut MySqlConnection, next: &HashMap<String, u64>) -> Result<Vec<Counter>, Error> {
+pub(super) async fn counters(session: &mut MySqlConnection) -> Result<Vec<Counter>, Error> {
+    let next = tables(session).await?.1;
     let sql = "SELECT TABLE_NAME, COLUMN_NAME, CAST(COLUMN_TYPE AS CHAR) FROM information_schema.COLUMNS \
         WHERE TABLE_SCHEMA = DATABASE() AND EXTRA LIKE '%auto_increment%'";
     let mut counters = Vec::new();

@@ -1,5 +1,5 @@
-//! Tables, indexes, foreign keys and sequences, from the catalogue. No relation is opened, so no lock is waited for: sizes are
-//! those that the last vacuum or analysis wrote down.
+//! Tables, indexes, foreign keys and sequences, from the catalogue. No table is opened, so no lock of one is waited for: sizes
+//! are those that the last vacuum or analysis wrote down. Sequences are, as whoever asks them does.
 
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Error, Row};
@@ -18,7 +18,6 @@ pub(super) async fn read(session: &mut PgConnection, version: Version) -> Result
         tables: tables(session).await?,
         indexes: indexes(session, version).await?,
         foreign_keys: foreign_keys(session).await?,
-        counters: counters(session).await?,
     })
 }
 
@@ -55,7 +54,7 @@ async fn indexes(session: &mut PgConnection, version: Version) -> Result<Vec<Ind
            ARRAY(SELECT concat_ws(' ', cl, co, op) FROM unnest(i.indclass::oid[], i.indcollation::oid[], i.indoption::int2[]) \
              WITH ORDINALITY o(cl, co, op, n) ORDER BY n), \
            pg_get_expr(i.indpred, i.indrelid), i.indisunique, {nulls_equal}, i.indisprimary, \
-           i.indisexclusion OR con.oid IS NOT NULL, i.indisreplident OR i.indisclustered, i.indisvalid AND i.indisready, \
+           i.indisexclusion OR con.oid IS NOT NULL, i.indisreplident, i.indisvalid AND i.indisready, \
            NOT (i.indisvalid AND i.indisready) AND EXISTS (SELECT FROM pg_locks l WHERE l.relation = i.indrelid AND l.granted \
              AND l.mode = 'ShareUpdateExclusiveLock' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())), \
            c.relkind = 'I', c.relispartition, c.relpages::int8 * current_setting('block_size')::int8, s.idx_scan, \
@@ -141,7 +140,7 @@ async fn foreign_keys(session: &mut PgConnection) -> Result<Vec<ForeignKey>, Err
 }
 
 /// Sequences, each with the columns that it fills: those that own it, and those whose default asks it.
-async fn counters(session: &mut PgConnection) -> Result<Vec<Counter>, Error> {
+pub(super) async fn counters(session: &mut PgConnection) -> Result<Vec<Counter>, Error> {
     let sql = format!(
         "SELECT n.nspname || '.' || c.relname, tn.nspname || '.' || t.relname || '.' || a.attname, \
            CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END::int8, \

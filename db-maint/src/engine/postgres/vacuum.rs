@@ -6,7 +6,7 @@ use sqlx::{Error, Row};
 
 use super::natural;
 use crate::activity::{Holder, Vacuum, Vacuums};
-use crate::capability::Capabilities;
+use crate::capability::{Capabilities, IndexUsage, NodeRole};
 use crate::ident::trusted;
 
 pub(super) async fn read(
@@ -21,7 +21,13 @@ pub(super) async fn read(
     for row in sqlx::query(sql).fetch_all(&mut *session).await? {
         databases.push((row.try_get(0)?, natural(row.try_get(1)?), natural(row.try_get(2)?)));
     }
+    let uncounted = match (capabilities.role, &capabilities.index_usage) {
+        (NodeRole::Replica, _) => Some("a standby does not count rows that die or change: ask the primary".to_owned()),
+        (_, IndexUsage::NotCounted(why)) => Some(why.clone()),
+        _ => None,
+    };
     Ok(Vacuums {
+        uncounted,
         freeze_max_age: natural(row.try_get(0)?),
         multixact_freeze_max_age: natural(row.try_get(1)?),
         databases,
@@ -96,9 +102,13 @@ async fn holders(session: &mut PgConnection) -> Result<Vec<Holder>, Error> {
     let sql = "SELECT 'session of ' || concat_ws(' ', usename, NULLIF(application_name, '')), \
           GREATEST(age(backend_xmin), age(backend_xid))::int8 FROM pg_stat_activity \
           WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) \
+          AND (datname = current_database() OR backend_type = 'walsender') AND backend_type <> 'autovacuum worker' \
+          AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum) \
         UNION ALL SELECT 'prepared transaction ' || gid, age(transaction)::int8 FROM pg_prepared_xacts \
-        UNION ALL SELECT 'replication slot ' || slot_name, GREATEST(age(xmin), age(catalog_xmin))::int8 \
-          FROM pg_replication_slots WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL";
+          WHERE database = current_database() \
+        UNION ALL SELECT 'replication slot ' || slot_name, age(xmin)::int8 FROM pg_replication_slots WHERE xmin IS NOT NULL \
+        UNION ALL SELECT 'replication slot ' || slot_name || ' (the catalogue alone)', age(catalog_xmin)::int8 \
+          FROM pg_replication_slots WHERE catalog_xmin IS NOT NULL";
     let mut holders = Vec::new();
     for row in sqlx::query(sql).fetch_all(session).await? {
         holders.push(Holder { what: row.try_get(0)?, age: natural(row.try_get(1)?) });
