@@ -44,6 +44,7 @@ async fn postgres_faults_are_found_and_the_clean_twin_is_clean() {
     let shop = open(&url).unwrap();
     on_postgres(&url, faults::POSTGRES.mend).await;
     on_postgres(&url, faults::POSTGRES.trade).await;
+    quiet(&server).await;
     let clean = shop.inspect(&later()).await.unwrap();
     assert!(clean.is_clean(), "{:#?} {:?}", found(&clean), clean.unknown().collect::<Vec<_>>());
     assert_eq!(clean.capabilities.role, NodeRole::Single);
@@ -52,6 +53,7 @@ async fn postgres_faults_are_found_and_the_clean_twin_is_clean() {
     assert_eq!((found(&now), unknown(&now)), (vec![], vec!["index-unused"]));
 
     on_postgres(&url, faults::POSTGRES.plant).await;
+    quiet(&server).await;
     let sick = shop.inspect(&later()).await.unwrap();
     assert_eq!(found(&sick), faults::POSTGRES.planted, "{:#?}", sick.findings().collect::<Vec<_>>());
     assert_eq!(sick.worst(), Some(Severity::Critical));
@@ -127,6 +129,18 @@ async fn postgres_sessions_that_wait_are_traced_to_who_holds_them_up() {
     postgres::run(&mut holder, "COMMIT").await.unwrap();
     for task in [first, second, third] {
         task.await.unwrap();
+    }
+}
+
+/// Until every session has ended, and its counts have reached the server.
+async fn quiet(server: &postgres::Server) {
+    loop {
+        let sql =
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        if server.psql("shop", sql).unwrap().trim() == "0" {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
 
