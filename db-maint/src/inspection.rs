@@ -146,28 +146,23 @@ pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
     let now = options.now.unwrap_or(capabilities.server_time);
     let flavour = capabilities.flavour;
     let observed = Observed { now, since: capabilities.counting_since };
-    let of_schema = |judge: &dyn Fn(&Schema) -> Outcome| match &schema {
-        Ok(schema) => partly(judge(schema), capabilities.sees_tables),
-        Err(unseen) => unseen.clone().into(),
-    };
-    let of_file = |judge: &dyn Fn(&SqliteFile) -> Outcome| match &file {
-        Ok(file) => judge(file),
-        Err(unseen) => unseen.clone().into(),
-    };
+    let of_schema =
+        |judge: &dyn Fn(&Schema) -> Outcome| partly(judged(&schema, |s| judge(s)), capabilities.sees_tables);
     let stale = match flavour {
-        Flavour::Sqlite => statistics_stale::judge_sqlite(&content.outgrown),
-        _ => statistics_stale::judge(&vacuums),
+        Flavour::Sqlite => judged(&content.outgrown, |o| statistics_stale::judge_sqlite(o)),
+        _ => judged(&vacuums, statistics_stale::judge),
     };
+    let counters = partly(judged(&counters, |c| counter_exhaustion::judge(c)), capabilities.sees_tables);
     let outcomes = [
-        (sqlite::INTEGRITY, sqlite::judge_integrity(&content.damage)),
-        (sqlite::FOREIGN_KEYS, sqlite::judge_foreign_keys(&content.violations)),
-        (wraparound::ID, wraparound::judge(&vacuums)),
-        (counter_exhaustion::ID, partly(counter_exhaustion::judge(&counters), capabilities.sees_tables)),
-        (connections::ID, connections::judge(connections)),
-        (sessions::BLOCKED, sessions::judge_blocked(&sessions)),
-        (sessions::LONG, sessions::judge_long(&sessions)),
-        (dead_rows::HELD, dead_rows::judge_held(&vacuums)),
-        (dead_rows::ID, dead_rows::judge(&vacuums)),
+        (sqlite::INTEGRITY, judged(&content.damage, |d| sqlite::judge_integrity(d))),
+        (sqlite::FOREIGN_KEYS, judged(&content.violations, |v| sqlite::judge_foreign_keys(v))),
+        (wraparound::ID, judged(&vacuums, wraparound::judge)),
+        (counter_exhaustion::ID, counters),
+        (connections::ID, judged(&connections, connections::judge)),
+        (sessions::BLOCKED, judged(&sessions, sessions::judge_blocked)),
+        (sessions::LONG, judged(&sessions, sessions::judge_long)),
+        (dead_rows::HELD, judged(&vacuums, dead_rows::judge_held)),
+        (dead_rows::ID, judged(&vacuums, dead_rows::judge)),
         (statistics_stale::ID, stale),
         (index_invalid::ID, of_schema(&|s| index_invalid::judge(s, flavour))),
         (table_not_transactional::ID, of_schema(&|s| table_not_transactional::judge(s, flavour))),
@@ -176,8 +171,8 @@ pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
         (index_duplicate::ID, of_schema(&|s| index_duplicate::judge(s, flavour))),
         (index_redundant::ID, of_schema(&|s| index_redundant::judge(s, flavour))),
         (index_unused::ID, of_schema(&|s| index_unused::judge(s, &capabilities, observed, options.unused_after))),
-        (sqlite::FREE_PAGES, of_file(&sqlite::judge_free_pages)),
-        (sqlite::LOG, of_file(&sqlite::judge_log)),
+        (sqlite::FREE_PAGES, judged(&file, sqlite::judge_free_pages)),
+        (sqlite::LOG, judged(&file, sqlite::judge_log)),
     ];
     let mut suppressed = Vec::new();
     let checks = outcomes
@@ -188,6 +183,14 @@ pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
         })
         .collect();
     Inspection { capabilities, taken_at: now, checks, suppressed }
+}
+
+/// What a judge says of what was seen.
+fn judged<T>(seen: &Seen<T>, judge: impl Fn(&T) -> Outcome) -> Outcome {
+    match seen {
+        Ok(seen) => judge(seen),
+        Err(unseen) => unseen.clone().into(),
+    }
 }
 
 /// Of a part nobody knows whether the rest is well.

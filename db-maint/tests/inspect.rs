@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use db_maint::chrono::{TimeDelta, Utc};
 use db_maint::{Engine, ErrorKind, InspectOptions, Inspection, NodeRole, Outcome, Severity, open};
+use storefront::pgbouncer::PgBouncer;
 use storefront::{Size, faults, mysql, postgres, sqlite};
 
 /// In so long that every window has passed.
@@ -129,6 +130,26 @@ async fn postgres_sessions_that_wait_are_traced_to_who_holds_them_up() {
     postgres::run(&mut holder, "COMMIT").await.unwrap();
     for task in [first, second, third] {
         task.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_an_inspection_stays_in_a_session_that_a_pooler_gives_to_the_shop_next() {
+    let server = postgres::Server::start().await.unwrap();
+    let url = server.database("shop").await.unwrap();
+    postgres::create(&url, &Size::orders(50), 1).await.unwrap();
+    let pooler = PgBouncer::start(&server).await.unwrap();
+    for _ in 0..2 {
+        let through = open(&pooler.url("shop")).unwrap().inspect(&later()).await.unwrap();
+        let blind: Vec<_> = through.unknown().filter(|(check, _)| *check != "index-unused").collect();
+        assert!(blind.is_empty(), "{blind:?}");
+        // The pool has one session: the shop gets it.
+        let mut shop = postgres::open(&pooler.url("shop")).await.unwrap();
+        postgres::run(&mut shop, "UPDATE variants SET stock = stock WHERE id = 1").await.unwrap();
+        let sql = "SELECT current_setting('statement_timeout') || current_setting('lock_timeout') || \
+            (SELECT count(*) FROM pg_prepared_statements)";
+        let row = sqlx::Executor::fetch_one(&mut shop, sqlx::raw_sql(sql)).await.unwrap();
+        assert_eq!(sqlx::Row::get::<String, _>(&row, 0), "000");
     }
 }
 

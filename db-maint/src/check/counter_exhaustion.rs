@@ -1,7 +1,6 @@
 //! Sequences and counters that run out: from then on no row can be added. The end is that of the sequence or that of the
 //! column's type, whichever comes first.
 
-use crate::activity::Seen;
 use crate::finding::{Finding, Outcome, Severity};
 use crate::schema::Counter;
 
@@ -11,11 +10,7 @@ pub(crate) const ID: &str = "counter-exhaustion";
 const WARNING: f64 = 0.70;
 const CRITICAL: f64 = 0.90;
 
-pub(crate) fn judge(seen: &Seen<Vec<Counter>>) -> Outcome {
-    let seen = match seen {
-        Ok(seen) => seen,
-        Err(unseen) => return unseen.clone().into(),
-    };
+pub(crate) fn judge(seen: &[Counter]) -> Outcome {
     let mut findings = Vec::new();
     let mut unknown = Vec::new();
     for counter in seen.iter().filter(|c| !c.cycles) {
@@ -55,7 +50,7 @@ mod tests {
     }
 
     fn of(counter: Counter) -> Outcome {
-        judge(&Ok(vec![counter]))
+        judge(&[counter])
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use chrono::TimeDelta;
 
-use crate::activity::{Holder, Seen, Vacuum, Vacuums};
+use crate::activity::{Holder, Vacuum, Vacuums};
 use crate::finding::{Confidence, Finding, Outcome, Severity};
 
 pub(crate) const ID: &str = "dead-rows";
@@ -21,11 +21,7 @@ const RECENT: TimeDelta = TimeDelta::minutes(10);
 const HELD_BACK: u64 = 1_000_000;
 const LONG_HELD_BACK: u64 = 50_000_000;
 
-pub(crate) fn judge(seen: &Seen<Vacuums>) -> Outcome {
-    let seen = match seen {
-        Ok(seen) => seen,
-        Err(unseen) => return unseen.clone().into(),
-    };
+pub(crate) fn judge(seen: &Vacuums) -> Outcome {
     if let Some(why) = &seen.uncounted {
         return Outcome::unknown(why.clone());
     }
@@ -48,11 +44,7 @@ pub(crate) fn judge(seen: &Seen<Vacuums>) -> Outcome {
 }
 
 /// What holds vacuum back everywhere.
-pub(crate) fn judge_held(seen: &Seen<Vacuums>) -> Outcome {
-    let seen = match seen {
-        Ok(seen) => seen,
-        Err(unseen) => return unseen.clone().into(),
-    };
+pub(crate) fn judge_held(seen: &Vacuums) -> Outcome {
     let findings = seen.holders.iter().filter(|h| h.age >= HELD_BACK).map(|Holder { what, age }| {
         Finding::new(HELD, what.clone(), format!("nothing that died in the last {age} transactions can be removed"))
             .severity(if *age < LONG_HELD_BACK { Severity::Warning } else { Severity::Critical })
@@ -90,7 +82,7 @@ pub(super) mod tests {
     }
 
     fn of(table: Vacuum) -> usize {
-        judge(&Ok(Vacuums { tables: vec![table], ..Vacuums::default() })).findings().len()
+        judge(&Vacuums { tables: vec![table], ..Vacuums::default() }).findings().len()
     }
 
     #[test]
@@ -103,14 +95,14 @@ pub(super) mod tests {
         assert_eq!(of(Vacuum { trigger: 50_000.0, ..vacuum(5_000) }), 0);
         assert_eq!(of(Vacuum { trigger: 50.0, ..vacuum(200) }), 0);
         let uncounted = Vacuums { uncounted: Some("a standby".into()), tables: vec![vacuum(0)], ..Vacuums::default() };
-        assert!(matches!(judge(&Ok(uncounted)), Outcome::Unknown { .. }));
+        assert!(matches!(judge(&uncounted), Outcome::Unknown { .. }));
     }
 
     #[test]
     fn what_holds_it_back_is_named() {
         let holder = |age| Holder { what: "slot old_standby".into(), age };
         let of = |age| {
-            let outcome = judge_held(&Ok(Vacuums { holders: vec![holder(age)], ..Vacuums::default() }));
+            let outcome = judge_held(&Vacuums { holders: vec![holder(age)], ..Vacuums::default() });
             outcome.findings().first().map(|f| f.severity)
         };
         assert_eq!([of(10), of(2_000_000), of(60_000_000)], [None, Some(Severity::Warning), Some(Severity::Critical)]);

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::TimeDelta;
 
-use crate::activity::{Seen, Sessions};
+use crate::activity::Sessions;
 use crate::finding::{Finding, Outcome, Severity};
 
 pub(crate) const LONG: &str = "transaction-long";
@@ -21,11 +21,7 @@ const VERY_LONG: TimeDelta = TimeDelta::hours(1);
 const WAIT: TimeDelta = TimeDelta::seconds(5);
 const LONG_WAIT: TimeDelta = TimeDelta::minutes(1);
 
-pub(crate) fn judge_long(seen: &Seen<Sessions>) -> Outcome {
-    let seen = match seen {
-        Ok(seen) => seen,
-        Err(unseen) => return unseen.clone().into(),
-    };
+pub(crate) fn judge_long(seen: &Sessions) -> Outcome {
     let findings = seen.open.iter().filter_map(|session| {
         let idle = session.idle.filter(|idle| *idle >= IDLE);
         if session.open < OPEN && idle.is_none() {
@@ -49,11 +45,7 @@ pub(crate) fn judge_long(seen: &Seen<Sessions>) -> Outcome {
     Outcome::of(seen.open.len() as u64, findings.collect(), vec![])
 }
 
-pub(crate) fn judge_blocked(seen: &Seen<Sessions>) -> Outcome {
-    let seen = match seen {
-        Ok(seen) => seen,
-        Err(unseen) => return unseen.clone().into(),
-    };
+pub(crate) fn judge_blocked(seen: &Sessions) -> Outcome {
     let waits: HashMap<u64, &[u64]> = seen.waiting.iter().map(|w| (w.id, w.blockers.as_slice())).collect();
     // Who does not wait himself and keeps others waiting, with all who do.
     let mut behind: HashMap<u64, BTreeSet<u64>> = HashMap::new();
@@ -128,7 +120,7 @@ mod tests {
     #[test]
     fn long_and_forgotten_transactions_are_found() {
         let of = |session| {
-            let seen = Ok(Sessions { open: vec![session], waiting: vec![] });
+            let seen = Sessions { open: vec![session], waiting: vec![] };
             judge_long(&seen).findings().first().map(|f| f.severity)
         };
         assert_eq!(of(session(1, 20, None)), None);
@@ -141,8 +133,7 @@ mod tests {
     #[test]
     fn the_head_of_a_queue_is_named_with_all_who_wait() {
         let open = vec![session(1, 90, None)];
-        let seen =
-            Ok(Sessions { open, waiting: vec![waiting(2, 30, &[1]), waiting(3, 20, &[2]), waiting(4, 1, &[2, 1])] });
+        let seen = Sessions { open, waiting: vec![waiting(2, 30, &[1]), waiting(3, 20, &[2]), waiting(4, 1, &[2, 1])] };
         let outcome = judge_blocked(&seen);
         assert_eq!(outcome.findings().len(), 1);
         let finding = &outcome.findings()[0];
@@ -153,7 +144,7 @@ mod tests {
 
     #[test]
     fn those_who_have_waited_for_a_moment_are_no_finding_and_circles_end() {
-        let of = |waiting| judge_blocked(&Ok(Sessions { open: vec![], waiting })).findings().len();
+        let of = |waiting| judge_blocked(&Sessions { open: vec![], waiting }).findings().len();
         assert_eq!(of(vec![waiting(2, 4, &[1])]), 0);
         assert_eq!(of(vec![waiting(2, 9, &[])]), 1);
         // The server will end one of them; there is no head.

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use crate::activity::{Seen, Vacuum, Vacuums};
+use crate::activity::{Vacuum, Vacuums};
 use crate::finding::{Confidence, Finding, Outcome, Severity};
 
 pub(crate) const ID: &str = "statistics-stale";
@@ -13,11 +13,7 @@ const FEW: u64 = 1_000;
 const RECENT: TimeDelta = TimeDelta::minutes(10);
 
 /// PostgreSQL.
-pub(crate) fn judge(seen: &Seen<Vacuums>) -> Outcome {
-    let seen = match seen {
-        Ok(seen) => seen,
-        Err(unseen) => return unseen.clone().into(),
-    };
+pub(crate) fn judge(seen: &Vacuums) -> Outcome {
     if let Some(why) = &seen.uncounted {
         return Outcome::unknown(why.clone());
     }
@@ -37,11 +33,7 @@ pub(crate) fn judge(seen: &Seen<Vacuums>) -> Outcome {
 }
 
 /// SQLite.
-pub(crate) fn judge_sqlite(outgrown: &Seen<Vec<(String, Option<u64>)>>) -> Outcome {
-    let outgrown = match outgrown {
-        Ok(outgrown) => outgrown,
-        Err(unseen) => return unseen.clone().into(),
-    };
+pub(crate) fn judge_sqlite(outgrown: &[(String, Option<u64>)]) -> Outcome {
     let findings = outgrown.iter().map(|(table, analysed)| {
         let summary = match analysed {
             Some(rows) => format!("it has grown tenfold since it was analysed with {rows} rows"),
@@ -70,7 +62,7 @@ mod tests {
     use super::*;
 
     fn of(table: Vacuum) -> usize {
-        judge(&Ok(Vacuums { tables: vec![table], ..Vacuums::default() })).findings().len()
+        judge(&Vacuums { tables: vec![table], ..Vacuums::default() }).findings().len()
     }
 
     #[test]
@@ -85,8 +77,8 @@ mod tests {
 
     #[test]
     fn what_a_sqlite_table_has_outgrown_is_said() {
-        assert_eq!(judge_sqlite(&Ok(vec![])), Outcome::Clean { examined: 1 });
-        let outcome = judge_sqlite(&Ok(vec![("orders".into(), Some(10)), ("visits".into(), None)]));
+        assert_eq!(judge_sqlite(&[]), Outcome::Clean { examined: 1 });
+        let outcome = judge_sqlite(&[("orders".into(), Some(10)), ("visits".into(), None)]);
         assert!(outcome.findings()[0].summary.contains("10 rows"), "{outcome:?}");
         assert!(outcome.findings()[1].summary.contains("never"), "{outcome:?}");
     }

@@ -3,7 +3,7 @@
 //! An age of `autovacuum_freeze_max_age` is normal: that is when autovacuum begins to freeze. Twice that says that it does not
 //! get through; from `vacuum_failsafe_age` (1.6 thousand million) on it drops everything else to save the server.
 
-use crate::activity::{Seen, Vacuums};
+use crate::activity::Vacuums;
 use crate::finding::{Finding, Outcome, Severity};
 
 pub(crate) const ID: &str = "wraparound";
@@ -12,11 +12,7 @@ const FAILSAFE: u64 = 1_600_000_000;
 /// The server stops three million before this many.
 const END: u64 = 1 << 31;
 
-pub(crate) fn judge(seen: &Seen<Vacuums>) -> Outcome {
-    let seen = match seen {
-        Ok(seen) => seen,
-        Err(unseen) => return unseen.clone().into(),
-    };
+pub(crate) fn judge(seen: &Vacuums) -> Outcome {
     let limits = [("transaction ids", seen.freeze_max_age), ("multixacts", seen.multixact_freeze_max_age)];
     let mut findings = Vec::new();
     let tables = seen.tables.iter().map(|t| (format!("table {}", t.table), [t.xid_age, t.mxid_age]));
@@ -56,7 +52,7 @@ mod tests {
             multixact_freeze_max_age: 400_000_000,
             ..Vacuums::default()
         };
-        judge(&Ok(seen)).findings().iter().map(|f| f.severity).collect()
+        judge(&seen).findings().iter().map(|f| f.severity).collect()
     }
 
     #[test]
@@ -76,6 +72,6 @@ mod tests {
             multixact_freeze_max_age: 400_000_000,
             ..Vacuums::default()
         };
-        assert_eq!(judge(&Ok(seen)).findings()[0].object, "database old");
+        assert_eq!(judge(&seen).findings()[0].object, "database old");
     }
 }

@@ -25,8 +25,8 @@ use crate::inspection::{Facts, InspectOptions, Inspection, judge};
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long one group of facts may take: longer than the server gives each statement.
 const ANSWER: Duration = Duration::from_secs(90);
-/// What every transaction of an inspection promises the shop. Nothing is set for the session: behind a pooler the shop gets
-/// it next.
+/// What every transaction of an inspection promises the shop. Nothing is set for the session, and no statement of it has a
+/// name: behind a pooler the shop gets it next.
 const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '1s'; \
     SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = ''";
 /// What would show a role everything.
@@ -86,7 +86,9 @@ impl Postgres {
 
     async fn capabilities_of(&self, session: &mut PgConnection) -> Result<Capabilities> {
         let failed = |e| self.failed("does not say what it is", e);
-        let row = read(session, async |s| sqlx::query(CAPABILITIES).fetch_one(s).await).await.map_err(failed)?;
+        let row = read(session, async |s| sqlx::query(CAPABILITIES).persistent(false).fetch_one(s).await)
+            .await
+            .map_err(failed)?;
         let number: i32 = row.try_get("version").map_err(failed)?;
         let number = u32::try_from(number).unwrap_or(0);
         let version = Version { major: number / 10_000, minor: number % 10_000, patch: 0 };
@@ -96,7 +98,8 @@ impl Postgres {
         }
         let mut since: Option<DateTime<Utc>> = row.try_get("since").map_err(failed)?;
         if since.is_none() && row.try_get("sees_files").map_err(failed)? {
-            let beginning = read(session, async |s| sqlx::query_scalar(BEGINNING).fetch_optional(s).await).await;
+            let beginning =
+                read(session, async |s| sqlx::query_scalar(BEGINNING).persistent(false).fetch_optional(s).await).await;
             since = beginning.map_err(failed)?.flatten();
         }
         let extensions: Vec<String> = row.try_get("extensions").map_err(failed)?;
@@ -220,11 +223,11 @@ async fn connections(session: &mut PgConnection) -> Result<Connections, sqlx::Er
     let sql = "SELECT GREATEST(current_setting('max_connections')::int8 \
                 - current_setting('superuser_reserved_connections')::int8 \
                 - COALESCE(current_setting('reserved_connections', true)::int8, 0), 0)";
-    let usable: i64 = sqlx::query_scalar(sql).fetch_one(&mut *session).await?;
+    let usable: i64 = sqlx::query_scalar(sql).persistent(false).fetch_one(&mut *session).await?;
     let sql = "SELECT COALESCE(state, 'starting'), count(*) FROM pg_stat_activity \
             WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 1";
     let mut by_state = Vec::new();
-    for row in sqlx::query(sql).fetch_all(&mut *session).await? {
+    for row in sqlx::query(sql).persistent(false).fetch_all(&mut *session).await? {
         by_state.push((row.try_get(0)?, natural(row.try_get(1)?)));
     }
     let used = by_state.iter().map(|(_, n)| n).sum();
@@ -248,7 +251,7 @@ async fn sessions(session: &mut PgConnection, version: Version) -> Result<Sessio
          WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid() AND a.xact_start IS NOT NULL"
     );
     let mut found = Sessions::default();
-    for row in sqlx::query(crate::ident::trusted(sql)).fetch_all(session).await? {
+    for row in sqlx::query(crate::ident::trusted(sql)).persistent(false).fetch_all(session).await? {
         let id = natural(row.try_get(0)?);
         let who: String = row.try_get("who")?;
         let open = seconds(row.try_get("open")?);

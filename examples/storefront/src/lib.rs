@@ -16,6 +16,7 @@
 //! data       the rows of the shop, as SQL text that every engine reads
 //! sqlite     the shop on SQLite; a day of trading
 //! postgres   the shop on PostgreSQL, and a server for it (feature postgres)
+//! pgbouncer  a pooler in front of it
 //! mysql      the same on MariaDB (feature mysql)
 //! process    what the two servers share
 //! faults     what grown shops suffer from, and how to make a clean twin
@@ -29,6 +30,8 @@ pub mod faults;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod network;
+#[cfg(feature = "postgres")]
+pub mod pgbouncer;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -38,7 +38,7 @@ async fn tables(session: &mut PgConnection) -> Result<Vec<Table>, Error> {
             bytes: row.try_get::<Option<i64>, _>(5)?.map(natural),
         })
     };
-    sqlx::query(trusted(sql)).fetch_all(session).await?.into_iter().map(table).collect()
+    sqlx::query(trusted(sql)).persistent(false).fetch_all(session).await?.into_iter().map(table).collect()
 }
 
 async fn indexes(session: &mut PgConnection, version: Version) -> Result<Vec<Index>, Error> {
@@ -66,7 +66,7 @@ async fn indexes(session: &mut PgConnection, version: Version) -> Result<Vec<Ind
          WHERE t.relkind IN ('r', 'p', 'm') AND {}",
         OURS.replace("c.oid", "t.oid")
     );
-    sqlx::query(trusted(sql)).fetch_all(session).await?.iter().map(index).collect()
+    sqlx::query(trusted(sql)).persistent(false).fetch_all(session).await?.iter().map(index).collect()
 }
 
 fn index(row: &PgRow) -> Result<Index, Error> {
@@ -136,7 +136,7 @@ async fn foreign_keys(session: &mut PgConnection) -> Result<Vec<ForeignKey>, Err
             validated: row.try_get(6)?,
         })
     };
-    sqlx::query(trusted(sql)).fetch_all(session).await?.into_iter().map(key).collect()
+    sqlx::query(trusted(sql)).persistent(false).fetch_all(session).await?.into_iter().map(key).collect()
 }
 
 /// Sequences, each with the columns that it fills: those that own it, and those whose default asks it.
@@ -158,7 +158,7 @@ pub(super) async fn counters(session: &mut PgConnection) -> Result<Vec<Counter>,
          WHERE (u.relation IS NULL OR t.oid IS NOT NULL) AND {OURS}"
     );
     let mut counters = Vec::new();
-    for row in sqlx::query(trusted(sql)).fetch_all(session).await? {
+    for row in sqlx::query(trusted(sql)).persistent(false).fetch_all(session).await? {
         let sequence: String = row.try_get(0)?;
         let column: Option<String> = row.try_get(1)?;
         let of_type: Option<i64> = row.try_get(2)?;

@@ -15,10 +15,10 @@ pub(super) async fn read(
     now: DateTime<Utc>,
 ) -> Result<Vacuums, Error> {
     let sql = "SELECT current_setting('autovacuum_freeze_max_age')::int8, current_setting('autovacuum_multixact_freeze_max_age')::int8";
-    let row = sqlx::query(sql).fetch_one(&mut *session).await?;
+    let row = sqlx::query(sql).persistent(false).fetch_one(&mut *session).await?;
     let mut databases = Vec::new();
     let sql = "SELECT datname::text, age(datfrozenxid)::int8, mxid_age(datminmxid)::int8 FROM pg_database";
-    for row in sqlx::query(sql).fetch_all(&mut *session).await? {
+    for row in sqlx::query(sql).persistent(false).fetch_all(&mut *session).await? {
         databases.push((row.try_get(0)?, natural(row.try_get(1)?), natural(row.try_get(2)?)));
     }
     let uncounted = match (capabilities.role, &capabilities.index_usage) {
@@ -67,7 +67,7 @@ async fn tables(
         setting("autovacuum_analyze_scale_factor"),
     );
     let mut tables = Vec::new();
-    for row in sqlx::query(trusted(sql)).fetch_all(session).await? {
+    for row in sqlx::query(trusted(sql)).persistent(false).fetch_all(session).await? {
         let number = |name: &str| row.try_get::<Option<f64>, _>(name);
         let rows = row.try_get::<f64, _>(4)?;
         let known = rows.max(0.0);
@@ -110,7 +110,7 @@ async fn holders(session: &mut PgConnection) -> Result<Vec<Holder>, Error> {
         UNION ALL SELECT 'replication slot ' || slot_name || ' (the catalogue alone)', age(catalog_xmin)::int8 \
           FROM pg_replication_slots WHERE catalog_xmin IS NOT NULL";
     let mut holders = Vec::new();
-    for row in sqlx::query(sql).fetch_all(session).await? {
+    for row in sqlx::query(sql).persistent(false).fetch_all(session).await? {
         holders.push(Holder { what: row.try_get(0)?, age: natural(row.try_get(1)?) });
     }
     Ok(holders)
