@@ -23,8 +23,8 @@
 //!     println!("{} {}: {}", finding.severity, finding.object, finding.summary);
 //! }
 //! assert_eq!(inspection.findings().next().map(|f| f.check.as_str()), Some("index-duplicate"));
-//! // What could not be seen is told apart from what is well.
-//! assert_eq!(inspection.unknown().count(), 0);
+//! // This file is not in WAL mode: nobody could write while it is read as a whole, so whether it is damaged was not looked for.
+//! assert!(inspection.unknown().any(|(check, _)| check == "sqlite-integrity"));
 //! # Ok(()) }
 //! # #[cfg(not(feature = "sqlite"))] fn main() {}
 //! ```
