@@ -342,6 +342,8 @@ async fn a_mysql_backup_waits_for_a_replica_that_lags_and_can_be_taken_from_it()
     // All but the events, which are not to run on a replica.
     let (mut there, mut found) = (fingerprints(&there).await.unwrap(), fingerprints(&here).await.unwrap());
     assert!(there.remove("schema/post-data") != found.remove("schema/post-data"));
+    // Each server has salted the same passwords for itself.
+    assert!(there.remove("globals/users").is_some() && found.remove("globals/users").is_some());
     assert_eq!(there, found);
     let repository = repository().await;
     let snapshot = repository.backup(&here, BackupOptions::default()).await.unwrap();

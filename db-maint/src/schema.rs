@@ -75,6 +75,8 @@ pub(crate) struct Index {
     pub(crate) bytes: Option<u64>,
     /// How often queries have used it since the server counts; `None` where nothing counts.
     pub(crate) scans: Option<u64>,
+    /// Since when its own use is counted, where that is later than for all.
+    pub(crate) counted_since: Option<DateTime<Utc>>,
     /// How it is made, where the engine says so: what undoes its removal.
     pub(crate) definition: Option<String>,
 }
@@ -194,6 +196,7 @@ pub(crate) mod sample {
             is_part: false,
             bytes: Some(8192),
             scans: Some(0),
+            counted_since: None,
             definition: None,
         }
     }

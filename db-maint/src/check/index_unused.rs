@@ -66,6 +66,9 @@ pub(crate) fn judge(schema: &Schema, capabilities: &Capabilities, observed: Obse
         };
         match scans {
             None => unknown.push(format!("nothing counts the use of {}", index.object())),
+            Some(0) if index.counted_since.is_some_and(|since| observed.now - since < window) => {
+                unknown.push(format!("{} was made, or its table changed, too recently to tell", index.object()));
+            }
             Some(0) => {
                 let mut finding = Finding::new(
                     ID,
@@ -151,6 +154,15 @@ mod tests {
             ..Schema::default()
         };
         assert_eq!(look(&supports, 31, |_| {}), Outcome::Clean { examined: 0 });
+    }
+
+    #[test]
+    fn what_is_counted_anew_since_its_table_was_changed_is_unknown() {
+        let changed = Some(DateTime::UNIX_EPOCH + TimeDelta::days(20));
+        let index = Index { counted_since: changed, ..index("o", "a", &["x"]) };
+        let schema = Schema { indexes: vec![index], ..Schema::default() };
+        assert!(matches!(look(&schema, 31, |_| {}), Outcome::Unknown { .. }));
+        assert_eq!(look(&schema, 51, |_| {}).findings().len(), 1);
     }
 
     #[test]

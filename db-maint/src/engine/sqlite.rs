@@ -303,6 +303,7 @@ fn plain(table: TableName, name: String) -> Index {
         is_part: false,
         bytes: None,
         scans: None,
+        counted_since: None,
         definition: None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Error, Executor, Row};
 
@@ -57,6 +58,7 @@ async fn indexes(session: &mut MySqlConnection, capabilities: &Capabilities) -> 
     );
     let usage = usage(session, capabilities).await?;
     let uncounted = uncounted(session, capabilities).await?;
+    let changed = changed(session, capabilities).await?;
     let mut indexes: Vec<Index> = Vec::new();
     for row in session.fetch_all(trusted(sql)).await? {
         let (table, name): (TableName, String) = (name(&row, 0)?, row.try_get_unchecked(1)?);
@@ -94,6 +96,7 @@ async fn indexes(session: &mut MySqlConnection, capabilities: &Capabilities) -> 
             is_part: false,
             bytes: None,
             scans,
+            counted_since: changed.get(&row.try_get_unchecked::<String, _>(0)?).copied(),
             definition: None,
         });
     }
@@ -141,6 +144,21 @@ async fn uncounted(session: &mut MySqlConnection, capabilities: &Capabilities) -
         }
     }
     Ok(tables)
+}
+
+/// When each table was last made or changed: `performance_schema` begins to count its indexes anew then.
+async fn changed(
+    session: &mut MySqlConnection,
+    capabilities: &Capabilities,
+) -> Result<HashMap<String, DateTime<Utc>>, Error> {
+    let sql = "SELECT TABLE_NAME, GREATEST(TIMESTAMPDIFF(SECOND, CREATE_TIME, NOW()), 0) FROM information_schema.TABLES \
+        WHERE TABLE_SCHEMA = DATABASE() AND CREATE_TIME IS NOT NULL";
+    let mut changed = HashMap::new();
+    for row in session.fetch_all(sql).await? {
+        let age = TimeDelta::seconds(row.try_get_unchecked(1)?);
+        changed.insert(row.try_get_unchecked(0)?, capabilities.server_time - age);
+    }
+    Ok(changed)
 }
 
 async fn foreign_keys(session: &mut MySqlConnection) -> Result<Vec<ForeignKey>, Error> {

@@ -112,6 +112,7 @@ fn index(row: &PgRow) -> Result<Index, Error> {
         is_part: row.try_get(17)?,
         bytes: row.try_get::<Option<i64>, _>(18)?.map(natural),
         scans: row.try_get::<Option<i64>, _>(19)?.map(natural),
+        counted_since: None,
         definition: row.try_get(20)?,
     })
 }
