@@ -139,9 +139,11 @@ pub(crate) struct Facts {
 
 /// Puts what was read before every judge.
 pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
-    let Facts { capabilities, mut schema, counters, connections, sessions, vacuums, file, content } = facts;
+    let Facts { capabilities, mut schema, mut counters, connections, sessions, vacuums, file, content } = facts;
     if schema.as_ref().is_ok_and(|s| s.tables.is_empty()) {
-        schema = Err(Unseen::unknown("no table is visible to this user", "check the database's name, and the rights"));
+        let nothing = Unseen::unknown("no table is visible to this user", "check the database's name, and the rights");
+        schema = Err(nothing.clone());
+        counters = counters.and(Err(nothing));
     }
     let now = options.now.unwrap_or(capabilities.server_time);
     let flavour = capabilities.flavour;

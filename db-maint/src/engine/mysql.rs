@@ -222,6 +222,10 @@ async fn status(session: &mut MySqlConnection) -> Result<HashMap<String, u64>, s
     Ok(status)
 }
 
+fn counted(status: &HashMap<String, u64>, name: &str) -> Result<u64, sqlx::Error> {
+    status.get(name).copied().ok_or_else(|| sqlx::Error::Protocol(format!("the server's status has no {name}")))
+}
+
 /// Whether a right covers the whole database. One that comes from a role is not seen here, and then the answer is no.
 async fn sees_tables(session: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
     let sql = "SELECT (SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT') \
@@ -260,7 +264,7 @@ async fn index_usage(
             Ok(row) => row.try_get_unchecked::<i64, _>(0).map_err(|e| e.to_string())? > 0,
             Err(e) => return Err(format!("performance_schema cannot be read: {}", reason(&e))),
         };
-        let lost = status.get("Performance_schema_index_stat_lost").copied().unwrap_or(0);
+        let lost = counted(status, "Performance_schema_index_stat_lost").map_err(|e| e.to_string())?;
         match (enabled, lost) {
             (true, 0) => return Ok(catalogue::PERFORMANCE_SCHEMA.into()),
             (true, _) => return Err("performance_schema had no room for all indexes".into()),
@@ -290,8 +294,8 @@ async fn index_usage(
 async fn connections(session: &mut MySqlConnection) -> Result<Connections, sqlx::Error> {
     let status = status(session).await?;
     let usable: u64 = session.fetch_one("SELECT @@max_connections").await?.try_get_unchecked(0)?;
-    let used = status.get("Threads_connected").copied().unwrap_or(0);
-    let running = status.get("Threads_running").copied().unwrap_or(0);
+    let used = counted(&status, "Threads_connected")?;
+    let running = counted(&status, "Threads_running")?;
     let by_state = vec![("running".to_owned(), running), ("idle".to_owned(), used.saturating_sub(running))];
     Ok(Connections { used, usable, by_state, peak: status.get("Max_used_connections").copied() })
 }

@@ -164,16 +164,17 @@ impl Engine for Postgres {
         let capabilities = self.capabilities_of(&mut session).await?;
         let now = options.now.unwrap_or(capabilities.server_time);
         let of = &capabilities;
+        let hidden = || Unseen::unknown("this role does not see the sessions of others", GRANT);
         let facts = Facts {
             schema: seen(read(&mut session, async |s| catalogue::read(s, of.version).await).await),
             counters: seen(read(&mut session, async |s| catalogue::counters(s).await).await),
             connections: match of.sees_sessions {
                 true => seen(read(&mut session, async |s| connections(s).await).await),
-                false => Err(Unseen::unknown("this role does not see the sessions of others", GRANT)),
+                false => Err(hidden()),
             },
             sessions: match of.sees_sessions {
                 true => seen(read(&mut session, async |s| sessions(s, of.version).await).await),
-                false => Err(Unseen::unknown("this role does not see the sessions of others", GRANT)),
+                false => Err(hidden()),
             },
             vacuums: seen(read(&mut session, async |s| vacuum::read(s, of, now).await).await),
             file: Err(Unseen::NotApplicable("it is not a SQLite file".into())),
@@ -258,6 +259,7 @@ async fn sessions(session: &mut PgConnection, version: Version) -> Result<Sessio
         let idle = row.try_get::<Option<f64>, _>("idle")?.map(seconds);
         if let (Some(blockers), Some(waits)) =
             (row.try_get::<Option<Vec<i64>>, _>("blockers")?, row.try_get::<Option<f64>, _>("waits")?)
+            // It has what it waited for by now.
             && !blockers.is_empty()
         {
             let blockers = blockers.into_iter().map(natural).collect();

@@ -178,27 +178,9 @@ async fn close(session: SqliteConnection) {
 
 /// What an integrity check says, the first of it.
 async fn damage(session: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
-    let code = |e: &sqlx::Error| e.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
-    let primary = |e: &sqlx::Error| code(e).and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
     let mut checked = sqlx::query_scalar("PRAGMA integrity_check(20)").fetch_all(&mut *session).await;
-    if checked.as_ref().err().and_then(primary) == Some(READ_ONLY) {
-        // A virtual table's own check writes, which this session may not: each table by itself then, and not those.
-        let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow')";
-        let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *session).await?;
-        let mut lines = Vec::new();
-        for table in tables {
-            let sql = format!("PRAGMA integrity_check({})", quoted(Flavour::Sqlite, &table));
-            match sqlx::query_scalar(trusted(sql)).fetch_all(&mut *session).await {
-                Ok(more) => lines.extend::<Vec<String>>(more),
-                Err(e) => {
-                    checked = Err(e);
-                    break;
-                }
-            }
-        }
-        if checked.as_ref().err().and_then(primary) == Some(READ_ONLY) {
-            checked = Ok(lines);
-        }
+    if checked.as_ref().err().and_then(result_code) == Some(READ_ONLY) {
+        checked = damage_by_table(session).await;
     }
     match checked {
         Ok(mut lines) => {
@@ -207,9 +189,28 @@ async fn damage(session: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Err
             Ok(lines)
         }
         // Too damaged to be checked.
-        Err(e) if primary(&e) == Some(CORRUPT) => Ok(vec![e.to_string()]),
+        Err(e) if result_code(&e) == Some(CORRUPT) => Ok(vec![e.to_string()]),
         Err(e) => Err(e),
     }
+}
+
+/// Each table by itself, and not the virtual ones: their own check writes, which this session may not.
+async fn damage_by_table(session: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+    let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow')";
+    let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *session).await?;
+    let mut lines = Vec::new();
+    for table in tables {
+        let sql = format!("PRAGMA integrity_check({})", quoted(Flavour::Sqlite, &table));
+        let more: Vec<String> = sqlx::query_scalar(trusted(sql)).fetch_all(&mut *session).await?;
+        lines.extend(more);
+    }
+    Ok(lines)
+}
+
+/// SQLite's result code, without what is added to it.
+fn result_code(e: &sqlx::Error) -> Option<u32> {
+    let code = e.as_database_error()?.code()?.parse::<u32>().ok()?;
+    Some(code & 0xff)
 }
 
 /// Tables with indexes that have outgrown their statistics: ten times as many rows as when they were analysed, or a thousand
@@ -253,7 +254,7 @@ async fn outgrown(session: &mut SqliteConnection) -> Result<Vec<(String, Option<
 const FEW: i64 = 1_000;
 const COUNTED: i64 = 100_000;
 
-/// SQLite's result codes (<https://sqlite.org/rescode.html>), without what is added to them.
+/// SQLite's result codes (<https://sqlite.org/rescode.html>).
 const READ_ONLY: u32 = 8;
 const CORRUPT: u32 = 11;
 

@@ -64,9 +64,11 @@ async fn indexes(session: &mut MySqlConnection, capabilities: &Capabilities) -> 
         let (table, name): (TableName, String) = (name(&row, 0)?, row.try_get_unchecked(1)?);
         let column: Option<String> = row.try_get_unchecked(4)?;
         let expression: Option<String> = row.try_get_unchecked(5)?;
+        let is_expression = column.is_none();
+        let what = column.or(expression).ok_or_else(|| Error::Protocol(format!("a part of {name} has no name")))?;
         let part = KeyPart {
-            is_expression: column.is_none(),
-            what: column.or(expression).unwrap_or_default(),
+            is_expression,
+            what,
             order: row.try_get_unchecked(7)?,
             prefix: row.try_get_unchecked::<Option<u64>, _>(6)?.and_then(|n| u32::try_from(n).ok()),
         };

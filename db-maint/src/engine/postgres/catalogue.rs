@@ -82,7 +82,8 @@ fn index(row: &PgRow) -> Result<Index, Error> {
             continue;
         }
         let is_expression = columns.get(at).is_some_and(|c| c == "0");
-        let order = orders.get(at).cloned().unwrap_or_default();
+        let order = orders.get(at).cloned();
+        let order = order.ok_or_else(|| Error::Protocol("an index has more columns than ways to order them".into()))?;
         keys.push(KeyPart { what, is_expression, order, prefix: None });
     }
     let (primary, constraint, identity): (bool, bool, bool) = (row.try_get(11)?, row.try_get(12)?, row.try_get(13)?);
