@@ -1,4 +1,4 @@
-//! The databases that can be inspected.
+//! The databases that can be looked after.
 
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
@@ -14,10 +14,32 @@ use async_trait::async_trait;
 use crate::capability::Capabilities;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspection::{InspectOptions, Inspection};
+use crate::session::Session;
 
-/// A database that can be inspected.
+/// What an error of a database means: its kind, and what to do about it.
+pub(crate) type Meaning = fn(&sqlx::Error) -> (ErrorKind, &'static str);
+
+/// An error about `what` in the database there.
+pub(crate) fn failed(location: &str, what: &str, e: sqlx::Error, meaning: Meaning) -> Error {
+    let (kind, next) = meaning(&e);
+    Error::new(kind, format!("{location} {what}: {}", reason(&e))).with_next_step(next).with_source(e)
+}
+
+/// What the server says, without what the driver puts around it.
+pub(crate) fn reason(e: &sqlx::Error) -> String {
+    e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned())
+}
+
+/// Opens sessions that change something. Nobody outside implements it: each engine's way of changing things is proven here.
 #[async_trait]
-pub trait Engine: Debug + Send + Sync {
+pub(crate) trait Connect {
+    async fn session(&self) -> Result<Session>;
+}
+
+/// A database that can be looked after. Sealed: what this crate changes is proven for each engine it knows.
+#[async_trait]
+#[allow(private_bounds)]
+pub trait Engine: Connect + Debug + Send + Sync {
     /// What messages call it: no password.
     fn location(&self) -> String;
 

@@ -20,6 +20,10 @@ pub enum ErrorKind {
     Unsupported,
     /// Somebody else holds what is needed.
     Busy,
+    /// Another process has taken over what this one did: it has stopped.
+    Fenced,
+    /// Two clocks differ by too much to decide what is old.
+    Clock,
     /// The server answered with another error.
     Database,
 }

@@ -72,6 +72,7 @@
 #![cfg_attr(not(all(feature = "postgres", feature = "mysql", feature = "sqlite")), allow(dead_code))]
 
 mod activity;
+mod batch;
 mod capability;
 mod check;
 mod engine;
@@ -79,8 +80,14 @@ mod error;
 mod finding;
 mod ident;
 mod inspection;
+mod lease;
+mod policy;
 mod schema;
+mod session;
+mod statement;
+mod table;
 
+pub use self::batch::{JobEnd, JobOptions, JobReport, Stop, clean_up, mend_orphans};
 pub use self::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 #[cfg(feature = "mysql")]
 pub use self::engine::mysql::Mysql;
@@ -92,6 +99,8 @@ pub use self::engine::{Engine, open};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::finding::{Confidence, Finding, Outcome, Severity, Suppression};
 pub use self::inspection::{CheckReport, InspectOptions, Inspection};
+pub use self::lease::{Acquired, Holder, Lease};
+pub use self::policy::{Hold, Period, Policy, Reference, ReferenceAction, Retention, RetentionAction, Unit};
 pub use self::schema::TableName;
 
 /// Re-exported for implementations of this crate's traits.

@@ -14,12 +14,13 @@ use chrono::{NaiveDateTime, TimeDelta};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
-use super::Engine;
-use crate::activity::{Connections, Seen, Session, Sessions, SqliteContent, Unseen, Waiting};
+use super::{Connect, Engine, failed, reason};
+use crate::activity::{self, Connections, Seen, Sessions, SqliteContent, Unseen, Waiting};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::trusted;
 use crate::inspection::{Facts, InspectOptions, Inspection, judge};
+use crate::session::Session;
 
 /// How long a server may take to answer a new connection.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -78,17 +79,7 @@ impl Mysql {
     }
 
     fn failed(&self, what: &str, e: sqlx::Error) -> Error {
-        let (kind, next) = match number_of(&e) {
-            Some(1045 | 1698) => {
-                (ErrorKind::Unreachable, "check user and password, and from which host it may connect")
-            }
-            Some(1044 | 1049) => (ErrorKind::Unreachable, "check the database's name, and that this user may use it"),
-            Some(1142 | 1143 | 1227) => (ErrorKind::Denied, GRANT),
-            Some(1205 | 3024 | 1969) => (ErrorKind::Busy, "try again when the others have finished"),
-            Some(_) => (ErrorKind::Database, "look into the server's log"),
-            None => (ErrorKind::Unreachable, "check that the server runs, and host, port and ssl-mode"),
-        };
-        Error::new(kind, format!("{} {what}: {}", self.location(), reason(&e))).with_next_step(next).with_source(e)
+        failed(&self.location(), what, e, meaning)
     }
 
     async fn capabilities_of(&self, session: &mut MySqlConnection) -> Result<Capabilities> {
@@ -147,6 +138,19 @@ impl Mysql {
     }
 }
 
+/// What an error of it means.
+fn meaning(e: &sqlx::Error) -> (ErrorKind, &'static str) {
+    match number_of(e) {
+        Some(1045 | 1698) => (ErrorKind::Unreachable, "check user and password, and from which host it may connect"),
+        Some(1044 | 1049) => (ErrorKind::Unreachable, "check the database's name, and that this user may use it"),
+        Some(1142 | 1143 | 1227) => (ErrorKind::Denied, GRANT),
+        Some(1205 | 1213 | 3024 | 1969) => (ErrorKind::Busy, "try again when the others have finished"),
+        Some(1665) => (ErrorKind::Unsupported, "set binlog_format to MIXED or ROW: small transactions need it"),
+        Some(_) => (ErrorKind::Database, "look into the server's log"),
+        None => (ErrorKind::Unreachable, "check that the server runs, and host, port and ssl-mode"),
+    }
+}
+
 #[async_trait]
 impl Engine for Mysql {
     fn location(&self) -> String {
@@ -183,6 +187,24 @@ impl Engine for Mysql {
     }
 }
 
+#[async_trait]
+impl Connect for Mysql {
+    async fn session(&self) -> Result<Session> {
+        let failed_to_begin = |e| self.failed("cannot be told how to work", e);
+        let mut session = self.connect().await?;
+        let version =
+            session.fetch_one("SELECT CONCAT(VERSION(), ' ', @@version_comment)").await.map_err(failed_to_begin)?;
+        let version: String = version.try_get_unchecked(0).map_err(failed_to_begin)?;
+        let flavour = if version.contains("MariaDB") { Flavour::MariaDb } else { Flavour::Mysql };
+        // No gap is locked for the shop, nothing is cut to fit, and a session that fell asleep is ended with what it holds.
+        let limits = "SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1, wait_timeout = 30, \
+            sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), foreign_key_checks = 1, unique_checks = 1";
+        session.execute(limits).await.map_err(failed_to_begin)?;
+        session.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.map_err(failed_to_begin)?;
+        Ok(Session::mysql(session, flavour, self.location(), meaning))
+    }
+}
+
 async fn close(session: MySqlConnection) {
     // The server hangs up first, which the driver takes for an error.
     let _ = session.close().await;
@@ -199,10 +221,6 @@ async fn bounded<T>(reading: impl Future<Output = Result<T, sqlx::Error>>) -> Re
 /// A group of facts whose query failed is unknown, and the others are worth having.
 fn seen<T>(read: Result<T, sqlx::Error>) -> Seen<T> {
     read.map_err(|e| Unseen::unknown(format!("the server refused to say: {}", reason(&e)), GRANT))
-}
-
-fn reason(e: &sqlx::Error) -> String {
-    e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned())
 }
 
 /// The server's number for what went wrong.
@@ -332,7 +350,7 @@ async fn read_sessions(session: &mut MySqlConnection, waits: &str) -> Result<Ses
         let idle = row.try_get_unchecked::<Option<i64>, _>(4)?.map(TimeDelta::seconds);
         let waits = row.try_get_unchecked::<Option<i64>, _>(5)?.map(TimeDelta::seconds);
         by_transaction.insert(transaction, (id, who.clone(), waits));
-        found.open.push(Session { id, who, open, idle });
+        found.open.push(activity::Session { id, who, open, idle });
     }
     let mut blockers: HashMap<String, Vec<u64>> = HashMap::new();
     for row in session.fetch_all(trusted(waits)).await? {

@@ -15,11 +15,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
-use super::Engine;
-use crate::activity::{Connections, Seen, Session, Sessions, SqliteContent, Unseen, Waiting};
+use super::{Connect, Engine, failed, reason};
+use crate::activity::{self, Connections, Seen, Sessions, SqliteContent, Unseen, Waiting};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspection::{Facts, InspectOptions, Inspection, judge};
+use crate::session::Session;
 
 /// How long a server may take to answer a new connection.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -71,17 +72,7 @@ impl Postgres {
     }
 
     fn failed(&self, what: &str, e: sqlx::Error) -> Error {
-        let code = e.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
-        let (kind, next) = match code.as_deref() {
-            Some("28P01" | "28000") => (ErrorKind::Unreachable, "check user and password, and pg_hba.conf"),
-            Some("3D000") => (ErrorKind::Unreachable, "check the database's name"),
-            Some("42501") => (ErrorKind::Denied, GRANT),
-            Some("55P03" | "57014") => (ErrorKind::Busy, "try again when the others have finished"),
-            Some(_) => (ErrorKind::Database, "look into the server's log"),
-            None => (ErrorKind::Unreachable, "check that the server runs, and host, port and sslmode"),
-        };
-        let reason = e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned());
-        Error::new(kind, format!("{} {what}: {reason}", self.location())).with_next_step(next).with_source(e)
+        failed(&self.location(), what, e, meaning)
     }
 
     async fn capabilities_of(&self, session: &mut PgConnection) -> Result<Capabilities> {
@@ -124,6 +115,19 @@ impl Postgres {
             },
             server_time: row.try_get("now").map_err(failed)?,
         })
+    }
+}
+
+/// What an error of it means.
+fn meaning(e: &sqlx::Error) -> (ErrorKind, &'static str) {
+    let code = e.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
+    match code.as_deref() {
+        Some("28P01" | "28000") => (ErrorKind::Unreachable, "check user and password, and pg_hba.conf"),
+        Some("3D000") => (ErrorKind::Unreachable, "check the database's name"),
+        Some("42501") => (ErrorKind::Denied, GRANT),
+        Some("55P03" | "57014" | "40001" | "40P01") => (ErrorKind::Busy, "try again when the others have finished"),
+        Some(_) => (ErrorKind::Database, "look into the server's log"),
+        None => (ErrorKind::Unreachable, "check that the server runs, and host, port and sslmode"),
     }
 }
 
@@ -186,6 +190,13 @@ impl Engine for Postgres {
     }
 }
 
+#[async_trait]
+impl Connect for Postgres {
+    async fn session(&self) -> Result<Session> {
+        Ok(Session::postgres(self.connect().await?, self.location(), meaning))
+    }
+}
+
 async fn close(session: PgConnection) {
     // Everything was read; whether the server hears of the end matters to nobody.
     let _ = session.close().await;
@@ -211,12 +222,11 @@ async fn read<T>(
 /// A group of facts whose query failed is unknown, and the others are worth having.
 fn seen<T>(read: Result<T, sqlx::Error>) -> Seen<T> {
     read.map_err(|e| {
-        let reason = e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned());
         let remedy = match e.as_database_error().and_then(|e| e.code()).as_deref() {
             Some("42501") => GRANT,
             _ => "try again when what is in the way has finished",
         };
-        Unseen::unknown(format!("the server did not say: {reason}"), remedy)
+        Unseen::unknown(format!("the server did not say: {}", reason(&e)), remedy)
     })
 }
 
@@ -265,7 +275,7 @@ async fn sessions(session: &mut PgConnection, version: Version) -> Result<Sessio
             let blockers = blockers.into_iter().map(natural).collect();
             found.waiting.push(Waiting { id, who: who.clone(), for_: seconds(waits), blockers });
         }
-        found.open.push(Session { id, who, open, idle });
+        found.open.push(activity::Session { id, who, open, idle });
     }
     Ok(found)
 }

@@ -8,13 +8,14 @@ use chrono::Utc;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
-use super::Engine;
+use super::{Connect, Engine, failed, reason};
 use crate::activity::{Seen, SqliteContent, SqliteFile, Unseen};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::{quoted, trusted};
 use crate::inspection::{Facts, InspectOptions, Inspection, judge};
 use crate::schema::{Counter, ForeignKey, Index, KeyPart, Purpose, Schema, State, Table, TableName};
+use crate::session::Session;
 
 /// How long another one's lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,30 +36,25 @@ impl Sqlite {
     }
 
     async fn connect(&self) -> Result<SqliteConnection> {
+        // Not read-only: a log that nobody has open could not be read then. The session is told to change nothing.
+        self.open(self.options().pragma("query_only", "ON")).await
+    }
+
+    fn options(&self) -> SqliteConnectOptions {
+        let options = SqliteConnectOptions::new().filename(&self.path).create_if_missing(false);
+        options.busy_timeout(PATIENCE).disable_statement_logging()
+    }
+
+    async fn open(&self, options: SqliteConnectOptions) -> Result<SqliteConnection> {
         if !self.path.is_file() {
             return Err(Error::new(ErrorKind::Unreachable, format!("{}: there is no such file", self.location()))
                 .with_next_step("check the path"));
         }
-        // Not read-only: a log that nobody has open could not be read then. The session is told to change nothing.
-        let options = SqliteConnectOptions::new()
-            .filename(&self.path)
-            .create_if_missing(false)
-            .busy_timeout(PATIENCE)
-            .pragma("query_only", "ON")
-            .disable_statement_logging();
         options.connect().await.map_err(|e| self.failed("cannot be opened", e))
     }
 
     fn failed(&self, what: &str, e: sqlx::Error) -> Error {
-        let code = e.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
-        let (kind, next) = match code.as_deref() {
-            Some("5" | "6") => (ErrorKind::Busy, "another program has it locked; try again"),
-            Some("26") => (ErrorKind::Unreachable, "it is no SQLite database, or is encrypted"),
-            Some("11") => (ErrorKind::Database, "it is damaged: restore the newest verified backup"),
-            _ => (ErrorKind::Unreachable, "check the file and the rights on it and its folder"),
-        };
-        let reason = e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned());
-        Error::new(kind, format!("{} {what}: {reason}", self.location())).with_next_step(next).with_source(e)
+        failed(&self.location(), what, e, meaning)
     }
 
     async fn capabilities_of(&self, session: &mut SqliteConnection) -> Result<Capabilities> {
@@ -94,6 +90,17 @@ impl Sqlite {
         // In this mode without a log there is nothing in it.
         let wal_bytes = (mode == "wal").then(|| std::fs::metadata(log).map_or(0, |m| m.len()));
         Ok(SqliteFile { pages, free_pages, page_bytes, wal_bytes })
+    }
+}
+
+/// What an error of it means.
+fn meaning(e: &sqlx::Error) -> (ErrorKind, &'static str) {
+    match result_code(e) {
+        Some(BUSY | LOCKED) => (ErrorKind::Busy, "another program has it locked; try again"),
+        Some(NOT_A_DATABASE) => (ErrorKind::Unreachable, "it is no SQLite database, or is encrypted"),
+        Some(CORRUPT) => (ErrorKind::Database, "it is damaged: restore the newest verified backup"),
+        Some(ERROR | CONSTRAINT) => (ErrorKind::Database, "check the rule that led to this statement"),
+        _ => (ErrorKind::Unreachable, "check the file and the rights on it and its folder"),
     }
 }
 
@@ -168,6 +175,15 @@ impl Engine for Sqlite {
         };
         close(session).await;
         Ok(judge(facts, options))
+    }
+}
+
+#[async_trait]
+impl Connect for Sqlite {
+    async fn session(&self) -> Result<Session> {
+        // The mode of the file's log stays as it is; foreign keys hold, which is not SQLite's own default.
+        let session = self.open(self.options().foreign_keys(true)).await?;
+        Ok(Session::sqlite(session, self.location(), meaning))
     }
 }
 
@@ -255,13 +271,17 @@ const FEW: i64 = 1_000;
 const COUNTED: i64 = 100_000;
 
 /// SQLite's result codes (<https://sqlite.org/rescode.html>).
+const ERROR: u32 = 1;
+const BUSY: u32 = 5;
+const LOCKED: u32 = 6;
 const READ_ONLY: u32 = 8;
 const CORRUPT: u32 = 11;
+const CONSTRAINT: u32 = 19;
+const NOT_A_DATABASE: u32 = 26;
 
 fn seen<T>(read: Result<T, sqlx::Error>) -> Seen<T> {
     read.map_err(|e| {
-        let reason = e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned());
-        Unseen::unknown(format!("the file cannot be read: {reason}"), "check it with `PRAGMA integrity_check`")
+        Unseen::unknown(format!("the file cannot be read: {}", reason(&e)), "check it with `PRAGMA integrity_check`")
     })
 }
 

@@ -1,0 +1,802 @@
+//! The one engine that changes many rows: clean-up by age, orphans, erasure.
+//!
+//! It walks over a table in the order of an index, in batches that are small by measured time: each is one transaction that is
+//! committed before the next pause, so the shop never waits for more than one of them. Which rows are met is decided anew inside
+//! the statement that changes them. How far it has come is committed with each batch: a run that is killed, stopped or out of its
+//! budget goes on where it was, and what it counts is what was committed. A row that cannot be changed is listed, and passed by.
+
+mod archive;
+pub(crate) mod work;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use self::archive::Archive;
+use self::work::{Action, Work, in_rule};
+use crate::engine::{Engine, reason};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::{Lease, as_text, create, types};
+use crate::policy::Policy;
+use crate::schema::TableName;
+use crate::session::{Session, Value, server_clock};
+use crate::statement::{Piece, after, among, bare, order, plain_number, plain_text, texts};
+use crate::table::Kind;
+
+/// So many rows are walked over in one batch at most, and at least.
+const MOST: usize = 1_000;
+const LEAST: usize = 1;
+/// With so many to begin with.
+const FIRST: usize = 100;
+/// How often a batch that met somebody's lock is tried before it is taken apart.
+const TRIES: u32 = 4;
+/// How many rows that cannot be changed are put up with: then something is wrong with all of them.
+const POISON: usize = 100;
+/// Two clocks that differ by more are not to be trusted with what is old.
+const SKEW: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+
+/// How a job works. The defaults leave the database to the shop for half of the time.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct JobOptions {
+    /// What the time is; the database's own where it is `None`.
+    pub now: Option<DateTime<Utc>>,
+    /// Whether rows are changed; only counted where not.
+    pub apply: bool,
+    /// How long one batch should take; a fifth of a second unless told. No statement may take five times as long.
+    pub batch: Duration,
+    /// How long to rest after a batch, for each second that it took; one unless told.
+    pub rest: f64,
+    /// How many rows are changed at most.
+    pub rows: Option<u64>,
+    /// How long a run may take.
+    pub time: Option<Duration>,
+    /// How far replicas may be behind; the job waits for them. PostgreSQL shows it to a role with `pg_monitor`.
+    pub lag: Option<Duration>,
+    /// What stops it after the batch in hand.
+    pub stop: Stop,
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self {
+            now: None,
+            apply: false,
+            batch: Duration::from_millis(200),
+            rest: 1.0,
+            rows: None,
+            time: None,
+            lag: None,
+            stop: Stop::default(),
+        }
+    }
+}
+
+impl JobOptions {
+    /// The same at this time.
+    #[must_use]
+    pub fn at(mut self, now: DateTime<Utc>) -> Self {
+        self.now = Some(now);
+        self
+    }
+
+    /// The same, and rows are changed.
+    #[must_use]
+    pub fn applied(mut self) -> Self {
+        self.apply = true;
+        self
+    }
+
+    /// The same, with batches of that length and so much rest after each.
+    #[must_use]
+    pub fn with_pace(mut self, batch: Duration, rest: f64) -> Self {
+        self.batch = batch.max(Duration::from_millis(1));
+        self.rest = rest.clamp(0.0, 1_000.0);
+        self
+    }
+
+    /// The same, for so many rows at most.
+    #[must_use]
+    pub fn with_rows(mut self, rows: u64) -> Self {
+        self.rows = Some(rows);
+        self
+    }
+
+    /// The same, for so long at most.
+    #[must_use]
+    pub fn with_time(mut self, time: Duration) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// The same, and replicas are never further behind for long.
+    #[must_use]
+    pub fn with_lag(mut self, lag: Duration) -> Self {
+        self.lag = Some(lag);
+        self
+    }
+
+    /// The same, and this stops it.
+    #[must_use]
+    pub fn with_stop(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+}
+
+/// Stops jobs after the batch that each has in hand: by a call, or by a file that appears.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    asked: Arc<AtomicBool>,
+    file: Option<std::path::PathBuf>,
+}
+
+impl Stop {
+    /// The same, and a file at this path stops it too.
+    #[must_use]
+    pub fn or_file(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Stops.
+    pub fn stop(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to.
+    pub fn is_stopped(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) || self.file.as_ref().is_some_and(|file| file.exists())
+    }
+}
+
+/// What became of one rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct JobReport {
+    /// The rule.
+    pub rule: String,
+    /// The table.
+    pub table: TableName,
+    /// What becomes of rows that are met.
+    pub action: String,
+    /// What is older than this goes, where age decides.
+    pub cutoff: Option<DateTime<Utc>>,
+    /// Rows that the rule meets, as far as it came.
+    pub met: u64,
+    /// Rows that were changed by this run.
+    pub changed: u64,
+    /// Rows that were changed since the rule began at the first row of the table: by this run and those before it that did not
+    /// come to the end.
+    pub changed_in_all: u64,
+    /// Other tables whose rows go or change with them, and how.
+    pub followers: Vec<(String, String)>,
+    /// The first rows that are met: numbers as they are, other keys as the beginning of their SHA-256, for they may be secrets.
+    pub sample: Vec<String>,
+    /// Rows that could not be changed, and why.
+    pub poison: Vec<(String, String)>,
+    /// How it ended.
+    pub ended: JobEnd,
+    /// How many batches, and how long the longest took, in milliseconds.
+    pub batches: u64,
+    /// See `batches`.
+    pub longest_batch_ms: u64,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum JobEnd {
+    /// At the end of the table.
+    Complete,
+    /// It was asked to stop; the next run goes on from there.
+    Stopped,
+    /// Its rows or its time were used up; the next run goes on from there.
+    Budget,
+}
+
+impl fmt::Display for JobEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Complete => "complete",
+            Self::Stopped => "stopped",
+            Self::Budget => "budget used up",
+        })
+    }
+}
+
+/// Deletes, anonymises or archives what each retention rule of `policy` says is old enough. With a `lease`, each batch is fenced.
+///
+/// Cancel safe: what was committed stays, and the next run goes on from there.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where a rule does not fit the schema: then nothing at all has been done. [`ErrorKind::Clock`] where
+/// the database's clock and this machine's differ, or a rule would leave no row. [`ErrorKind::Fenced`] where another process has
+/// the lease by now.
+pub async fn clean_up(
+    engine: &dyn Engine,
+    policy: &Policy,
+    options: &JobOptions,
+    lease: Option<&Lease>,
+) -> Result<Vec<JobReport>> {
+    let mut session = engine.session().await?;
+    let now = now(&mut session, options).await?;
+    let mut works = Vec::new();
+    for rule in &policy.retention {
+        let work = work::retention(&mut session, policy, rule, now).await?;
+        check(&mut session, &work).await?;
+        works.push(work);
+    }
+    run_all(session, works, options, lease).await
+}
+
+/// Counts rows that refer to nothing, by the references of `policy`, and mends them as each declares.
+///
+/// Cancel safe, and errors, as [`clean_up`].
+///
+/// # Errors
+/// As [`clean_up`].
+pub async fn mend_orphans(
+    engine: &dyn Engine,
+    policy: &Policy,
+    options: &JobOptions,
+    lease: Option<&Lease>,
+) -> Result<Vec<JobReport>> {
+    let mut session = engine.session().await?;
+    let now = now(&mut session, options).await?;
+    let mut works = Vec::new();
+    for rule in &policy.reference {
+        works.push(work::reference(&mut session, policy, rule, now).await?);
+    }
+    run_all(session, works, options, lease).await
+}
+
+async fn run_all(
+    mut session: Session,
+    works: Vec<Work>,
+    options: &JobOptions,
+    lease: Option<&Lease>,
+) -> Result<Vec<JobReport>> {
+    let began = Instant::now();
+    let mut reports = Vec::new();
+    let mut rows_left = options.rows;
+    for work in &works {
+        let mut run = Run::new(work, options, lease, rows_left, began);
+        let report = run.walk(&mut session).await.map_err(|e| in_rule(&work.rule, e))?;
+        rows_left = rows_left.map(|left| left.saturating_sub(report.changed));
+        reports.push(report);
+    }
+    session.close().await;
+    Ok(reports)
+}
+
+/// What the time is.
+async fn now(session: &mut Session, options: &JobOptions) -> Result<DateTime<Utc>> {
+    let sql = format!("SELECT {}", as_text(session.flavour(), server_clock(session.flavour())));
+    let clock = session.one(&sql, &[]).await.map_err(|e| session.error("does not say what time it is", e))?;
+    let server = clock
+        .and_then(|ms| ms.parse().ok())
+        .and_then(DateTime::from_timestamp_millis)
+        .ok_or_else(|| Error::new(ErrorKind::Clock, format!("{} does not say what time it is", session.location())))?;
+    if let Some(now) = options.now {
+        return Ok(now);
+    }
+    let here = Utc::now();
+    if (here - server).abs() > SKEW {
+        let text = format!(
+            "the clock of {} says {}, and this machine's {}: what is old cannot be told",
+            session.location(),
+            server.format("%Y-%m-%d %H:%M"),
+            here.format("%Y-%m-%d %H:%M")
+        );
+        return Err(Error::new(ErrorKind::Clock, text).with_next_step("set the clock that is wrong"));
+    }
+    Ok(server)
+}
+
+/// What a rule has to be before a row is touched.
+async fn check(session: &mut Session, work: &Work) -> Result<()> {
+    let flavour = work.table.flavour;
+    let failed = |session: &Session, e| in_rule(&work.rule, session.error("does not take the rule", e));
+    // Conditions of the shop's own are SQL: the server says whether they mean anything.
+    let (sql, values) = Piece::text(format!("SELECT '1' FROM {} WHERE ", work.table.sql()))
+        .piece(&work.condition)
+        .then(" LIMIT 1")
+        .build(flavour);
+    session.begin_reading().await.map_err(|e| failed(session, e))?;
+    let met = session.one(&sql, &values).await;
+    // The newest row of all, by the index.
+    let newest = match (&met, &work.bound, work.order.first()) {
+        (Ok(Some(_)), Some(bound), Some(age)) if !work.may_empty => {
+            let (sql, values) = Piece::text("SELECT CASE WHEN ")
+                .piece(bound)
+                .then(" THEN 'goes' ELSE 'stays' END FROM ")
+                .then(format!("{} ORDER BY {} DESC LIMIT 1", work.table.sql(), work.table.of(&age.name)))
+                .build(flavour);
+            session.one(&sql, &values).await
+        }
+        _ => Ok(None),
+    };
+    session.roll_back().await.map_err(|e| failed(session, e))?;
+    met.map_err(|e| failed(session, e))?;
+    if newest.map_err(|e| failed(session, e))?.as_deref() == Some("goes") {
+        let text = format!("the rule {:?}: even the newest row of {} is old enough to go", work.rule, work.table);
+        return Err(Error::new(ErrorKind::Clock, text)
+            .with_next_step("look whether the clocks are right; write may_empty = true where it is meant"));
+    }
+    Ok(())
+}
+
+/// One rule on its way through the table.
+struct Run<'a> {
+    work: &'a Work,
+    options: &'a JobOptions,
+    lease: Option<&'a Lease>,
+    rows_left: Option<u64>,
+    began: Instant,
+    size: usize,
+    report: JobReport,
+    archive: Option<Archive>,
+}
+
+/// A row that was walked over.
+struct Walked {
+    /// The values of the walk's order.
+    at: Vec<Value>,
+    key: Vec<Value>,
+    is_met: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        work: &'a Work,
+        options: &'a JobOptions,
+        lease: Option<&'a Lease>,
+        rows_left: Option<u64>,
+        began: Instant,
+    ) -> Self {
+        let report = JobReport {
+            rule: work.rule.clone(),
+            table: work.table.name.clone(),
+            action: work.action.name().to_owned(),
+            cutoff: work.cutoff,
+            met: 0,
+            changed: 0,
+            changed_in_all: 0,
+            followers: work.table.followers.clone(),
+            sample: Vec::new(),
+            poison: Vec::new(),
+            ended: JobEnd::Complete,
+            batches: 0,
+            longest_batch_ms: 0,
+        };
+        Self { work, options, lease, rows_left, began, size: FIRST, report, archive: None }
+    }
+
+    fn changes(&self) -> bool {
+        self.options.apply && self.work.action != Action::Report
+    }
+
+    async fn walk(&mut self, session: &mut Session) -> Result<JobReport> {
+        let limit = self.options.batch.saturating_mul(5).max(Duration::from_secs(1));
+        session.limit(limit).await.map_err(|e| session.error("does not take a limit", e))?;
+        let mut cursor = None;
+        if self.changes() {
+            let progress = progress(session, &self.work.rule, &fingerprint(self.work)).await?;
+            (cursor, self.report.changed_in_all) = progress;
+            if let Action::Archive(path) = &self.work.action {
+                self.archive = Some(Archive::open(path)?);
+            }
+        }
+        loop {
+            if let Some(ended) = self.has_to_end() {
+                self.report.ended = ended;
+                break;
+            }
+            self.wait_for_replicas(session).await?;
+            let began = Instant::now();
+            let walked = self.batch(session, cursor.as_deref()).await?;
+            let took = began.elapsed();
+            self.report.batches += 1;
+            self.report.longest_batch_ms =
+                self.report.longest_batch_ms.max(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            match walked {
+                Some(last) => cursor = Some(last),
+                None => break,
+            }
+            self.size = next_size(self.size, took, self.options.batch);
+            // Counting rests too: it reads what the shop reads.
+            self.rest(took.mul_f64(self.options.rest)).await;
+        }
+        Ok(self.report.clone())
+    }
+
+    fn has_to_end(&self) -> Option<JobEnd> {
+        if self.options.stop.is_stopped() {
+            return Some(JobEnd::Stopped);
+        }
+        let rows = self.rows_left.is_some_and(|left| self.report.changed >= left);
+        let time = self.options.time.is_some_and(|time| self.began.elapsed() >= time);
+        (rows || time).then_some(JobEnd::Budget)
+    }
+
+    /// Rests, and hears of a stop meanwhile.
+    async fn rest(&self, rest: Duration) {
+        let until = Instant::now() + rest;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            if self.options.stop.is_stopped() {
+                return;
+            }
+            tokio::time::sleep(left.min(Duration::from_millis(100))).await;
+        }
+    }
+
+    async fn wait_for_replicas(&self, session: &mut Session) -> Result<()> {
+        let Some(most) = self.options.lag.filter(|_| self.changes()) else { return Ok(()) };
+        while lag(session).await?.is_some_and(|lag| lag > most) && self.has_to_end().is_none() {
+            self.rest(Duration::from_millis(500)).await;
+            if let Some(lease) = self.lease {
+                lease.renew_in(session).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One batch: where it ended, or nothing at the end of the table.
+    async fn batch(&mut self, session: &mut Session, cursor: Option<&[Value]>) -> Result<Option<Vec<Value>>> {
+        let mut tries = 0;
+        loop {
+            match self.attempt(session, cursor, tries == TRIES).await {
+                Ok(walked) => return Ok(walked),
+                Err(e) if e.kind() == ErrorKind::Busy && tries < TRIES => {
+                    tries += 1;
+                    self.size = (self.size / 2).max(LEAST);
+                    self.rest(Duration::from_millis(fastrand::u64(50..200) << tries)).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Walks over the next rows and changes those that are met, in one transaction.
+    /// Where one of them is locked or refuses, each by itself; where locks may go by themselves, only for the last time.
+    async fn attempt(
+        &mut self,
+        session: &mut Session,
+        cursor: Option<&[Value]>,
+        is_last_try: bool,
+    ) -> Result<Option<Vec<Value>>> {
+        let failed = |session: &Session, e| session.error("did not take a batch", e);
+        let most = match self.rows_left {
+            Some(left) => usize::try_from(left.saturating_sub(self.report.changed)).unwrap_or(MOST),
+            None => MOST,
+        };
+        let size = self.size.min(most).max(LEAST);
+        match self.changes() {
+            true => session.begin().await.map_err(|e| failed(session, e))?,
+            false => session.begin_reading().await.map_err(|e| failed(session, e))?,
+        }
+        if self.changes()
+            && let Some(lease) = self.lease
+            && let Err(e) = lease.check(session).await
+        {
+            session.roll_back().await.map_err(|e| failed(session, e))?;
+            return Err(e);
+        }
+        let walked = match self.look(session, cursor, size).await {
+            Ok(walked) => walked,
+            Err(e) => {
+                let e = failed(session, e);
+                session.roll_back().await.map_err(|e| failed(session, e))?;
+                return Err(e);
+            }
+        };
+        let is_last = walked.len() < size;
+        let last = walked.last().map(|row| row.at.clone());
+        let met: Vec<Vec<Value>> = walked.into_iter().filter(|row| row.is_met).map(|row| row.key).collect();
+        let count = met.len() as u64;
+        let (mut changed, mut counted, mut poison) = (0, 0, Vec::new());
+        if self.changes() {
+            match self.change(session, &met).await {
+                Ok(n) => (changed, counted) = (n, n),
+                Err(e) if session.kind(&e) == ErrorKind::Busy && !is_last_try => {
+                    let e = failed(session, e);
+                    session.roll_back().await.map_err(|e| failed(session, e))?;
+                    return Err(e);
+                }
+                Err(e) if met.is_empty() || e.as_database_error().is_none() => return Err(failed(session, e)),
+                Err(_) => {
+                    // One row of them cannot be changed: each by itself then, in a transaction that counts it.
+                    session.roll_back().await.map_err(|e| failed(session, e))?;
+                    (changed, poison) = self.one_by_one(session, &met).await?;
+                    session.begin().await.map_err(|e| failed(session, e))?;
+                    if let Some(lease) = self.lease {
+                        lease.check(session).await?;
+                    }
+                }
+            }
+            let position = last.as_deref().filter(|_| !is_last);
+            if let Err(e) = advance(session, &self.work.rule, position, counted).await {
+                return Err(failed(session, e));
+            }
+        }
+        session.commit().await.map_err(|e| failed(session, e))?;
+        self.report.met += count;
+        self.report.changed += changed;
+        self.report.changed_in_all += changed;
+        for key in met.iter().take(10usize.saturating_sub(self.report.sample.len())) {
+            self.report.sample.push(self.shown(key));
+        }
+        self.report.poison.append(&mut poison);
+        if self.report.poison.len() > POISON {
+            let (key, why) = &self.report.poison[0];
+            let text =
+                format!("more than {POISON} rows of {} cannot be changed, the first is {key}: {why}", self.work.table);
+            return Err(Error::new(ErrorKind::Database, text).with_next_step("mend what is in their way"));
+        }
+        Ok(last.filter(|_| !is_last))
+    }
+
+    /// The next rows, and which of them are met.
+    async fn look(
+        &self,
+        session: &mut Session,
+        cursor: Option<&[Value]>,
+        size: usize,
+    ) -> Result<Vec<Walked>, sqlx::Error> {
+        let table = &self.work.table;
+        let order_by = &self.work.order;
+        let mut piece = Piece::text(format!("SELECT {}, CASE WHEN ", texts(table, order_by)))
+            .piece(&self.work.condition)
+            .then(format!(" THEN '1' ELSE '0' END FROM {} WHERE ", table.sql()));
+        piece = match &self.work.bound {
+            Some(bound) => piece.piece(bound),
+            None => piece.then("1 = 1"),
+        };
+        if let Some(cursor) = cursor {
+            piece = piece.then(" AND ").piece(&after(table, order_by, cursor));
+        }
+        let (sql, values) =
+            piece.then(format!(" ORDER BY {} LIMIT {size}", order(table, order_by))).build(table.flavour);
+        let place = |name: &str| order_by.iter().position(|c| c.name == name);
+        let keys: Vec<usize> = table.key.iter().filter_map(|key| place(&key.name)).collect();
+        let rows = session.rows(&sql, &values).await?;
+        Ok(rows
+            .into_iter()
+            .map(|mut row| {
+                let is_met = row.pop().flatten().as_deref() == Some("1");
+                Walked { key: keys.iter().map(|at| row[*at].clone()).collect(), at: row, is_met }
+            })
+            .collect())
+    }
+
+    /// Changes the rows with these keys that are met still.
+    async fn change(&mut self, session: &mut Session, keys: &[Vec<Value>]) -> Result<u64, sqlx::Error> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let work = self.work;
+        let table = &work.table;
+        let these = Piece::text(" WHERE ").piece(&among(table, keys)).then(" AND ").piece(&work.condition);
+        let head = match &work.action {
+            Action::Report => return Ok(0),
+            Action::Delete => Piece::text(format!("DELETE FROM {}", table.sql())),
+            Action::Set(changes) => {
+                let mut piece = Piece::text(format!("UPDATE {} SET ", table.sql()));
+                for (at, (column, to)) in changes.iter().enumerate() {
+                    let between = if at == 0 { "" } else { ", " };
+                    piece = piece.then(format!("{between}{} = ", bare(table, column))).piece(to);
+                }
+                piece
+            }
+            Action::Archive(_) => {
+                if let Some(archive) = &mut self.archive {
+                    archive.take(session, table, &these).await?;
+                }
+                Piece::text(format!("DELETE FROM {}", table.sql()))
+            }
+        };
+        let (sql, values) = head.piece(&these).build(table.flavour);
+        session.run(&sql, &values).await
+    }
+
+    /// Each row in a transaction of its own; which cannot be changed, and why.
+    async fn one_by_one(&mut self, session: &mut Session, keys: &[Vec<Value>]) -> Result<(u64, Vec<(String, String)>)> {
+        let failed = |session: &Session, e| session.error("did not take a row", e);
+        let (mut changed, mut poison) = (0, Vec::new());
+        for key in keys {
+            session.begin().await.map_err(|e| failed(session, e))?;
+            if let Some(lease) = self.lease {
+                lease.check(session).await?;
+            }
+            match self.change(session, std::slice::from_ref(key)).await {
+                Ok(n) => {
+                    count(session, &self.work.rule, n).await.map_err(|e| failed(session, e))?;
+                    session.commit().await.map_err(|e| failed(session, e))?;
+                    changed += n;
+                }
+                Err(e) if e.as_database_error().is_some() => {
+                    poison.push((self.shown(key), without_values(&reason(&e))));
+                    session.roll_back().await.map_err(|e| failed(session, e))?;
+                }
+                Err(e) => return Err(failed(session, e)),
+            }
+        }
+        Ok((changed, poison))
+    }
+
+    /// A key as it may be shown.
+    fn shown(&self, key: &[Value]) -> String {
+        let show = |(column, value): (&crate::table::Column, &Value)| match (column.kind, value) {
+            (Kind::Integer { .. } | Kind::Time, Some(value)) => value.clone(),
+            (_, Some(value)) => {
+                let hash: String = Sha256::digest(value).iter().take(6).map(|b| format!("{b:02x}")).collect();
+                format!("sha256:{hash}")
+            }
+            (_, None) => "NULL".to_owned(),
+        };
+        self.work.table.key.iter().zip(key).map(show).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// What a server says may quote what a row holds.
+fn without_values(reason: &str) -> String {
+    let mut out = String::new();
+    let mut quoted = false;
+    for c in reason.chars() {
+        match c {
+            '\'' => {
+                quoted = !quoted;
+                out.push('\'');
+                if quoted {
+                    out.push('…');
+                }
+            }
+            c if !quoted => out.push(c),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// As many rows as fit into the time that a batch should take, growing by half at most.
+fn next_size(size: usize, took: Duration, wanted: Duration) -> usize {
+    let fits = size as f64 * wanted.as_secs_f64() / took.as_secs_f64().max(0.000_1);
+    (fits.min(size as f64 * 1.5).ceil() as usize).clamp(LEAST, MOST)
+}
+
+/// How far the furthest replica is behind; `None` where there is none.
+async fn lag(session: &mut Session) -> Result<Option<Duration>> {
+    let sql = match session.flavour() {
+        crate::Flavour::Postgres => {
+            "SELECT (CASE WHEN pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') \
+               THEN (EXTRACT(EPOCH FROM max(replay_lag)) * 1000)::int8 ELSE -1 END)::text FROM pg_stat_replication"
+        }
+        _ => {
+            return Err(Error::new(ErrorKind::Config, "this server does not know how far its replicas are behind")
+                .with_next_step("leave the limit on lag out, or give the job less of the machine"));
+        }
+    };
+    let lag = session.one(sql, &[]).await.map_err(|e| session.error("does not show its replicas", e))?;
+    match lag.map(|ms| ms.parse::<i64>()) {
+        None => Ok(None),
+        Some(Ok(ms)) if ms >= 0 => Ok(Some(Duration::from_millis(ms.unsigned_abs()))),
+        _ => Err(Error::new(ErrorKind::Denied, "this role does not see how far replicas are behind")
+            .with_next_step("GRANT pg_monitor to this role")),
+    }
+}
+
+/// What a rule does: one that was changed begins anew.
+fn fingerprint(work: &Work) -> String {
+    let names: Vec<_> = work.order.iter().map(|c| c.name.as_str()).collect();
+    let condition = work.condition.build(work.table.flavour).0;
+    let all = format!("{}\0{}\0{condition}\0{}", work.table, names.join("\0"), work.action.name());
+    Sha256::digest(all).iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
+
+/// Where the last run of a rule was, and how many rows it had changed by then.
+async fn progress(session: &mut Session, rule: &str, fingerprint: &str) -> Result<(Option<Vec<Value>>, u64)> {
+    let flavour = session.flavour();
+    let (text, number) = types(flavour);
+    let long = if matches!(flavour, crate::Flavour::Mysql | crate::Flavour::MariaDb) { "longtext" } else { "text" };
+    create(
+        session,
+        "caretaker_progress",
+        &format!("name {text} PRIMARY KEY, fingerprint {text} NOT NULL, place {long}, changed {number} NOT NULL, updated_at {number} NOT NULL"),
+    )
+    .await?;
+    let failed = |session: &Session, e| session.error("does not say how far the rule has come", e);
+    let (sql, values) = Piece::text(format!(
+        "SELECT fingerprint, place, {} FROM caretaker_progress WHERE name = ",
+        as_text(flavour, "changed")
+    ))
+    .value(&plain_text(), Some(rule.to_owned()))
+    .build(flavour);
+    let row = session.rows(&sql, &values).await.map_err(|e| failed(session, e))?.into_iter().next();
+    if let Some([Some(of), Some(place), Some(changed)]) = row.as_deref()
+        && of == fingerprint
+        && let (Ok(cursor), Ok(changed)) = (serde_json::from_str(place), changed.parse())
+    {
+        return Ok((Some(cursor), changed));
+    }
+    // From the beginning.
+    let piece = match row {
+        Some(_) => Piece::text("UPDATE caretaker_progress SET fingerprint = ")
+            .value(&plain_text(), Some(fingerprint.to_owned()))
+            .then(format!(", place = NULL, changed = 0, updated_at = {} WHERE name = ", server_clock(flavour)))
+            .value(&plain_text(), Some(rule.to_owned())),
+        None => Piece::text("INSERT INTO caretaker_progress (name, fingerprint, place, changed, updated_at) SELECT ")
+            .value(&plain_text(), Some(rule.to_owned()))
+            .then(", ")
+            .value(&plain_text(), Some(fingerprint.to_owned()))
+            .then(format!(", NULL, 0, {}", server_clock(flavour))),
+    };
+    let (sql, values) = piece.build(flavour);
+    crate::lease::in_transaction(session, &sql, &values).await.map_err(|e| failed(session, e))?;
+    Ok((None, 0))
+}
+
+/// Writes down how far a rule has come, in the transaction that came so far. At the end of the table there is no place, and the
+/// next run begins anew.
+async fn advance(session: &mut Session, rule: &str, place: Option<&[Value]>, changed: u64) -> Result<(), sqlx::Error> {
+    let place = place.map(|place| serde_json::Value::from(place.to_vec()).to_string());
+    let (sql, values) = Piece::text("UPDATE caretaker_progress SET place = ")
+        .value(&plain_text(), place)
+        .then(", changed = changed + ")
+        .value(&plain_number(), Some(changed.to_string()))
+        .then(format!(", updated_at = {} WHERE name = ", server_clock(session.flavour())))
+        .value(&plain_text(), Some(rule.to_owned()))
+        .build(session.flavour());
+    session.run(&sql, &values).await.map(drop)
+}
+
+async fn count(session: &mut Session, rule: &str, changed: u64) -> Result<(), sqlx::Error> {
+    let (sql, values) = Piece::text("UPDATE caretaker_progress SET changed = changed + ")
+        .value(&plain_number(), Some(changed.to_string()))
+        .then(" WHERE name = ")
+        .value(&plain_text(), Some(rule.to_owned()))
+        .build(session.flavour());
+    session.run(&sql, &values).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_grows_slowly_and_shrinks_at_once() {
+        let wanted = Duration::from_millis(200);
+        assert_eq!(next_size(100, Duration::from_millis(10), wanted), 150);
+        assert_eq!(next_size(100, Duration::from_millis(400), wanted), 50);
+        assert_eq!(next_size(1, Duration::from_secs(60), wanted), 1);
+        assert_eq!(next_size(1_000, Duration::ZERO, wanted), 1_000);
+    }
+
+    #[test]
+    fn what_a_server_says_is_shown_without_what_rows_hold() {
+        assert_eq!(
+            without_values("Duplicate entry 'ada@example.com' for key 'email'"),
+            "Duplicate entry '…' for key '…'"
+        );
+        assert_eq!(without_values("violates foreign key constraint \"x\""), "violates foreign key constraint \"x\"");
+    }
+
+    #[test]
+    fn a_stop_is_heard_by_all_who_share_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = Stop::default().or_file(dir.path().join("stop"));
+        let other = stop.clone();
+        assert!(!other.is_stopped());
+        std::fs::write(dir.path().join("stop"), "").unwrap();
+        assert!(other.is_stopped());
+        std::fs::remove_file(dir.path().join("stop")).unwrap();
+        stop.stop();
+        assert!(other.is_stopped());
+    }
+}

@@ -1,0 +1,277 @@
+//! What a shop declares about its own data: how long rows are kept, which columns refer to which tables though no key says so,
+//! what low stock is, when a cart is abandoned, what content waits, which rows must stay whatever the rules say.
+//!
+//! A policy is data (`serde`; the tools read it as TOML). Names are written as the database shows them, without quotes; `where`
+//! is SQL of the shop's own, one condition. Nothing runs before [`Policy::lint`] has held it against the live schema.
+
+pub(crate) mod condition;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind};
+
+/// All rules of a shop.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Policy {
+    /// How long rows are kept.
+    pub retention: Vec<Retention>,
+    /// References that no foreign key declares.
+    pub reference: Vec<Reference>,
+    /// Rows that stay, whatever the rules say.
+    pub hold: Vec<Hold>,
+}
+
+/// How long the rows of a table are kept, and what becomes of them then.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// What the rule is called: in reports, and in the record of how far it has come.
+    pub name: String,
+    /// The table's schema; where a query without one finds it unless told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table.
+    pub table: String,
+    /// The column that says how old a row is. An index has to begin with it.
+    pub column: String,
+    /// What its numbers count since 1970, where it holds numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+    /// How old a row may become.
+    pub keep: Period,
+    /// What becomes of older ones.
+    #[serde(default)]
+    pub action: RetentionAction,
+    /// Which of the older rows: a condition in SQL. All, unless told.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// For `anonymise`: texts that take the place of what is there. `{key}` in one stands for the row's key, which keeps what is
+    /// unique so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// For `anonymise`: columns that are emptied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_null: Vec<String>,
+    /// For `archive`: the file that rows are appended to, one JSON object a line, before they are deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Whether it is right that no row is left. Where it is not said, a rule that would empty a table is refused: more often
+    /// than not a clock is wrong.
+    #[serde(default)]
+    pub may_empty: bool,
+}
+
+/// What becomes of rows that have been kept for long enough.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetentionAction {
+    /// They are deleted.
+    #[default]
+    Delete,
+    /// They stay, without what says whose they were.
+    Anonymise,
+    /// They are written to a file, and deleted.
+    Archive,
+}
+
+impl fmt::Display for RetentionAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Delete => "delete",
+            Self::Anonymise => "anonymise",
+            Self::Archive => "archive",
+        })
+    }
+}
+
+/// What numbers that are times count since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Seconds.
+    Seconds,
+    /// Thousandths of one.
+    Milliseconds,
+}
+
+/// A reference that no foreign key declares, and what is to become of rows that refer to nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// What the rule is called.
+    pub name: String,
+    /// The schema of the table that refers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table that refers.
+    pub table: String,
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// The schema of the table that is referred to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_schema: Option<String>,
+    /// The table that is referred to.
+    pub to: String,
+    /// Its columns; those of its primary key unless told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to_columns: Vec<String>,
+    /// What becomes of rows that refer to nothing.
+    #[serde(default)]
+    pub action: ReferenceAction,
+    /// Which rows are to refer to something: a condition in SQL. All without a NULL in a column, unless told.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+}
+
+/// What becomes of rows that refer to nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferenceAction {
+    /// They are counted and listed.
+    #[default]
+    Report,
+    /// They are deleted.
+    Delete,
+    /// The reference is set to NULL.
+    SetNull,
+}
+
+impl fmt::Display for ReferenceAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Report => "report",
+            Self::Delete => "delete",
+            Self::SetNull => "set-null",
+        })
+    }
+}
+
+/// Rows that no rule touches: a legal hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Why.
+    pub reason: String,
+    /// The table's schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table.
+    pub table: String,
+    /// The column that tells the rows.
+    pub column: String,
+    /// What it holds in those rows.
+    pub values: Vec<String>,
+    /// Until when; for ever where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl Hold {
+    /// Whether it holds at this time.
+    pub fn holds(&self, now: DateTime<Utc>) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// A span of time as people write it: `90m`, `24h`, `30d`, `12w`, `7y` (of 365 days).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Period(TimeDelta);
+
+impl Period {
+    /// A span; nothing below zero.
+    pub fn new(delta: TimeDelta) -> Self {
+        Self(delta.max(TimeDelta::zero()))
+    }
+
+    /// As chrono counts it.
+    pub fn delta(self) -> TimeDelta {
+        self.0
+    }
+}
+
+/// The units, in seconds.
+const UNITS: [(char, i64); 6] =
+    [('y', 365 * 86_400), ('w', 7 * 86_400), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+
+impl FromStr for Period {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || {
+            Error::new(ErrorKind::Config, format!("{text:?} is no span of time"))
+                .with_next_step("write a number and a unit: 90m, 24h, 30d, 12w, 7y")
+        };
+        let text = text.trim();
+        let unit = text.chars().last().ok_or_else(wrong)?;
+        let (_, seconds) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        let number: u32 = text[..text.len() - unit.len_utf8()].trim().parse().map_err(|_| wrong())?;
+        TimeDelta::try_seconds(i64::from(number) * seconds).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.num_seconds();
+        let fits = |(_, unit): &(char, i64)| seconds % unit == 0 && seconds >= *unit;
+        // Years and weeks of what was written as days would surprise.
+        let days = UNITS.into_iter().skip(2).find(fits).unwrap_or(('s', 1));
+        write!(f, "{}{}", seconds / days.1, days.0)
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|e: Error| {
+            serde::de::Error::custom(format!("{e}: {}", e.next_step().unwrap_or("write it in another way")))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_people_write_them() {
+        let of = |text: &str| text.parse::<Period>().map(|p| p.to_string()).map_err(|e| e.kind());
+        assert_eq!(of("30d").as_deref(), Ok("30d"));
+        assert_eq!(of("90m").as_deref(), Ok("90m"));
+        assert_eq!(of("24h").as_deref(), Ok("1d"));
+        assert_eq!(of("7y").as_deref(), Ok("2555d"));
+        assert_eq!(of("0s").as_deref(), Ok("0s"));
+        for wrong in ["", "30", "d", "-1d", "1.5h", "30 days", "∞", "99999999999d"] {
+            assert_eq!(of(wrong), Err(ErrorKind::Config), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_hold_ends() {
+        let now = DateTime::UNIX_EPOCH;
+        let mut hold = Hold {
+            reason: "a lawsuit".into(),
+            schema: None,
+            table: "orders".into(),
+            column: "customer_id".into(),
+            values: vec!["17".into()],
+            until: None,
+        };
+        assert!(hold.holds(now));
+        hold.until = Some(now);
+        assert!(!hold.holds(now));
+    }
+}
