@@ -60,6 +60,19 @@ where
     E: Told,
     C: Future<Output = Result<(), E>>,
 {
+    run_after(command, clean_up, 0)
+}
+
+/// The same, where so many signals are the command's own affair.
+fn run_after<E, C>(
+    command: impl Future<Output = Result<Ended, E>>,
+    clean_up: impl FnOnce() -> C,
+    signals: usize,
+) -> ExitCode
+where
+    E: Told,
+    C: Future<Output = Result<(), E>>,
+{
     log_to_stderr();
     allocator::tune();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -73,7 +86,7 @@ where
         let outcome = {
             tokio::select! {
                 ended = command => Some(ended),
-                () = signal() => None,
+                () = async { for _ in 0..=signals { signal().await } } => None,
             }
         };
         match outcome {
@@ -84,7 +97,10 @@ where
                 ExitCode::from(e.exit_code())
             }
             None => {
-                complain("interrupted: nothing was committed");
+                complain(match signals {
+                    0 => "interrupted: nothing was committed",
+                    _ => "ended at once: what was committed stays",
+                });
                 if let Err(e) = clean_up().await {
                     report(&e);
                 }
@@ -94,6 +110,20 @@ where
             }
         }
     })
+}
+
+/// Runs `command` to its end. A signal calls `stop`, which lets it end by itself; a second one ends it, which is safe too.
+pub fn run_until<E: Told>(command: impl Future<Output = Result<Ended, E>>, stop: impl Fn()) -> ExitCode {
+    let gently = async {
+        tokio::pin!(command);
+        tokio::select! {
+            ended = &mut command => return ended,
+            () = signal() => stop(),
+        }
+        complain("stopping after what is in hand; again to end at once");
+        command.await
+    };
+    run_after(gently, nothing, 1)
 }
 
 /// Nothing to clean up.

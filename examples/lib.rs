@@ -4,6 +4,8 @@
 //! backup_text    what `backup` says to people
 //! cli        running a command to its exit code; messages
 //! locate     sources and targets from URLs
+//! maintain_text  what `maintain` says to people
+//! policy_file    a shop's policy as a TOML file
 //! display    sizes, times and progress for people
 //! report     one HTML file
 //! ```
@@ -13,4 +15,6 @@ pub mod backup_text;
 pub mod cli;
 pub mod display;
 pub mod locate;
+pub mod maintain_text;
+pub mod policy_file;
 pub mod report;

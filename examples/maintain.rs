@@ -1,11 +1,18 @@
-//! `maintain`: look after a shop's database. Today: inspect it.
+//! `maintain`: look after a shop's database.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, say};
-use chrono::TimeDelta;
-use clap::{Parser, Subcommand};
-use db_maint::{Confidence, Error, ErrorKind, Finding, InspectOptions, Inspection, Outcome, Result, open};
+use caretaker_examples::{maintain_text as text, policy_file};
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::{Args, Parser, Subcommand};
+use db_maint::{
+    Acquired, Engine, Error, ErrorKind, InspectOptions, JobOptions, JobReport, Lease, Period, Result, Stop, clean_up,
+    mend_orphans, open,
+};
+use serde::Serialize;
 
 /// Look after the database of a shop.
 #[derive(Debug, Parser)]
@@ -24,9 +31,8 @@ enum Command {
     ///
     /// Exit code 1 where something was found, and where a check could not look: what nobody saw is not well.
     Inspect {
-        /// postgres://…, mysql://…, sqlite:PATH.
-        #[arg(long, value_name = "URL")]
-        database: String,
+        #[command(flatten)]
+        on: On,
         /// For how many days the server has to have counted before an index is called unused.
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         unused_after: u32,
@@ -40,20 +46,130 @@ enum Command {
         #[arg(long, value_name = "CHECK,…", value_delimiter = ',')]
         allow_unknown: Vec<String>,
     },
+    /// Count what the retention rules of a policy say is old enough to go; with --apply, delete, anonymise or archive it.
+    ///
+    /// In small batches, with as much rest as work. One of many app servers does it, the others say so and end well.
+    Cleanup(Job),
+    /// Count rows that refer to nothing by the references of a policy; with --apply, mend them as each declares.
+    Orphans(Job),
+    /// Print a policy with every kind of rule explained.
+    Policy,
+}
+
+#[derive(Debug, Args)]
+struct On {
+    /// postgres://…, mysql://…, sqlite:PATH.
+    #[arg(long, value_name = "URL")]
+    database: String,
+}
+
+impl On {
+    fn open(&self) -> Result<Box<dyn Engine>> {
+        open(&self.database)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Job {
+    #[command(flatten)]
+    on: On,
+    /// The shop's rules; see `maintain policy`.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Do it; without, it is counted only.
+    #[arg(long)]
+    apply: bool,
+    /// Change so many rows at most; the next run goes on from there.
+    #[arg(long, value_name = "N")]
+    rows: Option<u64>,
+    /// Work for so long at most, such as 30m; the next run goes on from there.
+    #[arg(long, value_name = "SPAN")]
+    time: Option<Period>,
+    /// How many milliseconds one batch should take.
+    #[arg(long, value_name = "MS", default_value_t = 200)]
+    batch: u64,
+    /// How long to rest after a batch, for each second that it took.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    rest: f64,
+    /// Wait while a replica is further behind (PostgreSQL).
+    #[arg(long, value_name = "SPAN")]
+    max_lag: Option<Period>,
+    /// Stop after the batch in hand when this file appears, as Ctrl-C does.
+    #[arg(long, value_name = "FILE")]
+    stop_file: Option<PathBuf>,
+    /// How long to wait where another process does it just now, such as 5m.
+    #[arg(long, value_name = "SPAN")]
+    wait: Option<Period>,
+    /// For how long the lease is taken; each batch renews it. A process that dies keeps the others waiting for so long.
+    #[arg(long, value_name = "SPAN", default_value = "60s")]
+    lease: Period,
+    /// The time it is, instead of the database's own.
+    #[arg(long, value_name = "RFC3339")]
+    now: Option<DateTime<Utc>>,
+}
+
+impl Job {
+    fn options(&self, stop: &Stop) -> JobOptions {
+        let stop = match &self.stop_file {
+            Some(file) => stop.clone().or_file(file),
+            None => stop.clone(),
+        };
+        let mut options = JobOptions::default().with_pace(Duration::from_millis(self.batch), self.rest).with_stop(stop);
+        options.apply = self.apply;
+        options.now = self.now;
+        options.rows = self.rows;
+        options.time = self.time.map(Period::duration);
+        options.lag = self.max_lag.map(Period::duration);
+        options
+    }
 }
 
 fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
-    let Command::Inspect { database, unused_after, integrity, no_integrity, allow_unknown } = command;
-    let mut options = InspectOptions::default().with_unused_after(TimeDelta::days(unused_after.into()));
-    if integrity || no_integrity {
-        options = options.with_integrity(integrity);
-    }
-    cli::run(inspect(json, &database, options, &allow_unknown), cli::nothing)
+    let stop = Stop::default();
+    let asked = stop.clone();
+    cli::run_until(run(json, command, stop), move || asked.stop())
 }
 
-async fn inspect(json: bool, database: &str, options: InspectOptions, allow_unknown: &[String]) -> Result<Ended> {
-    let inspection = open(database)?.inspect(&options).await?;
+async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
+    match command {
+        Command::Inspect { on, unused_after, integrity, no_integrity, allow_unknown } => {
+            let mut options = InspectOptions::default().with_unused_after(TimeDelta::days(unused_after.into()));
+            if integrity || no_integrity {
+                options = options.with_integrity(integrity);
+            }
+            inspect(json, &on, options, &allow_unknown).await
+        }
+        Command::Cleanup(job) => {
+            let policy = policy_file::read(&job.policy)?;
+            let (engine, options) = (job.on.open()?, job.options(&stop));
+            let lease = take(&*engine, "caretaker cleanup", &job).await?;
+            let Leased::Ours(lease) = lease else { return Ok(elsewhere(json, lease)) };
+            let done = clean_up(&*engine, &policy, &options, lease.as_ref()).await;
+            give_back(&*engine, lease).await;
+            ended(json, &job, &done?)
+        }
+        Command::Orphans(job) => {
+            let policy = policy_file::read(&job.policy)?;
+            let (engine, options) = (job.on.open()?, job.options(&stop));
+            let lease = take(&*engine, "caretaker orphans", &job).await?;
+            let Leased::Ours(lease) = lease else { return Ok(elsewhere(json, lease)) };
+            let done = mend_orphans(&*engine, &policy, &options, lease.as_ref()).await;
+            give_back(&*engine, lease).await;
+            let reports = done?;
+            let ended = ended(json, &job, &reports)?;
+            let left = reports.iter().any(|r| r.met > r.changed);
+            Ok(if left { Ended::WithFindings } else { ended })
+        }
+        Command::Policy => {
+            say(policy_file::EXAMPLE.trim_end());
+            Ok(Ended::Well)
+        }
+    }
+}
+
+async fn inspect(json: bool, on: &On, options: InspectOptions, allow_unknown: &[String]) -> Result<Ended> {
+    let inspection = on.open()?.inspect(&options).await?;
     for check in allow_unknown {
         if inspection.outcome(check).is_none() {
             return Err(Error::new(ErrorKind::Config, format!("--allow-unknown {check}: there is no such check"))
@@ -61,39 +177,65 @@ async fn inspect(json: bool, database: &str, options: InspectOptions, allow_unkn
         }
     }
     if json {
-        let text = serde_json::to_string_pretty(&inspection)
-            .map_err(|e| Error::new(ErrorKind::Config, "the inspection could not be written as JSON").with_source(e))?;
-        say(&text);
+        print(&inspection)?;
     } else {
-        show(&inspection);
+        text::inspection(&inspection);
     }
     let is_blind = |check: &str| !allow_unknown.iter().any(|allowed| allowed == check);
     let blind = inspection.unknown().any(|(check, _)| is_blind(check));
     Ok(if blind || inspection.findings().next().is_some() { Ended::WithFindings } else { Ended::Well })
 }
 
-fn show(inspection: &Inspection) {
-    let capabilities = &inspection.capabilities;
-    say(&format!("{}: {} {}", capabilities.location, capabilities.flavour, capabilities.version));
-    for finding in inspection.findings() {
-        show_finding(finding);
-    }
-    for (check, why) in inspection.unknown() {
-        say(&format!("UNKNOWN   {check}: {why}"));
-        if let Some(Outcome::Unknown { remedy: Some(remedy), .. }) = inspection.outcome(check) {
-            say(&format!("          to see it: {remedy}"));
-        }
-    }
-    let clean = inspection.checks.iter().filter(|c| matches!(c.outcome, Outcome::Clean { .. })).count();
-    let blind = inspection.checks.iter().filter(|c| matches!(c.outcome, Outcome::Unknown { .. })).count();
-    say(&format!("{} findings; {clean} checks found nothing, {blind} could not look", inspection.findings().count()));
+/// Who does it.
+enum Leased {
+    /// This process; nothing is leased where nothing is changed.
+    Ours(Option<Lease>),
+    Theirs(db_maint::Holder),
 }
 
-fn show_finding(finding: &Finding) {
-    let sure = if finding.confidence == Confidence::Estimated { " (estimated)" } else { "" };
-    let severity = finding.severity.to_string();
-    say(&format!("{severity:<9} {} {}: {}{sure}", finding.check, finding.object, finding.summary));
-    if let Some(remedy) = &finding.remedy {
-        say(&format!("          {remedy}"));
+async fn take(engine: &dyn Engine, name: &str, job: &Job) -> Result<Leased> {
+    if !job.apply {
+        return Ok(Leased::Ours(None));
     }
+    let patience = job.wait.map_or(Duration::ZERO, Period::duration);
+    Ok(match Lease::wait(engine, name, job.lease.duration(), patience).await? {
+        Acquired::Held(lease) => Leased::Ours(Some(lease)),
+        Acquired::By(holder) => Leased::Theirs(holder),
+    })
+}
+
+async fn give_back(engine: &dyn Engine, lease: Option<Lease>) {
+    if let Some(lease) = lease
+        && let Err(e) = lease.release(engine).await
+    {
+        cli::complain(&format!("warning: the lease is not given back, and ends in a minute: {e}"));
+    }
+}
+
+fn elsewhere(json: bool, lease: Leased) -> Ended {
+    if let Leased::Theirs(holder) = lease {
+        let left = holder.remaining.as_secs();
+        if json {
+            say(&serde_json::json!({ "held_by": holder.name, "remaining_seconds": left }).to_string());
+        } else {
+            say(&format!("{} does it just now (its lease ends in {left} s unless it renews it)", holder.name));
+        }
+    }
+    Ended::Well
+}
+
+fn ended(json: bool, job: &Job, reports: &[JobReport]) -> Result<Ended> {
+    if json {
+        print(&serde_json::json!({ "applied": job.apply, "rules": reports }))?;
+    } else {
+        text::jobs(job.apply, reports);
+    }
+    Ok(if reports.iter().any(|r| !r.poison.is_empty()) { Ended::WithFindings } else { Ended::Well })
+}
+
+fn print(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::new(ErrorKind::Config, "the report could not be written as JSON").with_source(e))?;
+    say(&text);
+    Ok(())
 }

@@ -37,6 +37,8 @@ const FIRST: usize = 100;
 const TRIES: u32 = 4;
 /// How many rows that cannot be changed are put up with: then something is wrong with all of them.
 const POISON: usize = 100;
+/// A session that rests for longer is ended by some servers.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 /// Two clocks that differ by more are not to be trusted with what is old.
 const SKEW: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 
@@ -50,7 +52,7 @@ pub struct JobOptions {
     pub apply: bool,
     /// How long one batch should take; a fifth of a second unless told. No statement may take five times as long.
     pub batch: Duration,
-    /// How long to rest after a batch, for each second that it took; one unless told.
+    /// How long to rest after a batch, for each second that it took; one unless told, and ten seconds at most.
     pub rest: f64,
     /// How many rows are changed at most.
     pub rows: Option<u64>,
@@ -412,7 +414,7 @@ impl<'a> Run<'a> {
             }
             self.size = next_size(self.size, took, self.options.batch);
             // Counting rests too: it reads what the shop reads.
-            self.rest(took.mul_f64(self.options.rest)).await;
+            self.rest(took.mul_f64(self.options.rest).min(LONGEST_REST)).await;
         }
         Ok(self.report.clone())
     }

@@ -191,6 +191,11 @@ impl Period {
         Self(delta.max(TimeDelta::zero()))
     }
 
+    /// As the standard library counts it.
+    pub fn duration(self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.0.num_seconds().unsigned_abs())
+    }
+
     /// As chrono counts it.
     pub fn delta(self) -> TimeDelta {
         self.0

@@ -36,6 +36,7 @@ pub(crate) struct Session {
     meaning: Meaning,
     /// How long the server may work on one statement.
     limit: Duration,
+    is_in_transaction: bool,
 }
 
 #[derive(Debug)]
@@ -57,17 +58,32 @@ impl Session {
             location,
             meaning,
             limit: Duration::from_secs(60),
+            is_in_transaction: false,
         }
     }
 
     #[cfg(feature = "mysql")]
     pub(crate) fn mysql(link: MySqlConnection, flavour: Flavour, location: String, meaning: Meaning) -> Self {
-        Self { link: Link::Mysql(link), flavour, location, meaning, limit: Duration::from_secs(60) }
+        Self {
+            link: Link::Mysql(link),
+            flavour,
+            location,
+            meaning,
+            limit: Duration::from_secs(60),
+            is_in_transaction: false,
+        }
     }
 
     #[cfg(feature = "sqlite")]
     pub(crate) fn sqlite(link: SqliteConnection, location: String, meaning: Meaning) -> Self {
-        Self { link: Link::Sqlite(link), flavour: Flavour::Sqlite, location, meaning, limit: Duration::from_secs(60) }
+        Self {
+            link: Link::Sqlite(link),
+            flavour: Flavour::Sqlite,
+            location,
+            meaning,
+            limit: Duration::from_secs(60),
+            is_in_transaction: false,
+        }
     }
 
     pub(crate) fn flavour(&self) -> Flavour {
@@ -103,14 +119,16 @@ impl Session {
         let sql = match self.flavour {
             Flavour::Postgres => format!(
                 "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
-                 SET LOCAL idle_in_transaction_session_timeout = '30s'",
+                 SET LOCAL idle_in_transaction_session_timeout = '10s'",
                 LOCK.as_millis(),
                 self.limit.as_millis()
             ),
             Flavour::Mysql | Flavour::MariaDb => "START TRANSACTION".to_owned(),
             Flavour::Sqlite => "BEGIN IMMEDIATE".to_owned(),
         };
-        self.plain(&sql).await
+        self.plain(&sql).await?;
+        self.is_in_transaction = true;
+        Ok(())
     }
 
     /// Begins a transaction that changes nothing, and is in nobody's way.
@@ -122,15 +140,19 @@ impl Session {
             }
             Flavour::Mysql | Flavour::MariaDb => self.plain("START TRANSACTION READ ONLY").await,
             Flavour::Sqlite => self.plain("BEGIN").await,
-        }
+        }?;
+        self.is_in_transaction = true;
+        Ok(())
     }
 
     pub(crate) async fn commit(&mut self) -> Result<(), sqlx::Error> {
+        self.is_in_transaction = false;
         self.plain("COMMIT").await
     }
 
     /// Takes back what was not committed. Where that fails the session is of no use, and its end takes it back.
     pub(crate) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
+        self.is_in_transaction = false;
         self.plain("ROLLBACK").await
     }
 
@@ -153,6 +175,30 @@ impl Session {
 
     /// A statement that changes rows: how many it met.
     pub(crate) async fn run(&mut self, sql: &str, values: &[Value]) -> Result<u64, sqlx::Error> {
+        let alone = self.begin_alone().await?;
+        let met = self.run_in(sql, values).await;
+        self.end_alone(alone, met.is_ok()).await?;
+        met
+    }
+
+    /// Behind a pooler a statement with values is two messages, and only a transaction keeps both in one session.
+    async fn begin_alone(&mut self) -> Result<bool, sqlx::Error> {
+        let is_alone = self.flavour == Flavour::Postgres && !self.is_in_transaction;
+        if is_alone {
+            self.begin().await?;
+        }
+        Ok(is_alone)
+    }
+
+    async fn end_alone(&mut self, is_alone: bool, is_well: bool) -> Result<(), sqlx::Error> {
+        match (is_alone, is_well) {
+            (true, true) => self.commit().await,
+            (true, false) => self.roll_back().await,
+            (false, _) => Ok(()),
+        }
+    }
+
+    async fn run_in(&mut self, sql: &str, values: &[Value]) -> Result<u64, sqlx::Error> {
         let until = self.limit + GRACE;
         macro_rules! run {
             ($db:expr) => {{
@@ -178,6 +224,13 @@ impl Session {
 
     /// The rows of a query whose columns are all texts.
     pub(crate) async fn rows(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Vec<Value>>, sqlx::Error> {
+        let alone = self.begin_alone().await?;
+        let rows = self.rows_in(sql, values).await;
+        self.end_alone(alone, rows.is_ok()).await?;
+        rows
+    }
+
+    async fn rows_in(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Vec<Value>>, sqlx::Error> {
         let until = self.limit + GRACE;
         macro_rules! rows {
             ($db:expr) => {{

@@ -197,10 +197,13 @@ impl Connect for Mysql {
         let version: String = version.try_get_unchecked(0).map_err(failed_to_begin)?;
         let flavour = if version.contains("MariaDB") { Flavour::MariaDb } else { Flavour::Mysql };
         // No gap is locked for the shop, nothing is cut to fit, and a session that fell asleep is ended with what it holds.
-        let limits = "SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1, wait_timeout = 30, \
+        let limits = "SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1, wait_timeout = 15, \
             sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), foreign_key_checks = 1, unique_checks = 1";
         session.execute(limits).await.map_err(failed_to_begin)?;
         session.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.map_err(failed_to_begin)?;
+        if flavour == Flavour::MariaDb {
+            session.execute("SET SESSION idle_transaction_timeout = 10").await.map_err(failed_to_begin)?;
+        }
         Ok(Session::mysql(session, flavour, self.location(), meaning))
     }
 }

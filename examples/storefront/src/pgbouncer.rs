@@ -12,7 +12,7 @@ use crate::Error;
 use crate::postgres::{self, Server};
 use crate::process::{as_user, owner};
 
-/// A pooler that gives each transaction a session of the server, of which it has one; gone when dropped.
+/// A pooler that gives each transaction a session of the server; gone when dropped.
 #[derive(Debug)]
 pub struct PgBouncer {
     directory: TempDir,
@@ -21,8 +21,13 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in front of this server.
+    /// Starts one in front of this server, with one session of it.
     pub async fn start(server: &Server) -> Result<Self, Error> {
+        Self::start_with(server, 1).await
+    }
+
+    /// Starts one in front of this server, with so many sessions of it at most.
+    pub async fn start_with(server: &Server, sessions: u32) -> Result<Self, Error> {
         let program = std::path::Path::new("/usr/sbin/pgbouncer");
         if !program.exists() {
             return Err(Error::Server("there is no PgBouncer here: apt-get install pgbouncer".into()));
@@ -41,7 +46,7 @@ impl PgBouncer {
             &config,
             format!(
                 "[databases]\n* = host={} port={} user=postgres\n[pgbouncer]\nlisten_port = {port}\nunix_socket_dir = {here}\n\
-                 auth_type = any\npool_mode = transaction\ndefault_pool_size = 1\nignore_startup_parameters = extra_float_digits\n\
+                 auth_type = any\npool_mode = transaction\ndefault_pool_size = {sessions}\nignore_startup_parameters = extra_float_digits\n\
                  logfile = {here}/log\n",
                 server.socket().display(),
                 server.port(),
