@@ -280,13 +280,18 @@ async fn run_all(
 
 /// What the time is.
 async fn now(session: &mut Session, options: &JobOptions) -> Result<DateTime<Utc>> {
+    time(session, options.now).await
+}
+
+/// What the time is: as told, or by the database's clock where this machine's agrees.
+pub(crate) async fn time(session: &mut Session, told: Option<DateTime<Utc>>) -> Result<DateTime<Utc>> {
     let sql = format!("SELECT {}", as_text(session.flavour(), server_clock(session.flavour())));
     let clock = session.one(&sql, &[]).await.map_err(|e| session.error("does not say what time it is", e))?;
     let server = clock
         .and_then(|ms| ms.parse().ok())
         .and_then(DateTime::from_timestamp_millis)
         .ok_or_else(|| Error::new(ErrorKind::Clock, format!("{} does not say what time it is", session.location())))?;
-    if let Some(now) = options.now {
+    if let Some(now) = told {
         return Ok(now);
     }
     let here = Utc::now();

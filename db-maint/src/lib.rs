@@ -84,6 +84,7 @@ mod lease;
 mod policy;
 mod schema;
 mod session;
+mod shop;
 mod statement;
 mod table;
 
@@ -100,8 +101,12 @@ pub use self::error::{Error, ErrorKind, Result};
 pub use self::finding::{Confidence, Finding, Outcome, Severity, Suppression};
 pub use self::inspection::{CheckReport, InspectOptions, Inspection};
 pub use self::lease::{Acquired, Holder, Lease};
-pub use self::policy::{Hold, Period, Policy, Reference, ReferenceAction, Retention, RetentionAction, Unit};
+pub use self::policy::{
+    CartRule, Hold, Period, Policy, Reference, ReferenceAction, Retention, RetentionAction, StockRule, Unit,
+};
 pub use self::schema::TableName;
+pub use self::shop::carts::{AbandonedCart, Delivery, claim_abandoned, confirm, count_abandoned, unconfirmed};
+pub use self::shop::stock::{LowItem, StockReport, check_stock};
 
 /// Re-exported for implementations of this crate's traits.
 pub use {async_trait::async_trait, chrono};

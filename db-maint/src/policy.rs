@@ -27,6 +27,74 @@ pub struct Policy {
     pub reference: Vec<Reference>,
     /// Rows that stay, whatever the rules say.
     pub hold: Vec<Hold>,
+    /// When a product is about to run out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stock: Option<StockRule>,
+    /// When a cart is abandoned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cart: Option<CartRule>,
+}
+
+/// When a product, or a variant of one, is about to run out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StockRule {
+    /// The table's schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table: one row for each thing that is sold.
+    pub table: String,
+    /// The column that people know a thing by, such as `sku`. It tells the rows apart.
+    pub label: String,
+    /// The column with how many there are.
+    pub stock: String,
+    /// The column with how many there have to be. Either this or `threshold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold_column: Option<String>,
+    /// How many there have to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<u32>,
+    /// How many of them are promised already: an expression in SQL, such as the sum of what lies in open orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<String>,
+    /// Which rows are for sale: a condition in SQL. All, unless told.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+}
+
+/// When a cart is abandoned, and whom to remind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CartRule {
+    /// The table's schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table of carts.
+    pub table: String,
+    /// The column that says when somebody last did something with it.
+    pub column: String,
+    /// What its numbers count since 1970, where it holds numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+    /// After how long a cart is abandoned.
+    #[serde(default = "a_day")]
+    pub after: Period,
+    /// After how long nobody is reminded any more: so the first run does not write to the customers of years.
+    #[serde(default = "a_week")]
+    pub within: Period,
+    /// The column with the address; a cart without one is nobody's.
+    pub contact: String,
+    /// Which carts: a condition in SQL. It should say that something lies in it, and that its owner agreed to be written to.
+    #[serde(rename = "where")]
+    pub condition: String,
+}
+
+fn a_day() -> Period {
+    Period::new(TimeDelta::days(1))
+}
+
+fn a_week() -> Period {
+    Period::new(TimeDelta::days(7))
 }
 
 /// How long the rows of a table are kept, and what becomes of them then.

@@ -146,13 +146,16 @@ impl Session {
     }
 
     pub(crate) async fn commit(&mut self) -> Result<(), sqlx::Error> {
+        self.plain("COMMIT").await?;
         self.is_in_transaction = false;
-        self.plain("COMMIT").await
+        Ok(())
     }
 
     /// Takes back what was not committed. Where that fails the session is of no use, and its end takes it back.
     pub(crate) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
-        self.is_in_transaction = false;
+        if !std::mem::take(&mut self.is_in_transaction) {
+            return Ok(());
+        }
         self.plain("ROLLBACK").await
     }
 

@@ -195,7 +195,7 @@ pub(crate) async fn reference(
 }
 
 /// Which rows are older than this.
-fn expired(table: &Table, column: &Column, unit: Option<Unit>, cutoff: DateTime<Utc>) -> Result<Piece> {
+pub(crate) fn expired(table: &Table, column: &Column, unit: Option<Unit>, cutoff: DateTime<Utc>) -> Result<Piece> {
     let name = table.of(&column.name);
     let seconds = format!("{}.{:06}", cutoff.timestamp(), cutoff.timestamp_subsec_micros());
     let text = plain_text();

@@ -1,5 +1,5 @@
 //! One shop on one of the engines, in the same words.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use db_maint::{Engine, open};
 use sqlx::Row;
