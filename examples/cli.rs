@@ -49,7 +49,10 @@ impl Told for db_maint::Error {
     }
 
     fn exit_code(&self) -> u8 {
-        if self.kind() == db_maint::ErrorKind::Config { 2 } else { 3 }
+        match self.kind() {
+            db_maint::ErrorKind::Config | db_maint::ErrorKind::Drift => 2,
+            _ => 3,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `maintain`: look after a shop's database.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use caretaker_examples::{maintain_text as text, policy_file};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
 use db_maint::{
-    Acquired, Engine, Error, ErrorKind, InspectOptions, JobOptions, JobReport, Lease, Period, Result, Stop, clean_up,
-    mend_orphans, open,
+    Acquired, ApplyOptions, Engine, Error, ErrorKind, InspectOptions, JobOptions, JobReport, Lease, Period, Plan,
+    PlanOptions, Result, StepEnd, Stop, apply, clean_up, mend_orphans, open,
 };
 use serde::Serialize;
 
@@ -52,6 +52,42 @@ enum Command {
     Cleanup(Job),
     /// Count rows that refer to nothing by the references of a policy; with --apply, mend them as each declares.
     Orphans(Job),
+    /// Look, and plan what would mend what was found: the exact statements, what waits for them, what undoes them.
+    Plan {
+        #[command(flatten)]
+        on: On,
+        /// Write the plan there, for `apply`.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Also retire indexes that nothing needs: hidden from queries on MySQL and MariaDB, dropped elsewhere.
+        #[arg(long)]
+        retire_indexes: bool,
+        /// Rebuild this index, whatever was found (PostgreSQL): SCHEMA.TABLE.INDEX. May be repeated.
+        #[arg(long, value_name = "INDEX")]
+        rebuild: Vec<String>,
+        /// For how many days the server has to have counted before an index is called unused.
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        unused_after: u32,
+    },
+    /// Do what a plan says, where it still fits. Waits for nobody longer than a second; tries again.
+    Apply {
+        /// What `plan --out` wrote.
+        plan: PathBuf,
+        #[command(flatten)]
+        on: On,
+        /// How long a step may take.
+        #[arg(long, value_name = "SPAN", default_value = "1h")]
+        limit: Period,
+        /// How often a step is tried where somebody was in the way.
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        tries: u32,
+        /// How long to wait before the second try, about.
+        #[arg(long, value_name = "SPAN", default_value = "10s")]
+        pause: Period,
+        /// For how long the lease is taken; it is renewed.
+        #[arg(long, value_name = "SPAN", default_value = "60s")]
+        lease: Period,
+    },
     /// Print a policy with every kind of rule explained.
     Policy,
 }
@@ -161,6 +197,47 @@ async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
             let left = reports.iter().any(|r| r.met > r.changed);
             Ok(if left { Ended::WithFindings } else { ended })
         }
+        Command::Plan { on, out, retire_indexes, rebuild, unused_after } => {
+            let inspect = InspectOptions::default().with_unused_after(TimeDelta::days(unused_after.into()));
+            let mut options = PlanOptions::default().rebuilding(rebuild);
+            options.retire_indexes = retire_indexes;
+            let plan = on.open()?.plan(&inspect, &options).await?;
+            if let Some(out) = out {
+                let document = document(&plan)?;
+                std::fs::write(&out, document).map_err(|e| {
+                    Error::new(ErrorKind::Config, format!("{}: cannot be written: {e}", out.display())).with_source(e)
+                })?;
+            }
+            if json {
+                print(&plan)?;
+            } else {
+                text::plan(&plan);
+            }
+            Ok(if plan.steps.is_empty() { Ended::Well } else { Ended::WithFindings })
+        }
+        Command::Apply { plan, on, limit, tries, pause, lease } => {
+            let plan = read_plan(&plan)?;
+            let engine = on.open()?;
+            let options = ApplyOptions::default()
+                .with_limit(limit.duration())
+                .with_tries(tries, pause.duration())
+                .with_stop(stop);
+            let leased = match Lease::acquire(&*engine, "caretaker apply", lease.duration()).await? {
+                Acquired::Held(lease) => lease,
+                Acquired::By(holder) => return Ok(elsewhere(json, Leased::Theirs(holder))),
+            };
+            let done = apply(&*engine, &plan, &options, Some(&leased)).await;
+            give_back(&*engine, Some(leased)).await;
+            let report = done?;
+            if json {
+                print(&report)?;
+            } else {
+                text::applied(&plan, &report);
+            }
+            let all_done =
+                report.steps.len() == plan.steps.len() && report.steps.iter().all(|s| s.end == StepEnd::Done);
+            Ok(if all_done { Ended::Well } else { Ended::WithFindings })
+        }
         Command::Policy => {
             say(policy_file::EXAMPLE.trim_end());
             Ok(Ended::Well)
@@ -234,8 +311,20 @@ fn ended(json: bool, job: &Job, reports: &[JobReport]) -> Result<Ended> {
 }
 
 fn print(value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::new(ErrorKind::Config, "the report could not be written as JSON").with_source(e))?;
-    say(&text);
+    say(&document(value)?);
     Ok(())
+}
+
+fn document(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value)
+        .map_err(|e| Error::new(ErrorKind::Config, "the report could not be written as JSON").with_source(e))
+}
+
+fn read_plan(path: &Path) -> Result<Plan> {
+    let wrong = |why: String| {
+        Error::new(ErrorKind::Config, format!("{}: {why}", path.display()))
+            .with_next_step("make one with `maintain plan --out`")
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("cannot be read: {e}")).with_source(e))?;
+    serde_json::from_str(&text).map_err(|e| wrong(format!("is no plan: {e}")).with_source(e))
 }

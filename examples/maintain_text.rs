@@ -1,8 +1,9 @@
 //! What `maintain` says to people.
 
-use db_maint::{Confidence, Finding, Inspection, JobReport, Outcome};
+use db_maint::{ApplyReport, Confidence, Finding, Inspection, JobReport, Outcome, Plan, StepEnd};
 
 use crate::cli::say;
+use crate::display::size;
 
 /// Findings, and what could not be seen.
 pub fn inspection(inspection: &Inspection) {
@@ -61,4 +62,49 @@ pub fn jobs(applied: bool, reports: &[JobReport]) {
     if !applied && reports.iter().any(|r| r.met > 0 && r.action != "report") {
         say("nothing was changed: --apply does it");
     }
+}
+
+/// What would be done.
+pub fn plan(plan: &Plan) {
+    for (at, step) in plan.steps.iter().enumerate() {
+        say(&format!("{}. {}", at + 1, step.sql));
+        say(&format!("   because {}", step.because));
+        say(&format!("   {}", step.lock));
+        if let Some(bytes) = step.needs_bytes {
+            say(&format!("   needs {} free on the server's disk", size(bytes)));
+        }
+        if let Some(undo) = &step.undo {
+            say(&format!("   undone by: {undo}"));
+        }
+    }
+    match plan.steps.len() {
+        0 => say("nothing to do"),
+        steps => say(&format!("{steps} steps; good until {}", plan.expires_at.format("%Y-%m-%d %H:%M UTC"))),
+    }
+}
+
+/// What was done.
+pub fn applied(plan: &Plan, report: &ApplyReport) {
+    for step in &report.steps {
+        let how = match &step.end {
+            StepEnd::Done => "done".to_owned(),
+            StepEnd::Drifted { reason } => format!("NOT DONE, it no longer fits: {reason}"),
+            StepEnd::Busy { reason } => format!("NOT DONE, others were in the way: {reason}"),
+            StepEnd::Stopped => "NOT DONE, stopped".to_owned(),
+            StepEnd::Failed { reason } => format!("NOT DONE: {reason}"),
+            _ => "NOT DONE".to_owned(),
+        };
+        let sizes = match (step.bytes_before, step.bytes_after) {
+            (Some(before), Some(after)) if before != after => {
+                format!(", {} before and {} now", size(before), size(after))
+            }
+            _ => String::new(),
+        };
+        say(&format!("{}: {how} ({:.1} s{sizes})", step.sql, step.seconds));
+    }
+    for index in &report.swept {
+        say(&format!("removed what a rebuild had left: {index}"));
+    }
+    let done = report.steps.iter().filter(|s| s.end == StepEnd::Done).count();
+    say(&format!("{done} of {} steps done", plan.steps.len()));
 }

@@ -2,6 +2,8 @@
 
 use chrono::TimeDelta;
 
+use crate::schema::TableName;
+
 /// A group of facts, or why there are none.
 pub(crate) type Seen<T> = Result<T, Unseen>;
 
@@ -75,7 +77,7 @@ pub(crate) struct Sessions {
 /// What PostgreSQL knows of the vacuum of one table.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Vacuum {
-    pub(crate) table: String,
+    pub(crate) table: TableName,
     pub(crate) live: u64,
     pub(crate) dead: u64,
     /// So many dead rows start an autovacuum of this table, by its own settings or the server's.

@@ -8,12 +8,15 @@ pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::capability::Capabilities;
 use crate::error::{Error, ErrorKind, Result};
-use crate::inspection::{InspectOptions, Inspection};
+use crate::inspection::{Facts, InspectOptions, Inspection, judge};
+use crate::plan::{Plan, PlanOptions};
+use crate::schema::Schema;
 use crate::session::Session;
 
 /// What an error of a database means: its kind, and what to do about it.
@@ -34,6 +37,13 @@ pub(crate) fn reason(e: &sqlx::Error) -> String {
 #[async_trait]
 pub(crate) trait Connect {
     async fn session(&self) -> Result<Session>;
+    /// One for statements that take long and must not be in a transaction: each waits for a lock for a second, and is given up
+    /// after `limit`. Never through a pooler.
+    async fn lasting_session(&self, limit: Duration) -> Result<Session>;
+    /// All that can be read.
+    async fn facts(&self, options: &InspectOptions) -> Result<Facts>;
+    /// Tables and indexes alone.
+    async fn schema(&self) -> Result<Schema>;
 }
 
 /// A database that can be looked after. Sealed: what this crate changes is proven for each engine it knows.
@@ -54,7 +64,19 @@ pub trait Engine: Connect + Debug + Send + Sync {
     ///
     /// # Errors
     /// Where it cannot be reached, or is too old. What is missing for a single check is that check's outcome.
-    async fn inspect(&self, options: &InspectOptions) -> Result<Inspection>;
+    async fn inspect(&self, options: &InspectOptions) -> Result<Inspection> {
+        Ok(judge(&self.facts(options).await?, options))
+    }
+
+    /// Looks, and plans what would mend what was found. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`inspect`](Engine::inspect), and [`ErrorKind::Config`] where an index that is to be rebuilt is not there.
+    async fn plan(&self, inspect: &InspectOptions, options: &PlanOptions) -> Result<Plan> {
+        let facts = self.facts(inspect).await?;
+        let inspection = judge(&facts, inspect);
+        Plan::of(&facts, &inspection, options)
+    }
 }
 
 /// The database of a URL: `postgres://…`, `mysql://…` or `mariadb://…`, `sqlite:PATH`.

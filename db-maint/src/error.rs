@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Busy,
     /// Another process has taken over what this one did: it has stopped.
     Fenced,
+    /// A plan no longer fits what it was made for.
+    Drift,
     /// Two clocks differ by too much to decide what is old.
     Clock,
     /// The server answered with another error.

@@ -138,33 +138,32 @@ pub(crate) struct Facts {
 }
 
 /// Puts what was read before every judge.
-pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
-    let Facts { capabilities, mut schema, mut counters, connections, sessions, vacuums, file, content } = facts;
-    if schema.as_ref().is_ok_and(|s| s.tables.is_empty()) {
-        let nothing = Unseen::unknown("no table is visible to this user", "check the database's name, and the rights");
-        schema = Err(nothing.clone());
-        counters = counters.and(Err(nothing));
-    }
+pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
+    let Facts { capabilities, schema, counters, connections, sessions, vacuums, file, content } = facts;
+    let nothing = || Unseen::unknown("no table is visible to this user", "check the database's name, and the rights");
+    let is_empty = schema.as_ref().is_ok_and(|s| s.tables.is_empty());
+    let (no_schema, no_counters) = (Err(nothing()), Err(nothing()));
+    let schema = if is_empty { &no_schema } else { schema };
+    let counters = if is_empty && counters.is_ok() { &no_counters } else { counters };
     let now = options.now.unwrap_or(capabilities.server_time);
     let flavour = capabilities.flavour;
     let observed = Observed { now, since: capabilities.counting_since };
-    let of_schema =
-        |judge: &dyn Fn(&Schema) -> Outcome| partly(judged(&schema, |s| judge(s)), capabilities.sees_tables);
+    let of_schema = |judge: &dyn Fn(&Schema) -> Outcome| partly(judged(schema, |s| judge(s)), capabilities.sees_tables);
     let stale = match flavour {
         Flavour::Sqlite => judged(&content.outgrown, |o| statistics_stale::judge_sqlite(o)),
-        _ => judged(&vacuums, statistics_stale::judge),
+        _ => judged(vacuums, statistics_stale::judge),
     };
-    let counters = partly(judged(&counters, |c| counter_exhaustion::judge(c)), capabilities.sees_tables);
+    let counters = partly(judged(counters, |c| counter_exhaustion::judge(c)), capabilities.sees_tables);
     let outcomes = [
         (sqlite::INTEGRITY, judged(&content.damage, |d| sqlite::judge_integrity(d))),
         (sqlite::FOREIGN_KEYS, judged(&content.violations, |v| sqlite::judge_foreign_keys(v))),
-        (wraparound::ID, judged(&vacuums, wraparound::judge)),
+        (wraparound::ID, judged(vacuums, wraparound::judge)),
         (counter_exhaustion::ID, counters),
-        (connections::ID, judged(&connections, connections::judge)),
-        (sessions::BLOCKED, judged(&sessions, sessions::judge_blocked)),
-        (sessions::LONG, judged(&sessions, sessions::judge_long)),
-        (dead_rows::HELD, judged(&vacuums, dead_rows::judge_held)),
-        (dead_rows::ID, judged(&vacuums, dead_rows::judge)),
+        (connections::ID, judged(connections, connections::judge)),
+        (sessions::BLOCKED, judged(sessions, sessions::judge_blocked)),
+        (sessions::LONG, judged(sessions, sessions::judge_long)),
+        (dead_rows::HELD, judged(vacuums, dead_rows::judge_held)),
+        (dead_rows::ID, judged(vacuums, dead_rows::judge)),
         (statistics_stale::ID, stale),
         (index_invalid::ID, of_schema(&|s| index_invalid::judge(s, flavour))),
         (table_not_transactional::ID, of_schema(&|s| table_not_transactional::judge(s, flavour))),
@@ -172,9 +171,9 @@ pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
         (foreign_key_unindexed::ID, of_schema(&|s| foreign_key_unindexed::judge(s, flavour))),
         (index_duplicate::ID, of_schema(&|s| index_duplicate::judge(s, flavour))),
         (index_redundant::ID, of_schema(&|s| index_redundant::judge(s, flavour))),
-        (index_unused::ID, of_schema(&|s| index_unused::judge(s, &capabilities, observed, options.unused_after))),
-        (sqlite::FREE_PAGES, judged(&file, sqlite::judge_free_pages)),
-        (sqlite::LOG, judged(&file, sqlite::judge_log)),
+        (index_unused::ID, of_schema(&|s| index_unused::judge(s, capabilities, observed, options.unused_after))),
+        (sqlite::FREE_PAGES, judged(file, sqlite::judge_free_pages)),
+        (sqlite::LOG, judged(file, sqlite::judge_log)),
     ];
     let mut suppressed = Vec::new();
     let checks = outcomes
@@ -184,7 +183,7 @@ pub(crate) fn judge(facts: Facts, options: &InspectOptions) -> Inspection {
             outcome: without_suppressed(outcome, options, now, &mut suppressed),
         })
         .collect();
-    Inspection { capabilities, taken_at: now, checks, suppressed }
+    Inspection { capabilities: capabilities.clone(), taken_at: now, checks, suppressed }
 }
 
 /// What a judge says of what was seen.
@@ -256,16 +255,16 @@ mod tests {
     #[test]
     fn nothing_seen_is_not_clean() {
         let options = InspectOptions::default().at(DateTime::UNIX_EPOCH + TimeDelta::days(31));
-        assert!(judge(facts(Ok(schema())), &options).is_clean());
+        assert!(judge(&facts(Ok(schema())), &options).is_clean());
         // A database without tables is probably the wrong one.
-        assert!(!judge(facts(Ok(Schema::default())), &options).is_clean());
+        assert!(!judge(&facts(Ok(Schema::default())), &options).is_clean());
         let mut part = facts(Ok(schema()));
         part.capabilities.sees_tables = false;
-        assert!(!judge(part, &options).is_clean());
-        let blind = judge(facts(Err(Unseen::unknown("no right", "grant it"))), &options);
+        assert!(!judge(&part, &options).is_clean());
+        let blind = judge(&facts(Err(Unseen::unknown("no right", "grant it"))), &options);
         assert!(!blind.is_clean() && blind.findings().count() == 0 && blind.unknown().count() > 5);
         // The server has not counted for long enough to call anything unused.
-        assert!(!judge(facts(Ok(schema())), &InspectOptions::default().at(DateTime::UNIX_EPOCH)).is_clean());
+        assert!(!judge(&facts(Ok(schema())), &InspectOptions::default().at(DateTime::UNIX_EPOCH)).is_clean());
     }
 
     #[test]
@@ -273,7 +272,7 @@ mod tests {
         let twice = Schema { indexes: vec![primary("o", &["id"]), index("o", "a", &["id"])], ..schema() };
         let now = DateTime::UNIX_EPOCH + TimeDelta::days(31);
         let options = InspectOptions::default().at(now);
-        let before = judge(facts(Ok(twice.clone())), &options);
+        let before = judge(&facts(Ok(twice.clone())), &options);
         let suppressions: Vec<_> = before
             .findings()
             .map(|f| Suppression {
@@ -285,9 +284,9 @@ mod tests {
             .collect();
         assert!(!suppressions.is_empty());
         let options = options.with_suppressions(suppressions);
-        let after = judge(facts(Ok(twice.clone())), &options);
+        let after = judge(&facts(Ok(twice.clone())), &options);
         assert!(after.is_clean() && after.suppressed.len() == before.findings().count(), "{after:?}");
-        let later = judge(facts(Ok(twice)), &options.at(now + TimeDelta::days(2)));
+        let later = judge(&facts(Ok(twice)), &options.at(now + TimeDelta::days(2)));
         assert_eq!(later.findings().count(), before.findings().count());
     }
 }

@@ -141,6 +141,11 @@ impl Lease {
         self.epoch
     }
 
+    /// For how long it is taken each time.
+    pub fn term(&self) -> Duration {
+        self.term
+    }
+
     /// Keeps it for another term, where nobody else has taken it meanwhile.
     ///
     /// # Errors

@@ -72,6 +72,7 @@
 #![cfg_attr(not(all(feature = "postgres", feature = "mysql", feature = "sqlite")), allow(dead_code))]
 
 mod activity;
+mod apply;
 mod batch;
 mod capability;
 mod check;
@@ -81,6 +82,7 @@ mod finding;
 mod ident;
 mod inspection;
 mod lease;
+mod plan;
 mod policy;
 mod schema;
 mod session;
@@ -88,6 +90,7 @@ mod shop;
 mod statement;
 mod table;
 
+pub use self::apply::{ApplyOptions, ApplyReport, StepEnd, StepReport, apply};
 pub use self::batch::{JobEnd, JobOptions, JobReport, Stop, clean_up, mend_orphans};
 pub use self::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 #[cfg(feature = "mysql")]
@@ -101,6 +104,7 @@ pub use self::error::{Error, ErrorKind, Result};
 pub use self::finding::{Confidence, Finding, Outcome, Severity, Suppression};
 pub use self::inspection::{CheckReport, InspectOptions, Inspection};
 pub use self::lease::{Acquired, Holder, Lease};
+pub use self::plan::{Plan, PlanOptions, Step, StepAction};
 pub use self::policy::{
     CartRule, Hold, Period, Policy, Reference, ReferenceAction, Retention, RetentionAction, StockRule, Unit,
 };

@@ -68,3 +68,36 @@ async fn a_check_that_may_be_blind_has_to_exist() {
     assert_eq!(wrong.status.code(), Some(2));
     assert_eq!(maintain(&["inspect", "--database", &url, "--allow-unknown", "index-unused"]).status.code(), Some(0));
 }
+
+#[tokio::test]
+async fn cleanup_and_orphans_count_first_and_do_it_when_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shop.db");
+    let facts = sqlite::create(&path, &Size::orders(500), 1).await.unwrap();
+    let url = format!("sqlite:{}", path.display());
+    let policy = dir.path().join("policy.toml");
+    let example = maintain(&["policy"]);
+    std::fs::write(&policy, String::from_utf8(example.stdout).unwrap().replace("\"report\"", "\"delete\"")).unwrap();
+    let policy = policy.to_str().unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../schemas/maintain.schema.json")).unwrap();
+    let now = "2026-01-15T12:00:00Z";
+    let run = |verb: &str, more: &[&str]| {
+        let mut arguments = vec![verb, "--database", &url, "--policy", policy, "--now", now];
+        arguments.extend_from_slice(more);
+        maintain(&arguments)
+    };
+    let plan = run("cleanup", &[]);
+    let text = String::from_utf8(plan.stdout).unwrap();
+    let wanted = format!("old sessions: {} rows to delete in sessions before 2025-12-16", facts.old_sessions);
+    assert!(plan.status.code() == Some(0) && text.contains(&wanted) && text.contains("--apply"), "{text}");
+    let done = run("cleanup", &["--apply", "--json"]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    support::fits(&report, &schema["$defs"]["cleanup"], &schema, "cleanup");
+    assert_eq!(report["rules"][0]["changed"].as_u64(), Some(facts.old_sessions));
+    // Orphans that are there are a finding.
+    let found = run("orphans", &[]);
+    assert_eq!(found.status.code(), Some(1), "{}", String::from_utf8_lossy(&found.stderr));
+    assert_eq!(run("orphans", &["--apply"]).status.code(), Some(0));
+    assert_eq!(run("orphans", &[]).status.code(), Some(0));
+}

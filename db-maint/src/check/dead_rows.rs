@@ -6,7 +6,9 @@
 use chrono::TimeDelta;
 
 use crate::activity::{Holder, Vacuum, Vacuums};
+use crate::capability::Flavour;
 use crate::finding::{Confidence, Finding, Outcome, Severity};
+use crate::table::sql_name;
 
 pub(crate) const ID: &str = "dead-rows";
 pub(crate) const HELD: &str = "vacuum-held-back";
@@ -31,14 +33,14 @@ pub(crate) fn judge(seen: &Vacuums) -> Outcome {
             false => "and autovacuum is switched off for it",
         };
         let summary = format!("{} rows are dead beside {} live ones, {why}", table.dead, table.live);
-        Finding::new(ID, table.table.clone(), summary)
+        Finding::new(ID, table.table.to_string(), summary)
             .confidence(Confidence::Estimated)
             .evidence("dead_rows", table.dead)
             .evidence("live_rows", table.live)
             .evidence("trigger_rows", table.trigger.round())
             .evidence("autovacuum_enabled", table.enabled)
             .evidence("seconds_since_vacuum", table.since_vacuum.map(|d| d.num_seconds()))
-            .remedy(format!("VACUUM (ANALYZE) {}", table.table))
+            .remedy(format!("VACUUM (ANALYZE) {}", sql_name(Flavour::Postgres, &table.table)))
     });
     Outcome::of(seen.tables.len() as u64, findings.collect(), vec![])
 }
@@ -67,7 +69,7 @@ pub(super) mod tests {
 
     pub(crate) fn vacuum(dead: u64) -> Vacuum {
         Vacuum {
-            table: "orders".into(),
+            table: crate::TableName::new("public", "orders"),
             live: 10_000,
             dead,
             trigger: 2_050.0,

@@ -3,7 +3,9 @@
 use chrono::TimeDelta;
 
 use crate::activity::{Vacuum, Vacuums};
+use crate::capability::Flavour;
 use crate::finding::{Confidence, Finding, Outcome, Severity};
+use crate::table::sql_name;
 
 pub(crate) const ID: &str = "statistics-stale";
 
@@ -22,12 +24,12 @@ pub(crate) fn judge(seen: &Vacuums) -> Outcome {
             None => format!("it has {} rows and was never analysed", table.live),
             Some(_) => format!("{} rows were changed since it was analysed", table.changed),
         };
-        Finding::new(ID, table.table.clone(), summary)
+        Finding::new(ID, table.table.to_string(), summary)
             .confidence(Confidence::Estimated)
             .evidence("changed_rows", table.changed)
             .evidence("trigger_rows", table.analyze_trigger.round())
             .evidence("seconds_since_analyze", table.since_analyze.map(|d| d.num_seconds()))
-            .remedy(format!("ANALYZE {}", table.table))
+            .remedy(format!("ANALYZE {}", sql_name(Flavour::Postgres, &table.table)))
     });
     Outcome::of(seen.tables.len() as u64, findings.collect(), vec![])
 }

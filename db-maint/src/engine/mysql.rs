@@ -19,7 +19,8 @@ use crate::activity::{self, Connections, Seen, Sessions, SqliteContent, Unseen, 
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::trusted;
-use crate::inspection::{Facts, InspectOptions, Inspection, judge};
+use crate::inspection::{Facts, InspectOptions};
+use crate::schema::Schema;
 use crate::session::Session;
 
 /// How long a server may take to answer a new connection.
@@ -167,24 +168,6 @@ impl Engine for Mysql {
         close(session).await;
         capabilities
     }
-
-    async fn inspect(&self, options: &InspectOptions) -> Result<Inspection> {
-        let mut session = self.connect().await?;
-        let capabilities = self.capabilities_of(&mut session).await?;
-        let no_vacuum = "InnoDB removes old versions and keeps its statistics itself";
-        let facts = Facts {
-            schema: seen(bounded(catalogue::read(&mut session, &capabilities)).await),
-            counters: seen(bounded(catalogue::counters(&mut session)).await),
-            connections: seen(bounded(connections(&mut session)).await),
-            sessions: sessions(&mut session, &capabilities).await,
-            content: SqliteContent::absent(),
-            vacuums: Err(Unseen::NotApplicable(no_vacuum.into())),
-            file: Err(Unseen::NotApplicable("it is not a SQLite file".into())),
-            capabilities,
-        };
-        close(session).await;
-        Ok(judge(facts, options))
-    }
 }
 
 #[async_trait]
@@ -205,6 +188,40 @@ impl Connect for Mysql {
             session.execute("SET SESSION idle_transaction_timeout = 10").await.map_err(failed_to_begin)?;
         }
         Ok(Session::mysql(session, flavour, self.location(), meaning))
+    }
+
+    async fn lasting_session(&self, limit: Duration) -> Result<Session> {
+        let mut session = self.session().await?;
+        session.limit(limit).await.map_err(|e| session.error("does not take a limit", e))?;
+        // It rests while others are asked.
+        session.plain("SET SESSION wait_timeout = 300").await.map_err(|e| session.error("does not take a limit", e))?;
+        Ok(session)
+    }
+
+    async fn schema(&self) -> Result<Schema> {
+        let mut session = self.connect().await?;
+        let capabilities = self.capabilities_of(&mut session).await?;
+        let schema = bounded(catalogue::read(&mut session, &capabilities)).await;
+        close(session).await;
+        schema.map_err(|e| self.failed("does not show its tables", e))
+    }
+
+    async fn facts(&self, _: &InspectOptions) -> Result<Facts> {
+        let mut session = self.connect().await?;
+        let capabilities = self.capabilities_of(&mut session).await?;
+        let no_vacuum = "InnoDB removes old versions and keeps its statistics itself";
+        let facts = Facts {
+            schema: seen(bounded(catalogue::read(&mut session, &capabilities)).await),
+            counters: seen(bounded(catalogue::counters(&mut session)).await),
+            connections: seen(bounded(connections(&mut session)).await),
+            sessions: sessions(&mut session, &capabilities).await,
+            content: SqliteContent::absent(),
+            vacuums: Err(Unseen::NotApplicable(no_vacuum.into())),
+            file: Err(Unseen::NotApplicable("it is not a SQLite file".into())),
+            capabilities,
+        };
+        close(session).await;
+        Ok(facts)
     }
 }
 

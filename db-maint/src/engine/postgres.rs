@@ -19,7 +19,8 @@ use super::{Connect, Engine, failed, reason};
 use crate::activity::{self, Connections, Seen, Sessions, SqliteContent, Unseen, Waiting};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inspection::{Facts, InspectOptions, Inspection, judge};
+use crate::inspection::{Facts, InspectOptions};
+use crate::schema::Schema;
 use crate::session::Session;
 
 /// How long a server may take to answer a new connection.
@@ -162,8 +163,52 @@ impl Engine for Postgres {
         close(session).await;
         capabilities
     }
+}
 
-    async fn inspect(&self, options: &InspectOptions) -> Result<Inspection> {
+#[async_trait]
+impl Connect for Postgres {
+    async fn session(&self) -> Result<Session> {
+        Ok(Session::postgres(self.connect().await?, self.location(), meaning))
+    }
+
+    async fn lasting_session(&self, limit: Duration) -> Result<Session> {
+        // Told at the start, so that nothing has to be set: a pooler refuses it, or does not pass it on, which is looked at.
+        let wanted = [("lock_timeout", "1s".to_owned()), ("statement_timeout", format!("{}s", limit.as_secs().max(1)))];
+        let with_limits = Self { options: self.options.clone().options(wanted.iter().map(|(k, v)| (*k, v.as_str()))) };
+        let next = "give the server's own address: what takes long must not go through a pooler";
+        let session = with_limits.connect().await.map_err(|e| {
+            let is_pooler = e.to_string().contains("unsupported startup parameter");
+            if is_pooler {
+                Error::new(ErrorKind::Unsupported, e.to_string()).with_next_step(next).with_source(e)
+            } else {
+                e
+            }
+        })?;
+        let mut session = Session::postgres(session, self.location(), meaning);
+        let lock_timeout = session.one("SELECT current_setting('lock_timeout')", &[]).await;
+        if lock_timeout.map_err(|e| session.error("does not say how long it waits", e))?.as_deref() != Some("1s") {
+            let text = format!("{} does not pass on how long to wait for a lock", self.location());
+            return Err(Error::new(ErrorKind::Unsupported, text).with_next_step(next));
+        }
+        session.limit(limit).await.map_err(|e| session.error("does not take a limit", e))?;
+        // Where this process dies the server goes on until it looks for it; before 14 it never does.
+        if let Err(e) = session.plain("SET client_connection_check_interval = '5s'").await
+            && e.as_database_error().and_then(|e| e.code()).as_deref() != Some("42704")
+        {
+            return Err(session.error("does not take a limit", e));
+        }
+        Ok(session)
+    }
+
+    async fn schema(&self) -> Result<Schema> {
+        let mut session = self.connect().await?;
+        let version = self.capabilities_of(&mut session).await?.version;
+        let schema = read(&mut session, async |s| catalogue::read(s, version).await).await;
+        close(session).await;
+        schema.map_err(|e| self.failed("does not show its tables", e))
+    }
+
+    async fn facts(&self, options: &InspectOptions) -> Result<Facts> {
         let mut session = self.connect().await?;
         let capabilities = self.capabilities_of(&mut session).await?;
         let now = options.now.unwrap_or(capabilities.server_time);
@@ -186,14 +231,7 @@ impl Engine for Postgres {
             capabilities: capabilities.clone(),
         };
         close(session).await;
-        Ok(judge(facts, options))
-    }
-}
-
-#[async_trait]
-impl Connect for Postgres {
-    async fn session(&self) -> Result<Session> {
-        Ok(Session::postgres(self.connect().await?, self.location(), meaning))
+        Ok(facts)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::activity::{Seen, SqliteContent, SqliteFile, Unseen};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::{quoted, trusted};
-use crate::inspection::{Facts, InspectOptions, Inspection, judge};
+use crate::inspection::{Facts, InspectOptions};
 use crate::schema::{Counter, ForeignKey, Index, KeyPart, Purpose, Schema, State, Table, TableName};
 use crate::session::Session;
 
@@ -155,8 +155,30 @@ impl Engine for Sqlite {
         close(session).await;
         capabilities
     }
+}
 
-    async fn inspect(&self, options: &InspectOptions) -> Result<Inspection> {
+#[async_trait]
+impl Connect for Sqlite {
+    async fn session(&self) -> Result<Session> {
+        // The mode of the file's log stays as it is; foreign keys hold, which is not SQLite's own default.
+        let session = self.open(self.options().foreign_keys(true)).await?;
+        Ok(Session::sqlite(session, self.location(), meaning))
+    }
+
+    async fn lasting_session(&self, limit: Duration) -> Result<Session> {
+        let mut session = self.session().await?;
+        session.limit(limit).await.map_err(|e| session.error("does not take a limit", e))?;
+        Ok(session)
+    }
+
+    async fn schema(&self) -> Result<Schema> {
+        let mut session = self.connect().await?;
+        let schema = read(&mut session).await;
+        close(session).await;
+        schema.map_err(|e| self.failed("does not show its tables", e))
+    }
+
+    async fn facts(&self, options: &InspectOptions) -> Result<Facts> {
         let mut session = self.connect().await?;
         let capabilities = self.capabilities_of(&mut session).await?;
         let file = seen(self.file(&mut session).await);
@@ -174,16 +196,7 @@ impl Engine for Sqlite {
             capabilities,
         };
         close(session).await;
-        Ok(judge(facts, options))
-    }
-}
-
-#[async_trait]
-impl Connect for Sqlite {
-    async fn session(&self) -> Result<Session> {
-        // The mode of the file's log stays as it is; foreign keys hold, which is not SQLite's own default.
-        let session = self.open(self.options().foreign_keys(true)).await?;
-        Ok(Session::sqlite(session, self.location(), meaning))
+        Ok(facts)
     }
 }
 

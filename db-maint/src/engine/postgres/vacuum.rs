@@ -8,6 +8,7 @@ use super::natural;
 use crate::activity::{Holder, Vacuum, Vacuums};
 use crate::capability::{Capabilities, IndexUsage, NodeRole};
 use crate::ident::trusted;
+use crate::schema::TableName;
 
 pub(super) async fn read(
     session: &mut PgConnection,
@@ -51,7 +52,7 @@ async fn tables(
     now: DateTime<Utc>,
 ) -> Result<Vec<Vacuum>, Error> {
     let sql = format!(
-        "SELECT s.schemaname || '.' || s.relname AS name, s.n_live_tup, s.n_dead_tup, s.n_mod_since_analyze, c.reltuples::float8, \
+        "SELECT s.schemaname::text AS schema, s.relname::text AS name, s.n_live_tup AS live, s.n_dead_tup AS dead, s.n_mod_since_analyze AS changed, c.reltuples::float8 AS rows, \
            {} AS threshold, {} AS scale, {} AS most, {} AS analyze_threshold, {} AS analyze_scale, \
            current_setting('autovacuum')::bool AND COALESCE((SELECT o.option_value::bool FROM pg_options_to_table(c.reloptions) o \
              WHERE o.option_name = 'autovacuum_enabled'), true) AS enabled, \
@@ -69,7 +70,7 @@ async fn tables(
     let mut tables = Vec::new();
     for row in sqlx::query(trusted(sql)).persistent(false).fetch_all(session).await? {
         let number = |name: &str| row.try_get::<Option<f64>, _>(name);
-        let rows = row.try_get::<f64, _>(4)?;
+        let rows = row.try_get::<f64, _>("rows")?;
         let known = rows.max(0.0);
         let trigger = number("threshold")?.unwrap_or(50.0) + number("scale")?.unwrap_or(0.2) * known;
         // From 18 on there is an upper end; below zero it is off.
@@ -81,10 +82,10 @@ async fn tables(
         let before =
             || (rows >= 0.0).then(|| capabilities.counting_since.map_or(TimeDelta::days(1), |since| now - since));
         tables.push(Vacuum {
-            table: row.try_get("name")?,
-            live: natural(row.try_get(1)?),
-            dead: natural(row.try_get(2)?),
-            changed: natural(row.try_get(3)?),
+            table: TableName::new(row.try_get::<String, _>("schema")?, row.try_get::<String, _>("name")?),
+            live: natural(row.try_get("live")?),
+            dead: natural(row.try_get("dead")?),
+            changed: natural(row.try_get("changed")?),
             trigger: most.map_or(trigger, |most| trigger.min(most)),
             enabled: row.try_get("enabled")?,
             since_vacuum: since("vacuumed")?,
