@@ -2,6 +2,7 @@
 //!
 //! Each states what it needs, what it finds and what it rightly leaves alone. None of them knows an engine's SQL.
 
+pub(crate) mod bloat;
 pub(crate) mod connections;
 pub(crate) mod counter_exhaustion;
 pub(crate) mod dead_rows;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activity::{Connections, Seen, Sessions, SqliteContent, SqliteFile, Unseen, Vacuums};
 use crate::capability::{Capabilities, Flavour};
+use crate::check::bloat::{self, Space};
 use crate::check::{
     connections, counter_exhaustion, dead_rows, foreign_key_unindexed, index_duplicate, index_invalid, index_redundant,
     index_unused, sessions, sqlite, statistics_stale, table_not_transactional, table_without_primary_key, wraparound,
@@ -24,13 +25,22 @@ pub struct InspectOptions {
     /// Whether a SQLite file is read as a whole to see whether it is damaged and its references hold. Where it is `None`, in
     /// WAL mode alone: in the other modes nobody can write meanwhile. For a minute at most.
     pub integrity: Option<bool>,
+    /// How many bytes of tables and indexes may be read to see how full they are, where nothing else tells (PostgreSQL with the
+    /// extension `pgstattuple`); 256 MiB unless told.
+    pub budget_bytes: u64,
     /// Findings that somebody has decided to live with.
     pub suppressions: Vec<Suppression>,
 }
 
 impl Default for InspectOptions {
     fn default() -> Self {
-        Self { now: None, unused_after: TimeDelta::days(30), integrity: None, suppressions: Vec::new() }
+        Self {
+            now: None,
+            unused_after: TimeDelta::days(30),
+            integrity: None,
+            budget_bytes: 256 << 20,
+            suppressions: Vec::new(),
+        }
     }
 }
 
@@ -53,6 +63,13 @@ impl InspectOptions {
     #[must_use]
     pub fn with_integrity(mut self, integrity: bool) -> Self {
         self.integrity = Some(integrity);
+        self
+    }
+
+    /// The same with another budget of bytes that may be read.
+    #[must_use]
+    pub fn with_budget(mut self, bytes: u64) -> Self {
+        self.budget_bytes = bytes;
         self
     }
 
@@ -133,13 +150,14 @@ pub(crate) struct Facts {
     pub(crate) connections: Seen<Connections>,
     pub(crate) sessions: Seen<Sessions>,
     pub(crate) vacuums: Seen<Vacuums>,
+    pub(crate) spaces: Seen<Vec<Space>>,
     pub(crate) file: Seen<SqliteFile>,
     pub(crate) content: SqliteContent,
 }
 
 /// Puts what was read before every judge.
 pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
-    let Facts { capabilities, schema, counters, connections, sessions, vacuums, file, content } = facts;
+    let Facts { capabilities, schema, counters, connections, sessions, vacuums, spaces, file, content } = facts;
     let nothing = || Unseen::unknown("no table is visible to this user", "check the database's name, and the rights");
     let is_empty = schema.as_ref().is_ok_and(|s| s.tables.is_empty());
     let (no_schema, no_counters) = (Err(nothing()), Err(nothing()));
@@ -172,6 +190,8 @@ pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
         (index_duplicate::ID, of_schema(&|s| index_duplicate::judge(s, flavour))),
         (index_redundant::ID, of_schema(&|s| index_redundant::judge(s, flavour))),
         (index_unused::ID, of_schema(&|s| index_unused::judge(s, capabilities, observed, options.unused_after))),
+        (bloat::INDEX, judged(spaces, |s| bloat::judge_indexes(s))),
+        (bloat::TABLE, judged(spaces, |s| bloat::judge_tables(s))),
         (sqlite::FREE_PAGES, judged(file, sqlite::judge_free_pages)),
         (sqlite::LOG, judged(file, sqlite::judge_log)),
     ];
@@ -243,6 +263,7 @@ mod tests {
             connections: Err(unseen()),
             sessions: Err(unseen()),
             vacuums: Err(unseen()),
+            spaces: Err(unseen()),
             file: Err(unseen()),
             content: SqliteContent::absent(),
         }

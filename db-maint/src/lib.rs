@@ -48,6 +48,7 @@
 //! | `table-without-primary-key` | | all |
 //! | `foreign-key-unindexed` | foreign keys without an index on the side that refers | all |
 //! | `index-duplicate` `index-redundant` | the same index twice; one whose work another does as well | all |
+//! | `index-bloat` `table-bloat` | space that holds nothing | PostgreSQL |
 //! | `index-unused` | what no query used for the whole window | servers that count |
 //! | `sqlite-free-pages` `sqlite-log-size` | room that holds nothing; a log that grows | SQLite |
 //!
@@ -93,6 +94,7 @@ mod table;
 pub use self::apply::{ApplyOptions, ApplyReport, StepEnd, StepReport, apply};
 pub use self::batch::{JobEnd, JobOptions, JobReport, Stop, clean_up, mend_orphans};
 pub use self::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
+pub use self::check::bloat::{Space, SpaceMethod, Wasted};
 #[cfg(feature = "mysql")]
 pub use self::engine::mysql::Mysql;
 #[cfg(feature = "postgres")]

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::capability::{Flavour, NodeRole};
 use crate::check::{
-    dead_rows, drop_index, index_duplicate, index_invalid, index_redundant, index_unused, sqlite, statistics_stale,
+    bloat, dead_rows, drop_index, index_duplicate, index_invalid, index_redundant, index_unused, sqlite,
+    statistics_stale,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::Finding;
@@ -278,6 +279,7 @@ fn step(flavour: Flavour, schema: &Schema, facts: &Facts, finding: &Finding, opt
                 _ => None,
             }
         }
+        (bloat::INDEX, Flavour::Postgres) => Some(reindex(index()?, &because)),
         (index_duplicate::ID | index_redundant::ID | index_unused::ID, _) if options.retire_indexes => {
             let index = index()?;
             // Where the remedy is another one, something has to be looked at first.

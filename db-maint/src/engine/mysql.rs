@@ -217,6 +217,7 @@ impl Connect for Mysql {
             sessions: sessions(&mut session, &capabilities).await,
             content: SqliteContent::absent(),
             vacuums: Err(Unseen::NotApplicable(no_vacuum.into())),
+            spaces: Err(Unseen::NotApplicable("PostgreSQL alone shows it".into())),
             file: Err(Unseen::NotApplicable("it is not a SQLite file".into())),
             capabilities,
         };

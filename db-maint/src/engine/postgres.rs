@@ -4,6 +4,7 @@
 //! it, one with `pg_monitor` all.
 
 mod catalogue;
+mod space;
 mod vacuum;
 
 use std::collections::BTreeSet;
@@ -15,9 +16,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
+use self::space::Wanted;
 use super::{Connect, Engine, failed, reason};
 use crate::activity::{self, Connections, Seen, Sessions, SqliteContent, Unseen, Waiting};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
+use crate::check::bloat::Space;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspection::{Facts, InspectOptions};
 use crate::schema::Schema;
@@ -31,6 +34,8 @@ const ANSWER: Duration = Duration::from_secs(90);
 /// name: behind a pooler the shop gets it next.
 const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '1s'; \
     SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL TimeZone = 'UTC'; SET LOCAL search_path = ''";
+/// Smaller tables and indexes waste nothing that matters.
+const LEAST: u64 = 8 << 20;
 /// What would show a role everything.
 const GRANT: &str = "GRANT pg_monitor to this role";
 
@@ -59,6 +64,19 @@ impl Postgres {
             )
         })?;
         Ok(Self { options: options.disable_statement_logging().application_name("caretaker") })
+    }
+
+    /// How much of each table and index of at least `least_bytes` holds nothing: by a model where it holds, else by the pages,
+    /// of which `budget_bytes` are read in all (with the extension `pgstattuple`). The largest first.
+    ///
+    /// # Errors
+    /// Where the database cannot be reached, or does not show its statistics.
+    pub async fn space(&self, least_bytes: u64, budget_bytes: u64) -> Result<Vec<Space>> {
+        let mut session = self.connect().await?;
+        let capabilities = self.capabilities_of(&mut session).await?;
+        let spaces = spaces(&mut session, &capabilities, Wanted { least_bytes, budget_bytes }).await;
+        close(session).await;
+        spaces.map_err(|e| self.failed("does not show what its tables are filled with", e))
     }
 
     async fn connect(&self) -> Result<PgConnection> {
@@ -226,6 +244,9 @@ impl Connect for Postgres {
                 false => Err(hidden()),
             },
             vacuums: seen(read(&mut session, async |s| vacuum::read(s, of, now).await).await),
+            spaces: seen(
+                spaces(&mut session, of, Wanted { least_bytes: LEAST, budget_bytes: options.budget_bytes }).await,
+            ),
             file: Err(Unseen::NotApplicable("it is not a SQLite file".into())),
             content: SqliteContent::absent(),
             capabilities: capabilities.clone(),
@@ -266,6 +287,30 @@ fn seen<T>(read: Result<T, sqlx::Error>) -> Seen<T> {
         };
         Unseen::unknown(format!("the server did not say: {}", reason(&e)), remedy)
     })
+}
+
+async fn spaces(
+    session: &mut PgConnection,
+    capabilities: &Capabilities,
+    wanted: Wanted,
+) -> Result<Vec<Space>, sqlx::Error> {
+    let mut spaces = read(session, async |s| space::estimate(s, wanted).await).await?;
+    let extension = read(session, async |s| space::extension(s, capabilities).await).await?;
+    let mut left = wanted.budget_bytes;
+    for at in space::unmeasured(&spaces).collect::<Vec<_>>() {
+        let this = spaces[at].clone();
+        let why = this.wasted.as_ref().err().cloned().unwrap_or_default();
+        spaces[at].wasted = match &extension {
+            None => Err(format!("{why}; CREATE EXTENSION pgstattuple lets its pages be read")),
+            Some(_) if this.bytes > left => Err(format!("{why}; its pages are more than may be read")),
+            Some(schema) => {
+                left -= this.bytes;
+                let measured = read(session, async |s| space::measure(s, schema, &this).await).await;
+                measured.map_err(|e| format!("{why}; its pages cannot be read: {}", reason(&e)))
+            }
+        };
+    }
+    Ok(spaces)
 }
 
 async fn connections(session: &mut PgConnection) -> Result<Connections, sqlx::Error> {

@@ -190,6 +190,7 @@ impl Connect for Sqlite {
             counters: seen(counters(&mut session).await),
             connections: Err(no_server()),
             sessions: Err(no_server()),
+            spaces: Err(Unseen::NotApplicable("see sqlite-free-pages".into())),
             vacuums: Err(Unseen::NotApplicable("SQLite reuses the room of deleted rows itself".into())),
             content: content(&mut session, wanted).await,
             file,

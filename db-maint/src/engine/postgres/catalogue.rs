@@ -10,7 +10,7 @@ use crate::ident::trusted;
 use crate::schema::{Counter, ForeignKey, Index, KeyPart, Purpose, Schema, State, Table, TableName};
 
 /// Everything outside of the system's schemas; what extensions brought along is theirs.
-const OURS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+pub(super) const OURS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')";
 
 pub(super) async fn read(session: &mut PgConnection, version: Version) -> Result<Schema, Error> {
