@@ -83,6 +83,7 @@ mod finding;
 mod ident;
 mod inspection;
 mod lease;
+pub mod mode;
 mod plan;
 mod policy;
 mod schema;
