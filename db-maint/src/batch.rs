@@ -235,7 +235,9 @@ pub async fn clean_up(
         check(&mut session, &work).await?;
         works.push(work);
     }
-    run_all(session, works, options, lease).await
+    let reports = run_all(&mut session, works, options, lease).await?;
+    session.close().await;
+    Ok(reports)
 }
 
 /// Counts rows that refer to nothing, by the references of `policy`, and mends them as each declares.
@@ -256,11 +258,13 @@ pub async fn mend_orphans(
     for rule in &policy.reference {
         works.push(work::reference(&mut session, policy, rule, now).await?);
     }
-    run_all(session, works, options, lease).await
+    let reports = run_all(&mut session, works, options, lease).await?;
+    session.close().await;
+    Ok(reports)
 }
 
-async fn run_all(
-    mut session: Session,
+pub(crate) async fn run_all(
+    session: &mut Session,
     works: Vec<Work>,
     options: &JobOptions,
     lease: Option<&Lease>,
@@ -270,11 +274,10 @@ async fn run_all(
     let mut rows_left = options.rows;
     for work in &works {
         let mut run = Run::new(work, options, lease, rows_left, began);
-        let report = run.walk(&mut session).await.map_err(|e| in_rule(&work.rule, e))?;
+        let report = run.walk(session).await.map_err(|e| in_rule(&work.rule, e))?;
         rows_left = rows_left.map(|left| left.saturating_sub(report.changed));
         reports.push(report);
     }
-    session.close().await;
     Ok(reports)
 }
 
@@ -394,12 +397,14 @@ impl<'a> Run<'a> {
         let limit = self.options.batch.saturating_mul(5).max(Duration::from_secs(1));
         session.limit(limit).await.map_err(|e| session.error("does not take a limit", e))?;
         let mut cursor = None;
-        if self.changes() {
+        if self.changes() && self.work.is_remembered {
             let progress = progress(session, &self.work.rule, &fingerprint(self.work)).await?;
             (cursor, self.report.changed_in_all) = progress;
-            if let Action::Archive(path) = &self.work.action {
-                self.archive = Some(Archive::open(path)?);
-            }
+        }
+        if let Action::Archive(path) = &self.work.action
+            && self.changes()
+        {
+            self.archive = Some(Archive::open(path)?);
         }
         loop {
             if let Some(ended) = self.has_to_end() {
@@ -529,7 +534,9 @@ impl<'a> Run<'a> {
                 }
             }
             let position = last.as_deref().filter(|_| !is_last);
-            if let Err(e) = advance(session, &self.work.rule, position, counted).await {
+            if self.work.is_remembered
+                && let Err(e) = advance(session, &self.work.rule, position, counted).await
+            {
                 return Err(failed(session, e));
             }
         }
@@ -624,7 +631,9 @@ impl<'a> Run<'a> {
             }
             match self.change(session, std::slice::from_ref(key)).await {
                 Ok(n) => {
-                    count(session, &self.work.rule, n).await.map_err(|e| failed(session, e))?;
+                    if self.work.is_remembered {
+                        count(session, &self.work.rule, n).await.map_err(|e| failed(session, e))?;
+                    }
                     session.commit().await.map_err(|e| failed(session, e))?;
                     changed += n;
                 }

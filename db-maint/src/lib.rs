@@ -109,10 +109,12 @@ pub use self::inspection::{CheckReport, InspectOptions, Inspection};
 pub use self::lease::{Acquired, Holder, Lease};
 pub use self::plan::{Plan, PlanOptions, Step, StepAction};
 pub use self::policy::{
-    CartRule, Hold, Period, Policy, Reference, ReferenceAction, Retention, RetentionAction, StockRule, Unit,
+    CartRule, ErasureAction, Hold, Period, PersonalData, Policy, Reference, ReferenceAction, Retention,
+    RetentionAction, StockRule, Unit,
 };
 pub use self::schema::TableName;
 pub use self::shop::carts::{AbandonedCart, Delivery, claim_abandoned, confirm, count_abandoned, unconfirmed};
+pub use self::shop::privacy::{ErasedTable, ErasureCertificate, erase, export};
 pub use self::shop::stock::{LowItem, StockReport, check_stock};
 
 /// Re-exported for implementations of this crate's traits.

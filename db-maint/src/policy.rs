@@ -27,12 +27,53 @@ pub struct Policy {
     pub reference: Vec<Reference>,
     /// Rows that stay, whatever the rules say.
     pub hold: Vec<Hold>,
+    /// Where what is known of one person lies.
+    pub privacy: Vec<PersonalData>,
     /// When a product is about to run out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stock: Option<StockRule>,
     /// When a cart is abandoned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cart: Option<CartRule>,
+}
+
+/// A table with what is known of one person, and what becomes of it when the person asks to be forgotten.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PersonalData {
+    /// The table's schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table.
+    pub table: String,
+    /// The column that says whose a row is. An index has to begin with it, or it is the key.
+    pub column: String,
+    /// What becomes of the rows.
+    pub action: ErasureAction,
+    /// For `keep`: by which law.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For `anonymise`: as in a retention rule.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// For `anonymise`: as in a retention rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_null: Vec<String>,
+    /// Columns that are not the person's to have, such as hashes of passwords: left out of an export.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omit: Vec<String>,
+}
+
+/// What becomes of what is known of a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErasureAction {
+    /// It is deleted.
+    Delete,
+    /// It stays, without what says whose it was.
+    Anonymise,
+    /// It stays as it is, for a reason that is given.
+    Keep,
 }
 
 /// When a product, or a variant of one, is about to run out.

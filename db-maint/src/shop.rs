@@ -1,6 +1,7 @@
 //! What a shop does with its own data each hour or night, by rules that it declares: [`Policy`](crate::Policy).
 
 pub(crate) mod carts;
+pub(crate) mod privacy;
 pub(crate) mod stock;
 
 use crate::capability::Flavour;

@@ -191,3 +191,71 @@ async fn a_cart_that_is_fresh_empty_without_address_or_forgotten_is_left_alone()
         assert_eq!(claimed.iter().map(|c| c.cart.as_str()).collect::<Vec<_>>(), ["5"], "{}", db.name());
     }
 }
+
+fn privacy(hold: &str) -> db_maint::Policy {
+    serde_json::from_value(serde_json::json!({
+        "privacy": [
+            {"table": "sessions", "column": "customer_id", "action": "delete"},
+            {"table": "addresses", "column": "customer_id", "action": "delete"},
+            {"table": "orders", "column": "customer_id", "action": "keep", "reason": "invoices are kept for ten years (HGB § 257)"},
+            {"table": "customers", "column": "id", "action": "anonymise", "omit": ["password_hash"],
+             "set": {"name": "erased", "email": "erased-{key}@shop.invalid"}, "set_null": ["phone", "birthday", "note", "password_hash"]}
+        ],
+        "hold": [{"reason": "a lawsuit", "table": "addresses", "column": "customer_id", "values": [hold]}]
+    }))
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_gets_what_is_known_and_is_forgotten() {
+    for db in every().await {
+        db.fill(500).await;
+        db.run("CREATE INDEX sessions_customer ON sessions (customer_id)").await;
+        let engine = db.engine();
+        let who = db
+            .count("SELECT min(customer_id) FROM sessions WHERE customer_id IN (SELECT customer_id FROM orders)")
+            .await;
+        let rows = |table: &str| format!("SELECT count(*) FROM {table} WHERE customer_id = {who}");
+        let (sessions, orders) = (db.count(&rows("sessions")).await, db.count(&rows("orders")).await);
+        let others = db.count("SELECT count(*) FROM sessions").await - sessions;
+        let subject = who.to_string();
+        let policy = privacy("0");
+        let known = db_maint::export(&*engine, &policy, &subject, Some(end())).await.unwrap();
+        let text = known.to_string();
+        assert!(text.contains("@example.com") && !text.contains("password_hash"), "{text}");
+        let counts: Vec<_> =
+            known["tables"].as_array().unwrap().iter().map(|t| t["rows"].as_array().unwrap().len()).collect();
+        assert_eq!((counts[0] as i64, counts[2] as i64, counts[3]), (sessions, orders, 1), "{}", db.name());
+
+        let options = db_maint::JobOptions::default().at(end());
+        let plan = db_maint::erase(&*engine, &policy, &subject, &options).await.unwrap();
+        assert!(!plan.applied && !plan.complete && plan.tables[0].done as i64 == sessions);
+        assert_eq!(db.count(&rows("sessions")).await, sessions, "{}", db.name());
+        let done = db_maint::erase(&*engine, &policy, &subject, &options.clone().applied()).await.unwrap();
+        assert!(done.applied && done.complete, "{}: {done:?}", db.name());
+        let of_tables: Vec<_> = done.tables.iter().map(|t| t.done as i64).collect();
+        assert_eq!((of_tables[0], of_tables[2], of_tables[3]), (sessions, 0, 1), "{}", db.name());
+        assert_eq!((db.count(&rows("sessions")).await, db.count(&rows("orders")).await), (0, orders));
+        assert_eq!(db.count("SELECT count(*) FROM sessions").await, others, "{}", db.name());
+        let erased = format!(
+            "SELECT count(*) FROM customers WHERE id = {who} AND name = 'erased' AND phone IS NULL AND password_hash IS NULL"
+        );
+        assert_eq!(db.count(&erased).await, 1, "{}", db.name());
+        // Nothing of the person is in the certificate.
+        let certificate = serde_json::to_string(&done).unwrap();
+        assert!(!certificate.contains("example.com") && !certificate.contains(&format!("\"{who}\"")), "{certificate}");
+        // Once more there is nothing left to do, and that is well.
+        let again = db_maint::erase(&*engine, &policy, &subject, &options.clone().applied()).await.unwrap();
+        assert!(again.complete && again.tables.iter().all(|t| t.done == 0), "{}: {again:?}", db.name());
+        let e = db_maint::export(&*engine, &policy, "999999999", Some(end())).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Config, "{}", db.name());
+        // What is held stays, and the certificate says so.
+        let other = db.count("SELECT min(customer_id) FROM addresses").await.to_string();
+        let held = db_maint::erase(&*engine, &privacy(&other), &other, &options.clone().applied()).await.unwrap();
+        assert!(!held.complete && held.tables[1].held > 0 && held.tables[1].done == 0, "{}: {held:?}", db.name());
+        assert!(db.count(&format!("SELECT count(*) FROM addresses WHERE customer_id = {other}")).await > 0);
+        let mut silent = privacy("0");
+        silent.privacy[2].reason = None;
+        assert_eq!(db_maint::erase(&*engine, &silent, &other, &options).await.unwrap_err().kind(), ErrorKind::Config);
+    }
+}

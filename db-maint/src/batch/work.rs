@@ -1,6 +1,8 @@
 //! What a rule means on the live table: which rows are walked over, in which order, which of them are met, and what becomes of
 //! those.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 
 use crate::capability::Flavour;
@@ -28,6 +30,8 @@ pub(crate) struct Work {
     pub(crate) cutoff: Option<DateTime<Utc>>,
     /// Whether it is right that no row is left.
     pub(crate) may_empty: bool,
+    /// Whether how far it has come is kept for the next run.
+    pub(crate) is_remembered: bool,
 }
 
 /// What becomes of rows that are met.
@@ -85,7 +89,7 @@ pub(crate) async fn retention(
             wrong(&rule.name, "it archives, and names no file".into(), "write file = \"/path/of/rows.jsonl\"")
         })?),
         RetentionAction::Anonymise => {
-            let (changes, left) = anonymised(&table, rule).map_err(about)?;
+            let (changes, left) = anonymised(&table, &rule.set, &rule.set_null, &rule.column).map_err(about)?;
             // What has been done is not done again each night.
             condition = condition.then(" AND ").piece(&left);
             Action::Set(changes)
@@ -110,6 +114,7 @@ pub(crate) async fn retention(
         table,
         cutoff: Some(cutoff),
         may_empty: rule.may_empty,
+        is_remembered: true,
     })
 }
 
@@ -191,7 +196,17 @@ pub(crate) async fn reference(
         ));
     }
     let order = table.key.clone();
-    Ok(Work { rule: rule.name.clone(), order, bound: None, condition, action, table, cutoff: None, may_empty: true })
+    Ok(Work {
+        rule: rule.name.clone(),
+        order,
+        bound: None,
+        condition,
+        action,
+        table,
+        cutoff: None,
+        may_empty: true,
+        is_remembered: true,
+    })
 }
 
 /// Which rows are older than this.
@@ -244,12 +259,17 @@ pub(crate) fn expired(table: &Table, column: &Column, unit: Option<Unit>, cutoff
 }
 
 /// What anonymising sets, and which rows have it not.
-fn anonymised(table: &Table, rule: &Retention) -> Result<(Vec<(String, Piece)>, Piece)> {
+pub(crate) fn anonymised(
+    table: &Table,
+    set: &BTreeMap<String, String>,
+    set_null: &[String],
+    keep: &str,
+) -> Result<(Vec<(String, Piece)>, Piece)> {
     let mut changes = Vec::new();
-    for (column, text) in &rule.set {
+    for (column, text) in set {
         changes.push((column.clone(), replacement(table, column, text)?));
     }
-    for column in &rule.set_null {
+    for column in set_null {
         if !table.column(column)?.nullable {
             return Err(Error::new(ErrorKind::Config, format!("{table}.{column} takes no NULL"))
                 .with_next_step("give it a text instead: set = { … }"));
@@ -263,9 +283,9 @@ fn anonymised(table: &Table, rule: &Retention) -> Result<(Vec<(String, Piece)>, 
     let mut left = Piece::text("NOT (");
     for (at, (column, to)) in changes.iter().enumerate() {
         let column_def = table.column(column)?;
-        if column_def.generated || table.key.iter().any(|key| key.name == *column) || *column == rule.column {
+        if column_def.generated || table.key.iter().any(|key| key.name == *column) || column == keep {
             return Err(Error::new(ErrorKind::Config, format!("{table}.{column} cannot be anonymised"))
-                .with_next_step("leave out keys, generated columns and the column that says how old a row is"));
+                .with_next_step("leave out keys, generated columns and the column that the rule goes by"));
         }
         left = left.then(if at == 0 { "" } else { " AND " }).then(same(table.flavour, &table.of(column))).piece(to);
     }
@@ -344,7 +364,7 @@ fn comparable(a: Kind, b: Kind) -> bool {
     matches!((a, b), (Integer { .. } | Decimal, Integer { .. } | Decimal)) || a == b
 }
 
-fn key_is_usable(rule: &str, table: &Table) -> Result<()> {
+pub(crate) fn key_is_usable(rule: &str, table: &Table) -> Result<()> {
     if table.key.is_empty() {
         return Err(wrong(rule, format!("{table} has no primary key: its rows cannot be told apart"), "give it one"));
     }

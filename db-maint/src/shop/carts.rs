@@ -2,7 +2,9 @@
 //!
 //! A claim is a row of the table `caretaker_outbox` whose uniqueness (the rule, the cart, its last activity) decides between
 //! workers, whatever each of them saw. What was claimed and never confirmed is not given to anybody else: a customer is rather
-//! not reminded than reminded twice. It can be listed.
+//! not reminded than reminded twice. It can be listed. Whom to remind is not written down there.
+
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -161,8 +163,7 @@ async fn prepare(session: &mut Session) -> Result<()> {
         session,
         "caretaker_outbox",
         &format!(
-            "rule {text} NOT NULL, subject {text} NOT NULL, activity {text} NOT NULL, contact {text} NOT NULL, \
-             claim {text} NOT NULL, claimed_at {number} NOT NULL, confirmed_at {number}, PRIMARY KEY (rule, subject, activity)"
+            "rule {text} NOT NULL, subject {text} NOT NULL, activity {text} NOT NULL, claim {text} NOT NULL, claimed_at {number} NOT NULL, confirmed_at {number}, PRIMARY KEY (rule, subject, activity)"
         ),
     )
     .await
@@ -248,31 +249,24 @@ async fn claim_once(
     .then(format!(" ORDER BY {} LIMIT {most}{lock}", table.of(&activity.name)))
     .build(flavour);
     let rows = session.rows(&sql, &values).await?;
-    for row in &rows {
-        let [Some(cart), Some(activity), Some(contact)] = row.as_slice() else { continue };
-        let (sql, values) = insert(flavour, rule, [cart, activity, contact], claim);
+    let seen: Vec<AbandonedCart> = rows.into_iter().filter_map(cart).collect();
+    for cart in &seen {
+        let (sql, values) = insert(flavour, rule, cart, claim);
         session.run(&sql, &values).await?;
     }
-    let (sql, values) = Piece::text("SELECT subject, contact, activity FROM caretaker_outbox WHERE claim = ")
+    let (sql, values) = Piece::text("SELECT subject FROM caretaker_outbox WHERE claim = ")
         .value(&plain_text(), Some(claim.to_owned()))
-        .then(" ORDER BY subject")
         .build(flavour);
     let mine = session.rows(&sql, &values).await?;
+    let mine: HashSet<String> = mine.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
     session.commit().await?;
-    Ok(mine.into_iter().filter_map(cart).collect())
+    Ok(seen.into_iter().filter(|cart| mine.contains(&cart.cart)).collect())
 }
 
-fn insert(
-    flavour: Flavour,
-    rule: &CartRule,
-    [cart, activity, contact]: [&str; 3],
-    claim: &str,
-) -> (String, Vec<Value>) {
-    let text = |value: &str| Some(value.to_owned());
-    let mut piece =
-        Piece::text("INSERT INTO caretaker_outbox (rule, subject, activity, contact, claim, claimed_at) VALUES (");
-    for value in [rule.table.as_str(), cart, activity, contact, claim] {
-        piece = piece.value(&plain_text(), text(value)).then(", ");
+fn insert(flavour: Flavour, rule: &CartRule, cart: &AbandonedCart, claim: &str) -> (String, Vec<Value>) {
+    let mut piece = Piece::text("INSERT INTO caretaker_outbox (rule, subject, activity, claim, claimed_at) VALUES (");
+    for value in [rule.table.as_str(), &cart.cart, &cart.activity, claim] {
+        piece = piece.value(&plain_text(), Some(value.to_owned())).then(", ");
     }
     let end = match flavour {
         Flavour::Mysql | Flavour::MariaDb => " ON DUPLICATE KEY UPDATE subject = subject",
@@ -283,5 +277,5 @@ fn insert(
 
 fn cart(row: Vec<Value>) -> Option<AbandonedCart> {
     let mut row = row.into_iter().flatten();
-    Some(AbandonedCart { cart: row.next()?, contact: row.next()?, activity: row.next()? })
+    Some(AbandonedCart { cart: row.next()?, activity: row.next()?, contact: row.next()? })
 }
