@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, say};
 use caretaker_examples::{maintain_text as text, policy_file};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
+use db_maint::mode::{DatabaseRow, EnvFile, FlagFile, MaintenanceGuard, MaintenanceSwitch, Notice};
 use db_maint::{
-    Acquired, ApplyOptions, Engine, Error, ErrorKind, InspectOptions, JobOptions, JobReport, Lease, Period, Plan,
-    PlanOptions, Result, StepEnd, Stop, apply, clean_up, mend_orphans, open,
+    Acquired, ApplyOptions, Delivery, Engine, Error, ErrorKind, InspectOptions, JobOptions, JobReport, Lease, Period,
+    Plan, PlanOptions, Result, StepEnd, Stop, apply, check_stock, claim_abandoned, clean_up, confirm, count_abandoned,
+    erase, export, mend_orphans, open, unconfirmed,
 };
 use serde::Serialize;
 
@@ -88,8 +91,146 @@ enum Command {
         #[arg(long, value_name = "SPAN", default_value = "60s")]
         lease: Period,
     },
+    /// Look for what is about to run out. With --apply it is remembered, and told as new once, when it crosses its threshold.
+    ///
+    /// Exit code 1 where something is newly low, or not known.
+    Inventory {
+        #[command(flatten)]
+        by: By,
+        /// Remember what was told.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// Count abandoned carts; with --apply, claim each once, and hand it over.
+    ///
+    /// Each is given as one JSON object a line (cart, contact, activity): to --send, or on stdout.
+    Carts {
+        #[command(flatten)]
+        by: By,
+        /// Claim them.
+        #[arg(long)]
+        apply: bool,
+        /// A command that is run by the shell for each, with the JSON on its stdin; exit code 0 means that the owner was told.
+        #[arg(long, value_name = "COMMAND", requires = "apply")]
+        send: Option<String>,
+        /// Claim so many at most.
+        #[arg(long, value_name = "N", default_value_t = 1_000)]
+        most: u32,
+    },
+    /// Hand out what is known of one person, or forget it, over all tables that the policy declares.
+    Privacy {
+        #[command(subcommand)]
+        what: Privacy,
+    },
+    /// Close the shop for maintenance, open it, or say whether it is closed.
+    Mode {
+        #[command(subcommand)]
+        what: Mode,
+    },
     /// Print a policy with every kind of rule explained.
     Policy,
+}
+
+#[derive(Debug, Args)]
+struct By {
+    #[command(flatten)]
+    on: On,
+    /// The shop's rules; see `maintain policy`.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// The time it is, instead of the database's own.
+    #[arg(long, value_name = "RFC3339")]
+    now: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Privacy {
+    /// Everything that is known of the person, as JSON.
+    Export {
+        #[command(flatten)]
+        by: By,
+        /// What stands for the person in the declared columns, such as the customer's number.
+        #[arg(long, value_name = "KEY")]
+        subject: String,
+        /// Write it there, for its owner alone, instead of to stdout.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Count what would be forgotten; with --apply, forget it. Prints a certificate that holds nothing of the person.
+    ///
+    /// Exit code 1 where something of the person is left that should have gone.
+    Erase {
+        #[command(flatten)]
+        by: By,
+        /// What stands for the person in the declared columns, such as the customer's number.
+        #[arg(long, value_name = "KEY")]
+        subject: String,
+        /// Do it.
+        #[arg(long)]
+        apply: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Mode {
+    /// Close the shop.
+    On {
+        #[command(flatten)]
+        at: At,
+        /// For how long: then it opens by itself, where the shop's program reads the time.
+        #[arg(long = "for", value_name = "SPAN", default_value = "30m")]
+        span: Period,
+        /// What customers are told.
+        #[arg(long, default_value = "We are working on the shop and will be back soon.")]
+        reason: String,
+        /// A file with the token that lets its bearer look behind; only its SHA-256 is written down.
+        #[arg(long, value_name = "FILE")]
+        bypass_token_file: Option<PathBuf>,
+        /// Stay, and open the shop on Ctrl-C, SIGTERM, or when the time is over.
+        #[arg(long)]
+        hold: bool,
+    },
+    /// Open the shop.
+    Off {
+        #[command(flatten)]
+        at: At,
+        /// Only where its time is over: for cron.
+        #[arg(long)]
+        if_over: bool,
+    },
+    /// Say whether the shop is closed: exit code 1 where it is.
+    Status {
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct At {
+    /// A .env file with NEXT_PUBLIC_MAINTENANCE_MODE.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// A file that is there while the shop is closed.
+    #[arg(long, value_name = "FILE")]
+    flag_file: Option<PathBuf>,
+    /// A row in this database: postgres://…, mysql://…, sqlite:PATH.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+}
+
+impl At {
+    fn switch(&self) -> Result<Arc<dyn MaintenanceSwitch>> {
+        Ok(match (&self.env_file, &self.flag_file, &self.database) {
+            (Some(file), ..) => Arc::new(EnvFile::new(file)),
+            (_, Some(file), _) => Arc::new(FlagFile::new(file)),
+            (_, _, Some(url)) => Arc::new(DatabaseRow::new(open(url)?.into())),
+            _ => {
+                return Err(Error::new(ErrorKind::Config, "nothing says where the shop looks for it")
+                    .with_next_step("give --env-file, --flag-file or --database"));
+            }
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -238,6 +379,41 @@ async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
                 report.steps.len() == plan.steps.len() && report.steps.iter().all(|s| s.end == StepEnd::Done);
             Ok(if all_done { Ended::Well } else { Ended::WithFindings })
         }
+        Command::Inventory { by, apply } => {
+            let policy = policy_file::read(&by.policy)?;
+            let rule = policy.stock.as_ref().ok_or_else(|| no_rule("[stock]"))?;
+            let report = check_stock(&*by.on.open()?, rule, by.now, apply).await?;
+            if json {
+                print(&report)?;
+            } else {
+                text::stock(&report, apply);
+            }
+            let is_well = report.unknown.is_empty() && !report.low.iter().any(|l| l.is_new);
+            Ok(if is_well { Ended::Well } else { Ended::WithFindings })
+        }
+        Command::Carts { by, apply, send, most } => carts(json, &by, apply, send.as_deref(), most, &stop).await,
+        Command::Privacy { what: Privacy::Export { by, subject, out } } => {
+            let policy = policy_file::read(&by.policy)?;
+            let known = export(&*by.on.open()?, &policy, &subject, by.now).await?;
+            match out {
+                Some(out) => write_private(&out, &document(&known)?)?,
+                None => print(&known)?,
+            }
+            Ok(Ended::Well)
+        }
+        Command::Privacy { what: Privacy::Erase { by, subject, apply } } => {
+            let policy = policy_file::read(&by.policy)?;
+            let mut options = JobOptions::default().with_stop(stop);
+            (options.apply, options.now) = (apply, by.now);
+            let certificate = erase(&*by.on.open()?, &policy, &subject, &options).await?;
+            if json {
+                print(&certificate)?;
+            } else {
+                text::erased(&certificate);
+            }
+            Ok(if apply && !certificate.complete { Ended::WithFindings } else { Ended::Well })
+        }
+        Command::Mode { what } => mode(json, what, &stop).await,
         Command::Policy => {
             say(policy_file::EXAMPLE.trim_end());
             Ok(Ended::Well)
@@ -261,6 +437,148 @@ async fn inspect(json: bool, on: &On, options: InspectOptions, allow_unknown: &[
     let is_blind = |check: &str| !allow_unknown.iter().any(|allowed| allowed == check);
     let blind = inspection.unknown().any(|(check, _)| is_blind(check));
     Ok(if blind || inspection.findings().next().is_some() { Ended::WithFindings } else { Ended::Well })
+}
+
+/// Claims abandoned carts, and hands each over.
+async fn carts(json: bool, by: &By, apply: bool, send: Option<&str>, most: u32, stop: &Stop) -> Result<Ended> {
+    let policy = policy_file::read(&by.policy)?;
+    let rule = policy.cart.as_ref().ok_or_else(|| no_rule("[cart]"))?;
+    let engine = by.on.open()?;
+    if !apply {
+        let count = count_abandoned(&*engine, rule, by.now).await?;
+        match json {
+            true => print(&serde_json::json!({ "abandoned": count }))?,
+            false => say(&format!("{count} carts are abandoned; nothing was changed: --apply claims them")),
+        }
+        return Ok(Ended::Well);
+    }
+    let (mut told, mut failed, mut left) = (0u32, 0u32, most);
+    while left > 0 && !stop.is_stopped() {
+        // Not more than can be handed over before somebody pulls the plug.
+        let claimed = claim_abandoned(&*engine, rule, by.now, left.min(20)).await?;
+        if claimed.is_empty() {
+            break;
+        }
+        left -= u32::try_from(claimed.len()).unwrap_or(left).min(left);
+        for cart in &claimed {
+            let line = serde_json::to_string(cart)
+                .map_err(|e| Error::new(ErrorKind::Config, "a cart could not be written as JSON").with_source(e))?;
+            let is_told = match send {
+                None => {
+                    say(&line);
+                    true
+                }
+                Some(command) => hand_over(command, &line).await?,
+            };
+            let delivery = if is_told { Delivery::Done } else { Delivery::NotSent };
+            confirm(&*engine, rule, cart, delivery).await?;
+            *(if is_told { &mut told } else { &mut failed }) += 1;
+        }
+        if failed > 0 {
+            // What fails once will fail for the next: they stay to be claimed.
+            break;
+        }
+    }
+    let lost = unconfirmed(&*engine, rule).await?;
+    if send.is_some() && json {
+        print(&serde_json::json!({ "told": told, "failed": failed, "unconfirmed": lost }))?;
+    } else if send.is_some() {
+        say(&format!("{told} owners were told, {failed} could not be"));
+    }
+    if !lost.is_empty() {
+        cli::complain(&format!(
+            "{} carts were claimed more than an hour ago and never confirmed; nobody knows whether their owners were told: {}",
+            lost.len(),
+            lost.join(", ")
+        ));
+    }
+    Ok(if failed == 0 && lost.is_empty() { Ended::Well } else { Ended::WithFindings })
+}
+
+/// Whether the command took it.
+async fn hand_over(command: &str, line: &str) -> Result<bool> {
+    let (command, line) = (command.to_owned(), format!("{line}\n"));
+    let told = tokio::task::spawn_blocking(move || {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        let mut child =
+            Command::new("sh").arg("-c").arg(&command).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            // One that does not read it may succeed all the same.
+            match input.write_all(line.as_bytes()) {
+                Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => return Err(e),
+                _ => {}
+            }
+        }
+        child.wait().map(|status| status.success())
+    });
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+        Error::new(ErrorKind::Config, format!("--send could not be run: {e}")).with_next_step("check the command")
+    };
+    told.await.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))
+}
+
+async fn mode(json: bool, what: Mode, stop: &Stop) -> Result<Ended> {
+    match what {
+        Mode::On { at, span, reason, bypass_token_file, hold } => {
+            let switch = at.switch()?;
+            let now = Utc::now();
+            let mut notice = Notice::new(reason, now + span.delta());
+            if let Some(file) = bypass_token_file {
+                let token = std::fs::read_to_string(&file).map_err(|e| {
+                    Error::new(ErrorKind::Config, format!("{}: cannot be read: {e}", file.display())).with_source(e)
+                })?;
+                notice = notice.with_bypass(token.trim());
+            }
+            if !hold {
+                switch.on(&notice).await?;
+                return text::mode(json, &switch.location(), Some(&notice), now);
+            }
+            let guard = MaintenanceGuard::enter(switch.clone(), &notice, now).await?;
+            text::mode(json, &switch.location(), Some(&notice), now)?;
+            while !stop.is_stopped() && !notice.is_over(Utc::now()) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            guard.leave().await?;
+            text::mode(json, &switch.location(), None, Utc::now())
+        }
+        Mode::Off { at, if_over } => {
+            let switch = at.switch()?;
+            let there = switch.status().await?;
+            let now = Utc::now();
+            match there.filter(|there| if_over && !there.is_over(now)) {
+                Some(there) => text::mode(json, &switch.location(), Some(&there), now),
+                None => {
+                    switch.off().await?;
+                    text::mode(json, &switch.location(), None, now)
+                }
+            }
+        }
+        Mode::Status { at } => {
+            let switch = at.switch()?;
+            let (there, now) = (switch.status().await?, Utc::now());
+            text::mode(json, &switch.location(), there.as_ref(), now)?;
+            Ok(if there.is_some() { Ended::WithFindings } else { Ended::Well })
+        }
+    }
+}
+
+fn no_rule(what: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("the policy has no {what}"))
+        .with_next_step("see `maintain policy` for an example")
+}
+
+/// Writes a new file that its owner alone may read.
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let wrong = |e: std::io::Error| {
+        Error::new(ErrorKind::Config, format!("{}: cannot be written: {e}", path.display()))
+            .with_next_step("name a file that does not exist")
+            .with_source(e)
+    };
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(wrong)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)
 }
 
 /// Who does it.

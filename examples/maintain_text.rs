@@ -1,8 +1,13 @@
 //! What `maintain` says to people.
 
-use db_maint::{ApplyReport, Confidence, Finding, Inspection, JobReport, Outcome, Plan, StepEnd};
+use chrono::{DateTime, Utc};
+use db_maint::mode::Notice;
+use db_maint::{
+    ApplyReport, Confidence, ErasureCertificate, Finding, Inspection, JobReport, Outcome, Plan, Result, StepEnd,
+    StockReport,
+};
 
-use crate::cli::say;
+use crate::cli::{Ended, say};
 use crate::display::size;
 
 /// Findings, and what could not be seen.
@@ -107,4 +112,72 @@ pub fn applied(plan: &Plan, report: &ApplyReport) {
     }
     let done = report.steps.iter().filter(|s| s.end == StepEnd::Done).count();
     say(&format!("{done} of {} steps done", plan.steps.len()));
+}
+
+/// What is low.
+pub fn stock(report: &StockReport, remembered: bool) {
+    for item in &report.low {
+        let new = if item.is_new { "NEW  " } else { "     " };
+        let since = item.since.format("%Y-%m-%d %H:%M UTC");
+        say(&format!("{new}{}: {} left of {} (since {since})", item.label, item.available, item.threshold));
+    }
+    for label in &report.unknown {
+        say(&format!("UNKNOWN {label}: its stock or threshold is empty"));
+    }
+    for label in &report.recovered {
+        say(&format!("     {label}: not low any more"));
+    }
+    let new = report.low.iter().filter(|l| l.is_new).count();
+    say(&format!("{} of {} are low, {new} of them newly", report.low.len(), report.examined));
+    if !remembered && new > 0 {
+        say("nothing was remembered: --apply does, and tells each once");
+    }
+}
+
+/// What was forgotten.
+pub fn erased(certificate: &ErasureCertificate) {
+    let verb = if certificate.applied { "done" } else { "to do" };
+    say(&format!("case {} of {}", certificate.case, certificate.at.format("%Y-%m-%d %H:%M UTC")));
+    for table in &certificate.tables {
+        let action = serde_json::to_string(&table.action).unwrap_or_default();
+        let reason = table.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        say(&format!(
+            "{}: {}{reason}: {} rows, {} {verb}, {} held, {} failed",
+            table.table,
+            action.trim_matches('"'),
+            table.rows,
+            table.done,
+            table.held,
+            table.failed
+        ));
+    }
+    say(match (certificate.applied, certificate.complete) {
+        (false, _) => "nothing was changed: --apply does it",
+        (true, true) => "complete",
+        (true, false) => "NOT complete: what is held or failed is left",
+    });
+}
+
+/// Whether the shop is closed.
+///
+/// # Errors
+/// Where the notice cannot be written as JSON.
+pub fn mode(json: bool, location: &str, notice: Option<&Notice>, now: DateTime<Utc>) -> Result<Ended> {
+    let is_over = notice.is_some_and(|notice| notice.is_over(now));
+    if json {
+        say(
+            &serde_json::json!({ "location": location, "closed": notice.is_some(), "over": is_over, "notice": notice })
+                .to_string(),
+        );
+        return Ok(Ended::Well);
+    }
+    match notice {
+        None => say(&format!("{location}: open")),
+        Some(notice) => {
+            let until = notice.until.format("%Y-%m-%d %H:%M:%S UTC");
+            let over = if is_over { ", which is over: `mode off` opens it" } else { "" };
+            say(&format!("{location}: closed until {until}{over}: {}", notice.reason));
+        }
+    }
+    Ok(Ended::Well)
 }

@@ -101,3 +101,95 @@ async fn cleanup_and_orphans_count_first_and_do_it_when_told() {
     assert_eq!(run("orphans", &["--apply"]).status.code(), Some(0));
     assert_eq!(run("orphans", &[]).status.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_shop_is_looked_after_by_its_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shop.db");
+    let facts = sqlite::create(&path, &Size::orders(500), 1).await.unwrap();
+    let url = format!("sqlite:{}", path.display());
+    let policy = dir.path().join("policy.toml");
+    std::fs::write(&policy, maintain(&["policy"]).stdout).unwrap();
+    let policy = policy.to_str().unwrap();
+    let run = |verb: &[&str], more: &[&str]| {
+        let mut arguments = verb.to_vec();
+        arguments.extend_from_slice(&["--database", &url, "--policy", policy, "--now", "2026-01-15T12:00:00Z"]);
+        arguments.extend_from_slice(more);
+        let output = maintain(&arguments);
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), said, String::from_utf8(output.stderr).unwrap())
+    };
+    // Stock: told as new once.
+    let (code, said, error) = run(&["inventory"], &["--apply"]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(said.contains(&format!("{} of them newly", facts.low_stock)), "{said}");
+    let (code, said, _) = run(&["inventory"], &["--apply", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let seen: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(seen["low"].as_array().unwrap().len() as u64, facts.low_stock);
+
+    // Carts: a command that fails leaves them to be claimed; one that does not gets each once.
+    let (_, said, error) = run(&["carts"], &["--json"]);
+    let abandoned =
+        serde_json::from_str::<Value>(&said).unwrap_or_else(|_| panic!("{error}"))["abandoned"].as_u64().unwrap();
+    assert!(abandoned > 1);
+    let (code, said, _) = run(&["carts"], &["--apply", "--send", "cat > /dev/null; exit 1"]);
+    assert_eq!(code, Some(1), "{said}");
+    let out = dir.path().join("sent");
+    let (code, said, error) = run(&["carts"], &["--apply", "--send", &format!("cat >> {}", out.display())]);
+    assert_eq!(
+        (code, said.trim()),
+        (Some(0), format!("{abandoned} owners were told, 0 could not be").as_str()),
+        "{error}"
+    );
+    let sent = std::fs::read_to_string(&out).unwrap();
+    assert_eq!(sent.lines().count() as u64, abandoned);
+    assert!(sent.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["contact"].is_string()));
+    assert!(run(&["carts"], &[]).1.starts_with("0 carts"));
+
+    // A person.
+    let file = dir.path().join("known.json");
+    let (code, _, error) = run(&["privacy", "export"], &["--subject", "1", "--out", file.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{error}");
+    let known: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(known["tables"].as_array().unwrap().len() == 3 && !known.to_string().contains("password_hash"));
+    assert!(run(&["privacy", "erase"], &["--subject", "1"]).1.contains("nothing was changed"));
+    let (code, said, error) = run(&["privacy", "erase"], &["--subject", "1", "--apply"]);
+    assert!(
+        code == Some(0) && said.contains("invoices are kept by law") && said.contains("\ncomplete"),
+        "{said} {error}"
+    );
+    assert_eq!(run(&["privacy", "export"], &["--subject", "99999999"]).0, Some(2));
+}
+
+#[test]
+fn a_shop_is_closed_and_opened_on_every_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = dir.path().join(".env");
+    std::fs::write(&env, "# shop\nNEXT_PUBLIC_MAINTENANCE_MODE=false\n").unwrap();
+    let file = env.to_str().unwrap();
+    let status = || maintain(&["mode", "status", "--env-file", file]).status.code();
+    assert_eq!(status(), Some(0));
+    assert_eq!(
+        maintain(&["mode", "on", "--env-file", file, "--for", "10m", "--reason", "moving"]).status.code(),
+        Some(0)
+    );
+    assert_eq!(status(), Some(1));
+    assert!(std::fs::read_to_string(&env).unwrap().contains("NEXT_PUBLIC_MAINTENANCE_MODE=true"));
+    assert_eq!(maintain(&["mode", "off", "--env-file", file, "--if-over"]).status.code(), Some(0));
+    assert_eq!(status(), Some(1));
+    assert_eq!(maintain(&["mode", "off", "--env-file", file]).status.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&env).unwrap(), "# shop\nNEXT_PUBLIC_MAINTENANCE_MODE=false\n");
+    assert_eq!(maintain(&["mode", "on"]).status.code(), Some(2));
+    // One that stays opens the shop when it is told to end.
+    for signal in ["-INT", "-TERM"] {
+        let mut held =
+            Command::new(tool("maintain")).args(["mode", "on", "--hold", "--env-file", file]).spawn().unwrap();
+        while status() != Some(1) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(Command::new("kill").args([signal, &held.id().to_string()]).status().unwrap().success());
+        assert!(held.wait().unwrap().success());
+        assert_eq!(status(), Some(0), "{signal}");
+    }
+}
