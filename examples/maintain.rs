@@ -625,7 +625,7 @@ fn ended(json: bool, job: &Job, reports: &[JobReport]) -> Result<Ended> {
     } else {
         text::jobs(job.apply, reports);
     }
-    Ok(if reports.iter().any(|r| !r.poison.is_empty()) { Ended::WithFindings } else { Ended::Well })
+    Ok(if reports.iter().any(|r| !r.poison.is_empty() || r.unchanged > 0) { Ended::WithFindings } else { Ended::Well })
 }
 
 fn print(value: &impl Serialize) -> Result<()> {

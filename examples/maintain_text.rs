@@ -60,6 +60,12 @@ pub fn jobs(applied: bool, reports: &[JobReport]) {
         for (table, how) in report.followers.iter().filter(|_| report.met > 0 && report.action == "delete") {
             say(&format!("    rows of {table} that refer to them {how}"));
         }
+        if report.unchanged > 0 {
+            say(&format!(
+                "    NOT DONE {}: gone meanwhile, or kept by a trigger or a policy of the database",
+                report.unchanged
+            ));
+        }
         for (key, why) in &report.poison {
             say(&format!("    NOT DONE {key}: {why}"));
         }
@@ -139,16 +145,10 @@ pub fn erased(certificate: &ErasureCertificate) {
     let verb = if certificate.applied { "done" } else { "to do" };
     say(&format!("case {} of {}", certificate.case, certificate.at.format("%Y-%m-%d %H:%M UTC")));
     for table in &certificate.tables {
-        let action = serde_json::to_string(&table.action).unwrap_or_default();
         let reason = table.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
         say(&format!(
             "{}: {}{reason}: {} rows, {} {verb}, {} held, {} failed",
-            table.table,
-            action.trim_matches('"'),
-            table.rows,
-            table.done,
-            table.held,
-            table.failed
+            table.table, table.action, table.rows, table.done, table.held, table.failed
         ));
     }
     say(match (certificate.applied, certificate.complete) {

@@ -150,6 +150,9 @@ pub async fn apply(
         if options.stop.is_stopped() {
             break;
         }
+        if let Some(lease) = lease {
+            lease.renew(engine).await?;
+        }
         let done = one(engine, step, options, lease, &mut report.swept).await?;
         write_down(engine, plan, at, &done).await?;
         let is_stopped = done.end == StepEnd::Stopped;
@@ -210,6 +213,10 @@ async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: O
     let mut session = engine.lasting_session(options.limit).await?;
     let own = own_id(&mut session).await?;
     let flavour = session.flavour();
+    if let Some(reason) = passed_over(&mut session, step).await? {
+        session.close().await;
+        return Ok(StepEnd::Failed { reason });
+    }
     let mut renewed = Instant::now();
     let mut asked = false;
     let done = {
@@ -224,13 +231,16 @@ async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: O
                 cancel(engine, flavour, &own).await?;
                 asked = true;
             }
-            if let Some(lease) = lease.filter(|lease| renewed.elapsed() > lease.term() / 3) {
-                renewed = Instant::now();
-                if let Err(e) = lease.renew(engine).await {
-                    // Another one may be at it by now.
-                    cancel(engine, flavour, &own).await?;
-                    let _ = (&mut work).await;
-                    return Err(e);
+            if let Some(lease) = lease.filter(|lease| !asked && renewed.elapsed() > lease.term() / 3) {
+                match lease.renew(engine).await {
+                    Ok(()) => renewed = Instant::now(),
+                    // The database may be back before the lease ends.
+                    Err(e) if e.kind() != ErrorKind::Fenced && renewed.elapsed() < lease.term() => {}
+                    Err(_) => {
+                        // Another one may be at it by now: what was begun is broken off, cleared up after and written down.
+                        cancel(engine, flavour, &own).await?;
+                        asked = true;
+                    }
                 }
             }
         }
@@ -249,6 +259,28 @@ async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: O
     };
     session.close().await;
     Ok(end)
+}
+
+/// Why the server would pass the step over and call it done.
+async fn passed_over(session: &mut Session, step: &Step) -> Result<Option<String>> {
+    let is_passed_over = matches!(step.action, StepAction::Vacuum | StepAction::Analyze);
+    if session.flavour() != Flavour::Postgres || !is_passed_over {
+        return Ok(None);
+    }
+    let (sql, values) = Piece::text(
+        "SELECT (pg_has_role(c.relowner, 'USAGE') \
+           OR (SELECT pg_has_role(d.datdba, 'USAGE') FROM pg_database d WHERE d.datname = current_database()) \
+           OR CASE WHEN current_setting('server_version_num')::int4 >= 170000 \
+             THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE false END)::text FROM pg_class c WHERE c.oid = to_regclass(",
+    )
+    .value(&plain_text(), Some(crate::table::sql_name(Flavour::Postgres, &step.table)))
+    .then(")")
+    .build(Flavour::Postgres);
+    let may = session.one(&sql, &values).await.map_err(|e| session.error("does not say what this role may do", e))?;
+    Ok(match may.as_deref() {
+        Some("true") => None,
+        _ => Some(format!("only the owner of {} may do it, and the server would pass it over", step.table)),
+    })
 }
 
 /// What the server calls this session.

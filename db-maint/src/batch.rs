@@ -180,6 +180,8 @@ pub struct JobReport {
     pub followers: Vec<(String, String)>,
     /// The first rows that are met: numbers as they are, other keys as the beginning of their SHA-256, for they may be secrets.
     pub sample: Vec<String>,
+    /// Rows that were met and neither changed nor refused: gone meanwhile, or kept by a trigger or a policy of the database.
+    pub unchanged: u64,
     /// Rows that could not be changed, and why.
     pub poison: Vec<(String, String)>,
     /// How it ended.
@@ -229,6 +231,7 @@ pub async fn clean_up(
 ) -> Result<Vec<JobReport>> {
     let mut session = engine.session().await?;
     let now = now(&mut session, options).await?;
+    work::check_holds(&mut session, &policy.hold).await?;
     let mut works = Vec::new();
     for rule in &policy.retention {
         let work = work::retention(&mut session, policy, rule, now).await?;
@@ -254,6 +257,7 @@ pub async fn mend_orphans(
 ) -> Result<Vec<JobReport>> {
     let mut session = engine.session().await?;
     let now = now(&mut session, options).await?;
+    work::check_holds(&mut session, &policy.hold).await?;
     let mut works = Vec::new();
     for rule in &policy.reference {
         works.push(work::reference(&mut session, policy, rule, now).await?);
@@ -327,14 +331,35 @@ async fn check(session: &mut Session, work: &Work) -> Result<()> {
             let (sql, values) = Piece::text("SELECT CASE WHEN ")
                 .piece(bound)
                 .then(" THEN 'goes' ELSE 'stays' END FROM ")
-                .then(format!("{} ORDER BY {} DESC LIMIT 1", work.table.sql(), work.table.of(&age.name)))
+                .then(format!(
+                    "{0} WHERE {1} IS NOT NULL ORDER BY {1} DESC LIMIT 1",
+                    work.table.sql(),
+                    work.table.of(&age.name)
+                ))
                 .build(flavour);
             session.one(&sql, &values).await
         }
         _ => Ok(None),
     };
+    // Numbers come before texts there: what is not read as a time would never be old.
+    let stored = match (flavour, work.order.first(), work.has_unit) {
+        (crate::Flavour::Sqlite, Some(age), false) if work.bound.is_some() => {
+            let name = work.table.of(&age.name);
+            let sql = format!(
+                "SELECT typeof({name}) FROM {} WHERE {name} IS NOT NULL ORDER BY {name} LIMIT 1",
+                work.table.sql()
+            );
+            session.one(&sql, &[]).await
+        }
+        _ => Ok(None),
+    };
     session.roll_back().await.map_err(|e| failed(session, e))?;
     met.map_err(|e| failed(session, e))?;
+    if let Some("integer" | "real") = stored.map_err(|e| failed(session, e))?.as_deref() {
+        let text = format!("the rule {:?}: {} holds numbers", work.rule, work.table);
+        return Err(Error::new(ErrorKind::Config, text)
+            .with_next_step("write what they count since 1970: unit = \"seconds\" or \"milliseconds\""));
+    }
     if newest.map_err(|e| failed(session, e))?.as_deref() == Some("goes") {
         let text = format!("the rule {:?}: even the newest row of {} is old enough to go", work.rule, work.table);
         return Err(Error::new(ErrorKind::Clock, text)
@@ -379,8 +404,9 @@ impl<'a> Run<'a> {
             met: 0,
             changed: 0,
             changed_in_all: 0,
-            followers: work.table.followers.clone(),
+            followers: work.table.followers.iter().map(|(table, fate)| (table.to_string(), fate.to_string())).collect(),
             sample: Vec::new(),
+            unchanged: 0,
             poison: Vec::new(),
             ended: JobEnd::Complete,
             batches: 0,
@@ -540,10 +566,26 @@ impl<'a> Run<'a> {
                 return Err(failed(session, e));
             }
         }
-        session.commit().await.map_err(|e| failed(session, e))?;
+        if let Err(e) = session.commit().await {
+            // SQLite checks deferred keys now. What was counted was taken back with it.
+            if !self.changes() || met.is_empty() || e.as_database_error().is_none() || !poison.is_empty() {
+                return Err(failed(session, e));
+            }
+            session.roll_back().await.map_err(|e| failed(session, e))?;
+            (changed, poison) = self.one_by_one(session, &met).await?;
+            let position = last.as_deref().filter(|_| !is_last);
+            session.begin().await.map_err(|e| failed(session, e))?;
+            if self.work.is_remembered {
+                advance(session, &self.work.rule, position, 0).await.map_err(|e| failed(session, e))?;
+            }
+            session.commit().await.map_err(|e| failed(session, e))?;
+        }
         self.report.met += count;
         self.report.changed += changed;
         self.report.changed_in_all += changed;
+        if self.changes() {
+            self.report.unchanged += count.saturating_sub(changed + poison.len() as u64);
+        }
         for key in met.iter().take(10usize.saturating_sub(self.report.sample.len())) {
             self.report.sample.push(self.shown(key));
         }
@@ -625,6 +667,11 @@ impl<'a> Run<'a> {
         let failed = |session: &Session, e| session.error("did not take a row", e);
         let (mut changed, mut poison) = (0, Vec::new());
         for key in keys {
+            // Each may wait for a lock. Those that are left are met again: the place is not moved past them.
+            if self.options.stop.is_stopped() {
+                return Err(Error::new(ErrorKind::Busy, "stopped among rows that others held")
+                    .with_next_step("the next run goes on from there"));
+            }
             session.begin().await.map_err(|e| failed(session, e))?;
             if let Some(lease) = self.lease {
                 lease.check(session).await?;
@@ -634,8 +681,14 @@ impl<'a> Run<'a> {
                     if self.work.is_remembered {
                         count(session, &self.work.rule, n).await.map_err(|e| failed(session, e))?;
                     }
-                    session.commit().await.map_err(|e| failed(session, e))?;
-                    changed += n;
+                    match session.commit().await {
+                        Ok(()) => changed += n,
+                        Err(e) if e.as_database_error().is_some() => {
+                            poison.push((self.shown(key), without_values(&reason(&e))));
+                            session.roll_back().await.map_err(|e| failed(session, e))?;
+                        }
+                        Err(e) => return Err(failed(session, e)),
+                    }
                 }
                 Err(e) if e.as_database_error().is_some() => {
                     poison.push((self.shown(key), without_values(&reason(&e))));
@@ -661,24 +714,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a server says may quote what a row holds.
+/// What a server says may quote what a row holds: from the first quote to the last nothing is shown.
 fn without_values(reason: &str) -> String {
-    let mut out = String::new();
-    let mut quoted = false;
-    for c in reason.chars() {
-        match c {
-            '\'' => {
-                quoted = !quoted;
-                out.push('\'');
-                if quoted {
-                    out.push('…');
-                }
-            }
-            c if !quoted => out.push(c),
-            _ => {}
-        }
+    let quotes: &[char] = if reason.contains("invalid input") { &['\'', '"'] } else { &['\''] };
+    match (reason.find(quotes), reason.rfind(quotes)) {
+        (Some(first), Some(last)) if first < last => format!("{}…{}", &reason[..=first], &reason[last..]),
+        _ => reason.to_owned(),
     }
-    out
 }
 
 /// As many rows as fit into the time that a batch should take, growing by half at most.
@@ -796,10 +838,7 @@ mod tests {
 
     #[test]
     fn what_a_server_says_is_shown_without_what_rows_hold() {
-        assert_eq!(
-            without_values("Duplicate entry 'ada@example.com' for key 'email'"),
-            "Duplicate entry '…' for key '…'"
-        );
+        assert_eq!(without_values("Duplicate entry 'O'Brien@x.com' for key 'email'"), "Duplicate entry '…'");
         assert_eq!(without_values("violates foreign key constraint \"x\""), "violates foreign key constraint \"x\"");
     }
 

@@ -256,8 +256,8 @@ pub(crate) fn types(flavour: Flavour) -> (&'static str, &'static str) {
 
 /// Makes one of this crate's own tables where it is not there.
 pub(crate) async fn create(session: &mut Session, table: &str, columns: &str) -> Result<()> {
-    let there = format!("SELECT '1' FROM {table} WHERE 1 = 0");
-    if session.rows(&there, &[]).await.is_ok() {
+    let failed = |session: &Session, e| session.error(&format!("does not say whether it has the table {table}"), e);
+    if session.has_table(table).await.map_err(|e| failed(session, e))? {
         return Ok(());
     }
     let engine = match session.flavour() {
@@ -267,7 +267,7 @@ pub(crate) async fn create(session: &mut Session, table: &str, columns: &str) ->
     let sql = format!("CREATE TABLE {table} ({columns}){engine}");
     let Err(e) = in_transaction(session, &sql, &[]).await else { return Ok(()) };
     // Another one may have been faster.
-    if session.rows(&there, &[]).await.is_ok() {
+    if session.has_table(table).await.map_err(|e| failed(session, e))? {
         return Ok(());
     }
     let next = format!("let an administrator run: {sql}; then grant SELECT, INSERT, UPDATE, DELETE on it to this user");

@@ -1,7 +1,11 @@
 //! Inspect, judge, plan and apply database maintenance of a shop.
 //!
-//! So far this crate inspects and judges: it looks at a live PostgreSQL, MySQL, MariaDB or SQLite database, over one connection,
-//! without changing anything or waiting for anybody, and says what should be mended, how sure it is, and what it could *not* see.
+//! It looks at a live PostgreSQL, MySQL, MariaDB or SQLite database, over one connection, without changing anything or waiting for
+//! anybody, and says what should be mended, how sure it is, and what it could *not* see. What mends it is a [`Plan`] that a person
+//! reads and [`apply`] carries out. What a shop declares about its own data is a [`Policy`]: by it rows that are old enough go
+//! ([`clean_up`]), orphans are mended ([`mend_orphans`]), stock and carts are watched ([`check_stock`], [`claim_abandoned`]), and a
+//! person's data is handed out or forgotten ([`export`], [`erase`]). A [`Lease`] makes one of many app servers do it; [`mode`]
+//! closes the shop meanwhile, where that is needed.
 //!
 //! What was not seen is never clean. A check that lacks a right, a counter or a version says so in its [`Outcome`], and an
 //! [`Inspection`] with such a check is not a clean one.
@@ -66,6 +70,13 @@
 //! engine        trait Engine; engine/{postgres,mysql,sqlite}: SQL and typed rows
 //! schema  activity    what was read, in the same words for every engine
 //! check         the judges: pure, one file each
+//! plan  apply   what would mend it, as data; and doing that
+//! policy        what a shop declares about its own data
+//! batch         the one engine that changes many rows; batch/work: what a rule means on the live table
+//! shop          stock, carts, a person's data
+//! lease         one runner among many
+//! mode          maintenance mode
+//! session  table  statement    a session that changes things, a live table, SQL with values
 //! ident         names as SQL
 //! ```
 
@@ -110,7 +121,7 @@ pub use self::lease::{Acquired, Holder, Lease};
 pub use self::plan::{Plan, PlanOptions, Step, StepAction};
 pub use self::policy::{
     CartRule, ErasureAction, Hold, Period, PersonalData, Policy, Reference, ReferenceAction, Retention,
-    RetentionAction, StockRule, Unit,
+    RetentionAction, StockRule, Unit, Zone,
 };
 pub use self::schema::TableName;
 pub use self::shop::carts::{AbandonedCart, Delivery, claim_abandoned, confirm, count_abandoned, unconfirmed};

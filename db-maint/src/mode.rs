@@ -85,6 +85,7 @@ pub trait MaintenanceSwitch: Debug + Send + Sync {
 #[must_use = "the shop opens when this is dropped"]
 pub struct MaintenanceGuard {
     switch: Option<Arc<dyn MaintenanceSwitch>>,
+    notice: Notice,
 }
 
 impl MaintenanceGuard {
@@ -98,7 +99,7 @@ impl MaintenanceGuard {
             return Err(Error::new(ErrorKind::Busy, text).with_next_step("wait, or open it first"));
         }
         // From here on, whatever happens.
-        let guard = Self { switch: Some(switch.clone()) };
+        let guard = Self { switch: Some(switch.clone()), notice: notice.clone() };
         switch.on(notice).await?;
         Ok(guard)
     }
@@ -109,7 +110,7 @@ impl MaintenanceGuard {
     /// Where it cannot be written; it is tried once more when this is dropped.
     pub async fn leave(mut self) -> Result<()> {
         if let Some(switch) = &self.switch {
-            switch.off().await?;
+            open_own(&**switch, &self.notice).await?;
         }
         self.switch = None;
         Ok(())
@@ -119,11 +120,12 @@ impl MaintenanceGuard {
 impl Drop for MaintenanceGuard {
     fn drop(&mut self) {
         let Some(switch) = self.switch.take() else { return };
+        let notice = self.notice.clone();
         // In a thread with a runtime of its own: this one may be gone, or in the middle of something.
         let opening = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
-                Ok(runtime) => runtime.block_on(switch.off()),
+                Ok(runtime) => runtime.block_on(open_own(&*switch, &notice)),
                 Err(e) => Err(Error::new(ErrorKind::Database, "no thread to open the shop with").with_source(e)),
             }
         });
@@ -135,6 +137,15 @@ impl Drop for MaintenanceGuard {
             }
             Err(_) => tracing::error!("the shop could not be opened: it is closed until its notice ends"),
         }
+    }
+}
+
+/// Opens the shop, unless somebody else has closed it meanwhile.
+async fn open_own(switch: &dyn MaintenanceSwitch, own: &Notice) -> Result<()> {
+    let is_other = |there: Notice| (there.until, there.bypass_sha256) != (own.until, own.bypass_sha256.clone());
+    match switch.status().await?.is_some_and(is_other) {
+        true => Ok(()),
+        false => switch.off().await,
     }
 }
 

@@ -96,6 +96,8 @@ pub struct Step {
     pub because: String,
     /// How the index was made when the plan was: it has to be so still.
     pub definition: Option<String>,
+    /// The index of the same table that does its work, where one does: it has to be there still.
+    pub instead: Option<String>,
 }
 
 /// What a step does.
@@ -118,6 +120,34 @@ pub enum StepAction {
 }
 
 impl Step {
+    /// What it does, in SQL: made from the rest of it, and from nothing that somebody wrote into a plan.
+    pub(crate) fn statement(&self, flavour: Flavour) -> Option<String> {
+        let table = sql_name(flavour, &self.table);
+        let index = self.index.as_ref().map(|index| quoted(flavour, index));
+        let in_schema = |index: &str| format!("{}.{index}", quoted(flavour, &self.table.schema));
+        Some(match (self.action, flavour, index) {
+            // Without giving pages back to the system, which would lock everybody out.
+            (StepAction::Vacuum, Flavour::Postgres, None) => format!("VACUUM (ANALYZE, TRUNCATE false) {table}"),
+            (StepAction::Vacuum, Flavour::Sqlite, None) => "VACUUM".to_owned(),
+            (StepAction::Analyze, Flavour::Postgres, None) => format!("ANALYZE {table}"),
+            (StepAction::Analyze, Flavour::Sqlite, None) => format!("PRAGMA analysis_limit = 1000; ANALYZE {table}"),
+            (StepAction::Reindex, Flavour::Postgres, Some(index)) => {
+                format!("REINDEX INDEX CONCURRENTLY {}", in_schema(&index))
+            }
+            (StepAction::DropInvalidIndex | StepAction::DropIndex, Flavour::Postgres, Some(index)) => {
+                format!("DROP INDEX CONCURRENTLY {}", in_schema(&index))
+            }
+            (StepAction::DropIndex, Flavour::Sqlite, Some(index)) => format!("DROP INDEX {index}"),
+            (StepAction::HideIndex, Flavour::Mysql, Some(index)) => {
+                format!("ALTER TABLE {table} ALTER INDEX {index} INVISIBLE")
+            }
+            (StepAction::HideIndex, Flavour::MariaDb, Some(index)) => {
+                format!("ALTER TABLE {table} ALTER INDEX {index} IGNORED")
+            }
+            _ => return None,
+        })
+    }
+
     /// What it is about.
     pub fn object(&self) -> String {
         match &self.index {
@@ -143,7 +173,17 @@ impl Step {
         if identity(index) != self.definition {
             return Some(format!("the index {} is another one by now", self.object()));
         }
+        if let Some(instead) = &self.instead
+            && !schema.indexes.iter().any(|i| i.table == self.table && i.name == *instead && i.serves())
+        {
+            return Some(format!("the index {instead}, which does the work of {}, is gone", self.object()));
+        }
         match self.action {
+            StepAction::DropIndex | StepAction::HideIndex
+                if self.instead.is_none() && !(index_unused::may_go(index, schema) && index.scans == Some(0)) =>
+            {
+                Some(format!("the index {} is used or needed by now", self.object()))
+            }
             StepAction::DropInvalidIndex if index.state != State::Invalid => {
                 Some(format!("the index {} is not invalid any more, or is being built", self.object()))
             }
@@ -168,12 +208,15 @@ impl Plan {
         let mut steps: Vec<Step> = Vec::new();
         for finding in inspection.findings() {
             let step = step(capabilities.flavour, schema, facts, finding, options);
-            // Two findings may ask for the same, and a vacuum renews the statistics too.
+            // Two findings may ask for the same, and a vacuum renews the statistics too. What does the work of another one that
+            // goes stays, and what does its work is not taken from one that goes already.
             steps.extend(step.filter(|step| {
                 !steps.iter().any(|s| {
-                    s.table == step.table
-                        && s.index == step.index
-                        && (s.action == step.action || step.action == StepAction::Analyze)
+                    let is_same =
+                        s.index == step.index && (s.action == step.action || step.action == StepAction::Analyze);
+                    let is_needed = s.instead.is_some() && s.instead == step.index;
+                    let is_lost = step.instead.is_some() && step.instead == s.index;
+                    s.table == step.table && (is_same || is_needed || is_lost)
                 })
             }));
         }
@@ -184,7 +227,7 @@ impl Plan {
                 Error::new(ErrorKind::Config, format!("{}: there is no index {name} to rebuild", capabilities.location))
                     .with_next_step("write schema.table.index, as `inspect` does; PostgreSQL alone rebuilds indexes")
             })?;
-            steps.push(reindex(index, "it was asked for"));
+            steps.extend(reindex(index, "it was asked for"));
         }
         let made_at = capabilities.server_time;
         let mut plan = Self {
@@ -214,6 +257,9 @@ impl Plan {
         }
         if self.location != location {
             return Err(refused(format!("it is for {}, and this is {location}", self.location)));
+        }
+        if let Some(step) = self.steps.iter().find(|step| step.statement(self.flavour).as_ref() != Some(&step.sql)) {
+            return Err(refused(format!("{:?} is not what this program would do for it", step.sql)));
         }
         if now > self.expires_at || now < self.made_at - TimeDelta::minutes(10) {
             return Err(refused(format!(
@@ -248,43 +294,40 @@ fn step(flavour: Flavour, schema: &Schema, facts: &Facts, finding: &Finding, opt
     match (finding.check.as_str(), flavour) {
         (dead_rows::ID, Flavour::Postgres) => {
             let table = table()?;
-            // Without giving pages back to the system, which would lock everybody out.
-            let sql = format!("VACUUM (ANALYZE, TRUNCATE false) {}", sql_name(flavour, &table.name));
-            Some(Step { reads_bytes: table.bytes, ..plain(StepAction::Vacuum, &table.name, sql, VACUUMS, because) })
+            let step = plain(StepAction::Vacuum, flavour, &table.name, VACUUMS, because)?;
+            Some(Step { reads_bytes: table.bytes, ..step })
         }
         (statistics_stale::ID, Flavour::Postgres) => {
-            let table = table()?;
-            let sql = format!("ANALYZE {}", sql_name(flavour, &table.name));
-            Some(plain(StepAction::Analyze, &table.name, sql, VACUUMS, because))
+            plain(StepAction::Analyze, flavour, &table()?.name, VACUUMS, because)
         }
         (statistics_stale::ID, Flavour::Sqlite) => {
-            let table = table()?;
-            let sql = format!("PRAGMA analysis_limit = 1000; ANALYZE {}", sql_name(flavour, &table.name));
-            Some(plain(StepAction::Analyze, &table.name, sql, "other writers wait, for a moment", because))
+            plain(StepAction::Analyze, flavour, &table()?.name, "other writers wait, for a moment", because)
         }
         (sqlite::FREE_PAGES, Flavour::Sqlite) => {
             let file = facts.file.as_ref().ok()?;
             let bytes = file.pages.saturating_mul(file.page_bytes);
             let lock = "nobody reads or writes meanwhile: it takes as long as writing the file anew";
-            let step = plain(StepAction::Vacuum, &TableName::new("", ""), "VACUUM".to_owned(), lock, because);
+            let step = plain(StepAction::Vacuum, flavour, &TableName::new("", ""), lock, because)?;
             Some(Step { reads_bytes: Some(bytes), needs_bytes: Some(bytes.saturating_mul(2)), ..step })
         }
         (index_invalid::ID, Flavour::Postgres) => {
             let index = index()?;
             match finding.remedy.as_deref() {
                 Some(remedy) if remedy == drop_index(flavour, index) => {
-                    Some(of_index(StepAction::DropInvalidIndex, index, remedy.to_owned(), DROPS, because))
+                    of_index(StepAction::DropInvalidIndex, flavour, index, DROPS, because)
                 }
-                Some(remedy) if remedy.starts_with("REINDEX") => Some(reindex(index, &because)),
+                Some(remedy) if remedy.starts_with("REINDEX") => reindex(index, &because),
                 _ => None,
             }
         }
-        (bloat::INDEX, Flavour::Postgres) => Some(reindex(index()?, &because)),
+        (bloat::INDEX, Flavour::Postgres) => reindex(index()?, &because),
         (index_duplicate::ID | index_redundant::ID | index_unused::ID, _) if options.retire_indexes => {
             let index = index()?;
             // Where the remedy is another one, something has to be looked at first.
-            finding.remedy.as_ref().filter(|remedy| **remedy == drop_index(flavour, index))?;
-            Some(retire(flavour, index, because))
+            finding.remedy.as_ref().filter(|remedy| **remedy == drop_index(flavour, index) && !index.is_partitioned)?;
+            let instead = ["same_as", "covered_by"].iter().find_map(|name| finding.evidence.get(*name)?.as_str());
+            let step = retire(flavour, index, because)?;
+            Some(Step { instead: instead.map(str::to_owned), ..step })
         }
         _ => None,
     }
@@ -297,51 +340,59 @@ const DROPS: &str =
 const REBUILDS: &str = "nobody waits for it but changes of the table's definition; it waits, more than once, for transactions that are open";
 const BRIEFLY: &str = "it waits for open transactions on the table for a second at most; the table's queries wait with it, then it is done at once";
 
-fn plain(action: StepAction, table: &TableName, sql: String, lock: &str, because: String) -> Step {
+fn plain(action: StepAction, flavour: Flavour, table: &TableName, lock: &str, because: String) -> Option<Step> {
+    bare(action, table, None, lock, because).with_sql(flavour)
+}
+
+fn bare(action: StepAction, table: &TableName, index: Option<String>, lock: &str, because: String) -> Step {
     Step {
         action,
         table: table.clone(),
-        index: None,
-        sql,
+        index,
+        sql: String::new(),
         lock: lock.to_owned(),
         reads_bytes: None,
         needs_bytes: None,
         undo: None,
         because,
         definition: None,
+        instead: None,
     }
 }
 
-fn of_index(action: StepAction, index: &Index, sql: String, lock: &str, because: String) -> Step {
+impl Step {
+    fn with_sql(mut self, flavour: Flavour) -> Option<Self> {
+        self.sql = self.statement(flavour)?;
+        Some(self)
+    }
+}
+
+fn of_index(action: StepAction, flavour: Flavour, index: &Index, lock: &str, because: String) -> Option<Step> {
     Step {
-        index: Some(index.name.clone()),
         definition: identity(index),
         undo: index.definition.clone().filter(|_| action == StepAction::DropIndex),
-        ..plain(action, &index.table, sql, lock, because)
+        ..bare(action, &index.table, Some(index.name.clone()), lock, because)
     }
+    .with_sql(flavour)
 }
 
-fn reindex(index: &Index, because: &str) -> Step {
-    let name = |name: &str| quoted(Flavour::Postgres, name);
-    let sql = format!("REINDEX INDEX CONCURRENTLY {}.{}", name(&index.table.schema), name(&index.name));
-    let step = of_index(StepAction::Reindex, index, sql, REBUILDS, because.to_owned());
-    Step { needs_bytes: index.bytes, ..step }
+fn reindex(index: &Index, because: &str) -> Option<Step> {
+    let step = of_index(StepAction::Reindex, Flavour::Postgres, index, REBUILDS, because.to_owned())?;
+    Some(Step { needs_bytes: index.bytes, ..step })
 }
 
-fn retire(flavour: Flavour, index: &Index, because: String) -> Step {
+fn retire(flavour: Flavour, index: &Index, because: String) -> Option<Step> {
     let (table, name) = (sql_name(flavour, &index.table), quoted(flavour, &index.name));
-    let (hide, show) = match flavour {
-        Flavour::Mysql => ("INVISIBLE", "VISIBLE"),
-        Flavour::MariaDb => ("IGNORED", "NOT IGNORED"),
-        Flavour::Postgres => return of_index(StepAction::DropIndex, index, drop_index(flavour, index), DROPS, because),
+    let show = match flavour {
+        Flavour::Mysql => "VISIBLE",
+        Flavour::MariaDb => "NOT IGNORED",
+        Flavour::Postgres => return of_index(StepAction::DropIndex, flavour, index, DROPS, because),
         Flavour::Sqlite => {
-            let lock = "other writers wait, for a moment";
-            return of_index(StepAction::DropIndex, index, drop_index(flavour, index), lock, because);
+            return of_index(StepAction::DropIndex, flavour, index, "other writers wait, for a moment", because);
         }
     };
-    let sql = format!("ALTER TABLE {table} ALTER INDEX {name} {hide}");
-    let step = of_index(StepAction::HideIndex, index, sql, BRIEFLY, because);
-    Step { undo: Some(format!("ALTER TABLE {table} ALTER INDEX {name} {show}")), ..step }
+    let step = of_index(StepAction::HideIndex, flavour, index, BRIEFLY, because)?;
+    Some(Step { undo: Some(format!("ALTER TABLE {table} ALTER INDEX {name} {show}")), ..step })
 }
 
 #[cfg(test)]
@@ -351,7 +402,7 @@ mod tests {
 
     fn plan() -> Plan {
         let step =
-            of_index(StepAction::DropIndex, &index("o", "a", &["x"]), "DROP INDEX a".into(), DROPS, "unused".into());
+            of_index(StepAction::DropIndex, Flavour::Sqlite, &index("o", "a", &["x"]), DROPS, "unused".into()).unwrap();
         let mut plan = Plan {
             version: 1,
             location: "sqlite:shop.db".into(),
@@ -375,6 +426,9 @@ mod tests {
         let mut edited = plan();
         edited.steps[0].sql = "DROP TABLE o".into();
         assert_eq!(of(&edited, "sqlite:shop.db", now), Err(ErrorKind::Drift));
+        // Whoever makes a new hash cannot make it do anything else.
+        edited.hash = edited.digest().unwrap();
+        assert_eq!(of(&edited, "sqlite:shop.db", now), Err(ErrorKind::Drift));
         // It is the same after a journey as text.
         let text = serde_json::to_string(&plan()).unwrap();
         assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan());
@@ -389,6 +443,15 @@ mod tests {
         assert!(step.drift(&schema(vec![index("o", "a", &["y"])])).unwrap().contains("another"));
         assert!(step.drift(&schema(vec![Index { visible: false, ..index("o", "a", &["x"]) }])).is_some());
         assert!(step.drift(&Schema::default()).is_some());
+        // Used since, or needed by a foreign key.
+        assert!(step.drift(&schema(vec![Index { scans: Some(1), ..index("o", "a", &["x"]) }])).is_some());
+        let key = crate::schema::sample::foreign_key("o", &["x"], "c");
+        let needed = Schema { foreign_keys: vec![key], ..schema(vec![index("o", "a", &["x"])]) };
+        assert!(step.drift(&needed).is_some());
+        // What does its work is gone.
+        let twin = Step { instead: Some("b".into()), ..step.clone() };
+        assert!(twin.drift(&schema(vec![index("o", "a", &["x"])])).unwrap().contains("does the work"));
+        assert_eq!(twin.drift(&schema(vec![index("o", "a", &["x"]), index("o", "b", &["x"])])), None);
         let invalid = Step { action: StepAction::DropInvalidIndex, ..step.clone() };
         assert!(invalid.drift(&schema(vec![index("o", "a", &["x"])])).is_some());
         assert_eq!(invalid.drift(&schema(vec![Index { state: State::Invalid, ..index("o", "a", &["x"]) }])), None);

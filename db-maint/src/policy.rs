@@ -2,7 +2,7 @@
 //! what low stock is, when a cart is abandoned, what content waits, which rows must stay whatever the rules say.
 //!
 //! A policy is data (`serde`; the tools read it as TOML). Names are written as the database shows them, without quotes; `where`
-//! is SQL of the shop's own, one condition. Nothing runs before [`Policy::lint`] has held it against the live schema.
+//! is SQL of the shop's own, one condition. Nothing runs before every rule, and every hold, has been held against the live schema.
 
 pub(crate) mod condition;
 
@@ -76,6 +76,16 @@ pub enum ErasureAction {
     Keep,
 }
 
+impl fmt::Display for ErasureAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Delete => "delete",
+            Self::Anonymise => "anonymise",
+            Self::Keep => "keep",
+        })
+    }
+}
+
 /// When a product, or a variant of one, is about to run out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,6 +127,9 @@ pub struct CartRule {
     /// What its numbers count since 1970, where it holds numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+    /// What zone its times are in, where the column's type says nothing of it; as in a retention rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
     /// After how long a cart is abandoned.
     #[serde(default = "a_day")]
     pub after: Period,
@@ -154,6 +167,10 @@ pub struct Retention {
     /// What its numbers count since 1970, where it holds numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+    /// What zone its times are in, where the column's type says nothing of it (`datetime`, `timestamp` without time zone,
+    /// `date`). Where it is not said, rows stay 14 hours longer: in some zone they are not older than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
     /// How old a row may become.
     pub keep: Period,
     /// What becomes of older ones.
@@ -209,6 +226,15 @@ pub enum Unit {
     Seconds,
     /// Thousandths of one.
     Milliseconds,
+}
+
+/// The zone of times whose type does not say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Zone {
+    /// Coordinated universal time.
+    Utc,
 }
 
 /// A reference that no foreign key declares, and what is to become of rows that refer to nothing.

@@ -119,7 +119,7 @@ impl Session {
         let sql = match self.flavour {
             Flavour::Postgres => format!(
                 "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
-                 SET LOCAL idle_in_transaction_session_timeout = '10s'",
+                 SET LOCAL idle_in_transaction_session_timeout = '10s'; SET CONSTRAINTS ALL IMMEDIATE",
                 LOCK.as_millis(),
                 self.limit.as_millis()
             ),
@@ -258,6 +258,15 @@ impl Session {
         within(until, work).await
     }
 
+    /// Whether there is a table of ours by this name; what the server does not say for another reason is an error.
+    pub(crate) async fn has_table(&mut self, name: &str) -> Result<bool, sqlx::Error> {
+        match self.rows(&format!("SELECT '1' FROM {name} WHERE 1 = 0"), &[]).await {
+            Ok(_) => Ok(true),
+            Err(e) if is_missing_table(&e) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The first column of the first row, where there is one.
     pub(crate) async fn one(&mut self, sql: &str, values: &[Value]) -> Result<Value, sqlx::Error> {
         let first = self.rows(sql, values).await?.into_iter().next();
@@ -278,6 +287,13 @@ impl Session {
     }
 }
 
+/// Whether a statement failed because its table is not there.
+fn is_missing_table(e: &sqlx::Error) -> bool {
+    let Some(e) = e.as_database_error() else { return false };
+    // PostgreSQL, MySQL and MariaDB; SQLite has no code for it.
+    matches!(e.code().as_deref(), Some("42P01" | "42S02")) || e.message().starts_with("no such table")
+}
+
 /// What an answer that never comes would keep waiting.
 async fn within<T>(until: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     match tokio::time::timeout(until, work).await {
@@ -290,7 +306,7 @@ async fn within<T>(until: Duration, work: impl Future<Output = Result<T, sqlx::E
 pub(crate) fn server_clock(flavour: Flavour) -> &'static str {
     match flavour {
         Flavour::Postgres => "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::int8",
-        Flavour::Mysql | Flavour::MariaDb => "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)",
+        Flavour::Mysql | Flavour::MariaDb => "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)",
         Flavour::Sqlite => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
     }
 }

@@ -22,9 +22,38 @@ pub(crate) struct Table {
     /// The columns of each index that queries may use for all rows, in order.
     pub(crate) indexes: Vec<Vec<String>>,
     /// Tables whose rows go, or are changed, with rows of this one, each with what happens to them.
-    pub(crate) followers: Vec<(String, String)>,
+    pub(crate) followers: Vec<(TableName, Fate)>,
     /// Whether what is done to it can be taken back.
     pub(crate) is_transactional: bool,
+}
+
+/// What happens to a row when the one that it refers to goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Deleted,
+    Changed,
+    /// It keeps the other one from going.
+    Keeps,
+}
+
+impl Fate {
+    fn of(word: &str) -> Self {
+        match word {
+            "c" | "CASCADE" => Self::Deleted,
+            "n" | "d" | "SET NULL" | "SET DEFAULT" => Self::Changed,
+            _ => Self::Keeps,
+        }
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "are deleted",
+            Self::Changed => "refer to nothing then",
+            Self::Keeps => "keep the row",
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,8 +162,17 @@ impl Column {
         match (flavour, self.kind) {
             (Flavour::Postgres, _) => format!("{sql}::text"),
             (Flavour::Sqlite, Kind::Bytes) | (Flavour::Mysql | Flavour::MariaDb, Kind::Bytes) => format!("HEX({sql})"),
-            (Flavour::Sqlite, _) => format!("CAST({sql} AS TEXT)"),
+            (Flavour::Sqlite, Kind::Integer { .. } | Kind::Text) => format!("CAST({sql} AS TEXT)"),
+            // Whatever is stored there, whole.
+            (Flavour::Sqlite, _) => format!(
+                "CASE typeof({sql}) WHEN 'real' THEN printf('%!.17g', {sql}) WHEN 'blob' THEN hex({sql}) ELSE CAST({sql} AS TEXT) END"
+            ),
             (Flavour::Mysql | Flavour::MariaDb, Kind::Text) => format!("CONVERT({sql} USING utf8mb4)"),
+            // As a text it would lose digits.
+            (Flavour::Mysql | Flavour::MariaDb, Kind::Other) if self.type_name.starts_with("float") => {
+                format!("CAST(CAST({sql} AS DOUBLE) AS CHAR)")
+            }
+            (Flavour::Mysql | Flavour::MariaDb, Kind::Other) if self.is_shape_or_bits() => format!("HEX({sql})"),
             (Flavour::Mysql | Flavour::MariaDb, _) => format!("CAST({sql} AS CHAR)"),
         }
     }
@@ -153,6 +191,38 @@ impl Column {
             (_, Kind::Bytes) => "UNHEX(?)".to_owned(),
             (_, Kind::Time) => "CAST(? AS DATETIME(6))".to_owned(),
             _ => "?".to_owned(),
+        }
+    }
+
+    fn is_shape_or_bits(&self) -> bool {
+        let kinds = ["bit", "geometry", "point", "linestring", "polygon", "multi", "geom", "vector"];
+        kinds.iter().any(|kind| self.type_name.starts_with(kind))
+    }
+
+    /// The same text, where it can be one of this column's values and nothing else: what a server makes of `12abc` is its own
+    /// affair, and may be somebody else's row.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it cannot.
+    pub(crate) fn checked(&self, flavour: Flavour, value: &str) -> Result<Value> {
+        let is_well = match self.kind {
+            Kind::Integer { .. } => value.parse::<i128>().is_ok_and(|n| n.to_string() == value),
+            Kind::Decimal => {
+                let digits = value.strip_prefix('-').unwrap_or(value);
+                digits.bytes().any(|b| b.is_ascii_digit()) && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+            }
+            Kind::Text => !value.contains('\0'),
+            // The server itself refuses what is none.
+            Kind::Other => flavour == Flavour::Postgres,
+            Kind::Time | Kind::Bytes => false,
+        };
+        match is_well {
+            true => Ok(Some(value.to_owned())),
+            false => Err(Error::new(
+                ErrorKind::Config,
+                format!("{value:?} is no value of the column {}, which is {}", self.name, self.type_name),
+            )
+            .with_next_step("write a number or a text as the database shows it")),
         }
     }
 
@@ -207,8 +277,8 @@ fn grouped(rows: &[Vec<Value>]) -> Result<Vec<Vec<String>>, sqlx::Error> {
     Ok(groups.into_iter().map(|(_, columns)| columns).collect())
 }
 
-fn pairs(rows: &[Vec<Value>]) -> Result<Vec<(String, String)>, sqlx::Error> {
-    rows.iter().map(|row| Ok((text(row, 0)?, text(row, 1)?))).collect()
+fn fates(rows: &[Vec<Value>]) -> Result<Vec<(TableName, Fate)>, sqlx::Error> {
+    rows.iter().map(|row| Ok((TableName::new(text(row, 0)?, text(row, 1)?), Fate::of(&text(row, 2)?)))).collect()
 }
 
 async fn postgres(session: &mut Session, schema: Option<&str>, name: &str) -> Result<Option<Table>, sqlx::Error> {
@@ -263,9 +333,9 @@ async fn postgres(session: &mut Session, schema: Option<&str>, name: &str) -> Re
         .await?;
     let followers = session
         .rows(
-            "SELECT k.conrelid::regclass::text, CASE k.confdeltype WHEN 'c' THEN 'are deleted' WHEN 'n' THEN 'refer to nothing' \
-               WHEN 'd' THEN 'are set to their default' ELSE 'keep the row' END \
-             FROM pg_constraint k WHERE k.contype = 'f' AND k.confrelid = $1::text::oid AND k.conparentid = 0 ORDER BY 1",
+            "SELECT n.nspname::text, c.relname::text, k.confdeltype::text FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid \
+             JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE k.contype = 'f' AND k.confrelid = $1::text::oid AND k.conparentid = 0 ORDER BY 1, 2",
             &oid,
         )
         .await?;
@@ -276,7 +346,7 @@ async fn postgres(session: &mut Session, schema: Option<&str>, name: &str) -> Re
         key: pick(&columns, &key)?,
         columns,
         indexes: grouped(&indexes)?,
-        followers: pairs(&followers)?,
+        followers: fates(&followers)?,
         is_transactional: true,
     }))
 }
@@ -313,8 +383,9 @@ async fn mysql(session: &mut Session, schema: Option<&str>, name: &str) -> Resul
         let kind = match text(row, 4)?.as_str() {
             "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => Kind::Integer { unsigned },
             "decimal" => Kind::Decimal,
-            "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum" | "set" | "uuid"
-            | "inet4" | "inet6" => Kind::Text,
+            "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "uuid" | "inet4" | "inet6" => {
+                Kind::Text
+            }
             "datetime" | "timestamp" | "date" => Kind::Time,
             "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Kind::Bytes,
             _ => Kind::Other,
@@ -332,19 +403,21 @@ async fn mysql(session: &mut Session, schema: Option<&str>, name: &str) -> Resul
             &at,
         )
         .await?;
-    let primary: Vec<Vec<Value>> = session
+    let mut primary: Vec<Vec<Value>> = session
         .rows(
-            "SELECT CONVERT(COLUMN_NAME USING utf8mb4) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() \
-             AND BINARY TABLE_NAME = BINARY ? AND INDEX_NAME = 'PRIMARY' AND SUB_PART IS NULL ORDER BY SEQ_IN_INDEX",
+            "SELECT CONVERT(COLUMN_NAME USING utf8mb4), CAST(SUB_PART AS CHAR) FROM information_schema.STATISTICS \
+             WHERE TABLE_SCHEMA = DATABASE() AND BINARY TABLE_NAME = BINARY ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX",
             &at,
         )
         .await?;
+    // The beginning of a column does not tell rows apart for us.
+    if primary.iter().any(|row| row.get(1).is_some_and(Option::is_some)) {
+        primary.clear();
+    }
     let followers = session
         .rows(
-            "SELECT CONVERT(TABLE_NAME USING utf8mb4), CASE DELETE_RULE WHEN 'CASCADE' THEN 'are deleted' \
-               WHEN 'SET NULL' THEN 'refer to nothing' ELSE 'keep the row' END \
-             FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE UNIQUE_CONSTRAINT_SCHEMA = DATABASE() \
-             AND BINARY REFERENCED_TABLE_NAME = BINARY ? ORDER BY 1",
+            "SELECT '', CONVERT(TABLE_NAME USING utf8mb4), CONVERT(DELETE_RULE USING utf8mb4) FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE UNIQUE_CONSTRAINT_SCHEMA = DATABASE() \
+             AND BINARY REFERENCED_TABLE_NAME = BINARY ? ORDER BY 2",
             &at,
         )
         .await?;
@@ -355,7 +428,7 @@ async fn mysql(session: &mut Session, schema: Option<&str>, name: &str) -> Resul
         key: pick(&columns, &primary)?,
         columns,
         indexes: grouped(&indexes)?,
-        followers: pairs(&followers)?,
+        followers: fates(&followers)?,
         is_transactional: engine.eq_ignore_ascii_case("InnoDB"),
     }))
 }
@@ -388,7 +461,12 @@ async fn sqlite(session: &mut Session, schema: Option<&str>, name: &str) -> Resu
     let is_taken = |name: &str| columns.iter().any(|c: &Column| c.name.eq_ignore_ascii_case(name));
     let number = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !is_taken(name));
     let primary: Vec<Column> = primary.into_iter().map(|(_, column)| column).collect();
-    let key = match number.filter(|_| !without_row_numbers) {
+    // A vacuum numbers rows anew where no column is the number: then the key is what was declared, if it tells rows apart.
+    let is_declared = match primary.as_slice() {
+        [one] => one.type_name.to_ascii_uppercase() != "INTEGER" && !one.nullable && one.is_exact(Flavour::Sqlite),
+        several => !several.is_empty() && several.iter().all(|c| !c.nullable && c.is_exact(Flavour::Sqlite)),
+    };
+    let key = match number.filter(|_| !without_row_numbers && !is_declared) {
         Some(number) => vec![Column {
             name: number.to_owned(),
             type_name: "INTEGER".into(),
@@ -407,10 +485,8 @@ async fn sqlite(session: &mut Session, schema: Option<&str>, name: &str) -> Resu
         .await?;
     let followers = session
         .rows(
-            "SELECT t.name, CASE f.on_delete WHEN 'CASCADE' THEN 'are deleted' WHEN 'SET NULL' THEN 'refer to nothing' \
-               WHEN 'SET DEFAULT' THEN 'are set to their default' ELSE 'keep the row' END \
-             FROM pragma_table_list t, pragma_foreign_key_list(t.name) f \
-             WHERE t.schema = 'main' AND f.\"table\" = ?1 COLLATE NOCASE ORDER BY 1",
+            "SELECT '', t.name, f.on_delete FROM pragma_table_list t, pragma_foreign_key_list(t.name) f \
+             WHERE t.schema = 'main' AND f.\"table\" = ?1 COLLATE NOCASE ORDER BY 2",
             &at,
         )
         .await?;
@@ -421,7 +497,7 @@ async fn sqlite(session: &mut Session, schema: Option<&str>, name: &str) -> Resu
         key,
         primary,
         indexes: grouped(&indexes)?,
-        followers: pairs(&followers)?,
+        followers: fates(&followers)?,
         is_transactional: true,
     }))
 }

@@ -87,7 +87,7 @@ async fn make(db: &Db, names: &[String; 4]) -> bool {
 fn policy(names: &[String; 4]) -> Policy {
     let [table, column, reference, rule] = names;
     serde_json::from_value(serde_json::json!({
-        "retention": [{"name": rule, "table": table, "column": column, "keep": "7d"}],
+        "retention": [{"name": rule, "table": table, "column": column, "keep": "7d", "zone": "utc"}],
         "reference": [{"name": format!("{rule}2"), "table": table, "columns": [reference], "to": "parents", "action": "set-null"}],
         "hold": [{"reason": "x", "table": table, "column": reference, "values": ["7'); --"]}],
     }))
@@ -105,14 +105,8 @@ async fn holds(db: &Db, names: &[String; 4]) -> bool {
     let mut policy = policy(names);
     // What a number is compared with has to be one: refused with a sentence, by all three.
     let e = clean_up(&*engine, &policy, &options, None).await;
-    if db.name() == "postgres" {
-        assert!(e.is_err(), "{names:?}");
-    }
+    assert!(e.is_err(), "{names:?}");
     policy.hold[0].values = vec!["7".into()];
-    db.run(&format!("DELETE FROM {table}")).await;
-    for (id, day, parent) in [(1, 1, "1"), (2, 2, "1"), (3, 3, "9"), (4, 14, "9"), (5, 14, "NULL")] {
-        db.run(&format!("INSERT INTO {table} VALUES ({id}, '2026-01-{day:02} 10:00:00', {parent})")).await;
-    }
     let done = clean_up(&*engine, &policy, &options, None).await;
     let done = done.unwrap_or_else(|e| panic!("{}: {names:?}: {e:?}", db.name()));
     assert_eq!((done[0].met, done[0].changed), (3, 3), "{}: {names:?}", db.name());
@@ -162,7 +156,8 @@ async fn a_name_that_no_table_can_have_is_refused_with_a_sentence() {
     for db in support::every().await {
         db.empty().await;
         for wrong in ["", "a\0b", "no such table", "public.orders", "x'; DROP TABLE parents; --"] {
-            let policy = policy(&[wrong.to_owned(), "a".into(), "b".into(), "c".into()]);
+            let mut policy = policy(&[wrong.to_owned(), "a".into(), "b".into(), "c".into()]);
+            policy.hold.clear();
             let e = clean_up(&*db.engine(), &policy, &JobOptions::default(), None).await.unwrap_err();
             assert!(e.kind() == db_maint::ErrorKind::Config && e.next_step().is_some(), "{wrong:?}: {e:?}");
         }

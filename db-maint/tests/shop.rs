@@ -83,7 +83,7 @@ async fn what_is_promised_is_not_in_stock_and_nothing_seen_is_not_well() {
 
 fn carts() -> CartRule {
     serde_json::from_value(serde_json::json!({
-        "table": "carts", "column": "updated_at", "contact": "email", "within": "400d",
+        "table": "carts", "column": "updated_at", "contact": "email", "within": "400d", "zone": "utc",
         "where": "EXISTS (SELECT 1 FROM cart_items i WHERE i.cart_id = carts.id)"
     }))
     .unwrap()
@@ -254,6 +254,11 @@ async fn a_person_gets_what_is_known_and_is_forgotten() {
         let held = db_maint::erase(&*engine, &privacy(&other), &other, &options.clone().applied()).await.unwrap();
         assert!(!held.complete && held.tables[1].held > 0 && held.tables[1].done == 0, "{}: {held:?}", db.name());
         assert!(db.count(&format!("SELECT count(*) FROM addresses WHERE customer_id = {other}")).await > 0);
+        // What only looks like somebody's number is nobody's.
+        for wrong in ["12abc", "0x1", " 1", "1.0", "ada@example.com", ""] {
+            let e = db_maint::erase(&*engine, &policy, wrong, &options.clone().applied()).await.unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Config, "{}: {wrong:?}: {e:?}", db.name());
+        }
         let mut silent = privacy("0");
         silent.privacy[2].reason = None;
         assert_eq!(db_maint::erase(&*engine, &silent, &other, &options).await.unwrap_err().kind(), ErrorKind::Config);

@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::capability::Flavour;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::condition::enclosed;
-use crate::policy::{Hold, Policy, Reference, ReferenceAction, Retention, RetentionAction, Unit};
+use crate::policy::{ErasureAction, Hold, Policy, Reference, ReferenceAction, Retention, RetentionAction, Unit, Zone};
 use crate::session::Session;
-use crate::statement::{Piece, bare, concatenated, plain_text, same};
-use crate::table::{Column, Kind, Table};
+use crate::statement::{Piece, bare, concatenated, plain_number, plain_text, same};
+use crate::table::{Column, Fate, Kind, Table};
 
 /// One rule on one live table.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub(crate) struct Work {
     pub(crate) cutoff: Option<DateTime<Utc>>,
     /// Whether it is right that no row is left.
     pub(crate) may_empty: bool,
+    /// Whether the rule says what numbers in its column count.
+    pub(crate) has_unit: bool,
     /// Whether how far it has come is kept for the next run.
     pub(crate) is_remembered: bool,
 }
@@ -70,7 +72,8 @@ pub(crate) async fn retention(
     let cutoff = now.checked_sub_signed(rule.keep.delta()).ok_or_else(|| {
         wrong(&rule.name, format!("keep = \"{}\" reaches beyond all time", rule.keep), "write a shorter one")
     })?;
-    let expired = expired(&table, &column, rule.unit, cutoff).map_err(about)?;
+    let written = Written { unit: rule.unit, zone: rule.zone };
+    let expired = expired(&table, &column, written, cutoff).map_err(about)?;
     key_is_usable(&rule.name, &table)?;
     if !table.is_led_by(&column.name) {
         return Err(wrong(
@@ -102,6 +105,9 @@ pub(crate) async fn retention(
             "write action = \"anonymise\", or leave them out",
         ));
     }
+    if matches!(action, Action::Delete | Action::Archive(_)) {
+        nothing_kept_follows(session, policy, &table, now).await.map_err(about)?;
+    }
     let condition = held(condition.then(")"), &table, &policy.hold, now).map_err(about)?;
     let mut order = vec![column.clone()];
     order.extend(table.key.iter().filter(|key| key.name != column.name).cloned());
@@ -114,6 +120,7 @@ pub(crate) async fn retention(
         table,
         cutoff: Some(cutoff),
         may_empty: rule.may_empty,
+        has_unit: rule.unit.is_some(),
         is_remembered: true,
     })
 }
@@ -188,6 +195,9 @@ pub(crate) async fn reference(
             Action::Set(rule.columns.iter().map(|c| (c.clone(), Piece::text("NULL"))).collect())
         }
     };
+    if action == Action::Delete {
+        nothing_kept_follows(session, policy, &table, now).await.map_err(about)?;
+    }
     if action != Action::Report && table.flavour == Flavour::Mysql && table.name == to.name {
         return Err(wrong(
             &rule.name,
@@ -205,28 +215,32 @@ pub(crate) async fn reference(
         table,
         cutoff: None,
         may_empty: true,
+        has_unit: false,
         is_remembered: true,
     })
 }
 
+/// How far a zone may be from UTC.
+const FURTHEST: TimeDelta = TimeDelta::hours(14);
+
+/// When something became old, as a column says it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) unit: Option<Unit>,
+    pub(crate) zone: Option<Zone>,
+}
+
 /// Which rows are older than this.
-pub(crate) fn expired(table: &Table, column: &Column, unit: Option<Unit>, cutoff: DateTime<Utc>) -> Result<Piece> {
+pub(crate) fn expired(table: &Table, column: &Column, written: Written, cutoff: DateTime<Utc>) -> Result<Piece> {
     let name = table.of(&column.name);
-    let seconds = format!("{}.{:06}", cutoff.timestamp(), cutoff.timestamp_subsec_micros());
     let text = plain_text();
-    let moment = || Some(seconds.clone());
-    match (column.kind, unit, table.flavour) {
-        (Kind::Integer { .. } | Kind::Decimal, Some(unit), _) => {
-            let number = match unit {
-                Unit::Seconds => cutoff.timestamp(),
-                Unit::Milliseconds => cutoff.timestamp_millis(),
-            };
-            let older = Piece::text(format!("{name} < ")).value(column, Some(number.to_string()));
-            Ok(match table.flavour {
-                // A text is larger than every number, and no time in this unit.
-                Flavour::Sqlite => older.then(format!(" AND typeof({name}) IN ('integer', 'real')")),
-                _ => older,
-            })
+    match (column.kind, written.unit, table.flavour) {
+        (Kind::Integer { .. } | Kind::Decimal, Some(unit), flavour) => {
+            Ok(in_numbers(&name, column, unit, flavour, cutoff))
+        }
+        // A declared time may be stored as a number there.
+        (Kind::Time, Some(unit), Flavour::Sqlite) => {
+            Ok(in_numbers(&name, &plain_number(), unit, Flavour::Sqlite, cutoff))
         }
         (Kind::Integer { .. } | Kind::Decimal, None, _) => {
             Err(Error::new(ErrorKind::Config, format!("{table}.{} holds numbers", column.name))
@@ -234,20 +248,31 @@ pub(crate) fn expired(table: &Table, column: &Column, unit: Option<Unit>, cutoff
         }
         (_, Some(_), _) => Err(Error::new(ErrorKind::Config, format!("{table}.{} holds no numbers", column.name))
             .with_next_step("leave unit out")),
-        (Kind::Time, None, Flavour::Postgres) => Ok(Piece::text(format!("{name} < to_timestamp("))
-            .value(&Column { type_name: "float8".into(), ..text }, moment())
-            .then(format!(")::{}", column.type_name))),
-        (Kind::Time, None, Flavour::Mysql | Flavour::MariaDb) => {
-            // In the session's zone, as what the shop wrote with NOW().
-            let of = |cutoff: Piece| match column.type_name.as_str() {
-                "date" => Piece::text("CAST(").piece(&cutoff).then(" AS DATE)"),
-                _ => cutoff,
+        (Kind::Time, None, Flavour::Postgres) => {
+            let is_moment = column.type_name == "timestamp with time zone";
+            let cutoff = if is_moment { cutoff } else { earliest(written.zone, cutoff) };
+            let (open, close) = match is_moment {
+                true => ("to_timestamp(", ")".to_owned()),
+                false => ("(to_timestamp(", format!(") AT TIME ZONE 'UTC')::{}", column.type_name)),
             };
-            let decimal = Column { kind: Kind::Decimal, ..text };
-            let cutoff = Piece::text("FROM_UNIXTIME(ROUND(").value(&decimal, moment()).then(", 6))");
-            Ok(Piece::text(format!("{name} < ")).piece(&of(cutoff)))
+            // What is minus infinity is no time.
+            Ok(Piece::text(format!("{name} < {open}"))
+                .value(&Column { type_name: "float8".into(), ..text }, Some(seconds(cutoff)))
+                .then(format!("{close} AND isfinite({name})")))
         }
-        // Times are texts there: what is not written as year-month-day is never old.
+        (Kind::Time, None, Flavour::Mysql | Flavour::MariaDb) => {
+            // A time of the year nought stands for none.
+            let real = format!(" AND {name} >= '1000-01-01'");
+            if column.type_name.starts_with("timestamp") {
+                let decimal = Column { kind: Kind::Decimal, ..text };
+                let moment = Piece::text(format!("{name} < FROM_UNIXTIME(ROUND("));
+                return Ok(moment.value(&decimal, Some(seconds(cutoff))).then(", 6))").then(real));
+            }
+            let format = if column.type_name == "date" { "%Y-%m-%d" } else { "%Y-%m-%d %H:%M:%S%.6f" };
+            let cutoff = earliest(written.zone, cutoff).format(format).to_string();
+            Ok(Piece::text(format!("{name} < ")).value(column, Some(cutoff)).then(real))
+        }
+        // Times are texts there, and in UTC, as its own functions make them: what is not written as year-month-day is never old.
         (Kind::Time | Kind::Text, None, Flavour::Sqlite) => Ok(Piece::text(format!("{name} < "))
             .value(&text, Some(cutoff.format("%Y-%m-%d %H:%M:%S").to_string()))
             .then(format!(" AND typeof({name}) = 'text' AND {name} GLOB '[12][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]*'"))),
@@ -255,6 +280,31 @@ pub(crate) fn expired(table: &Table, column: &Column, unit: Option<Unit>, cutoff
             Err(Error::new(ErrorKind::Config, format!("{table}.{} is {}, and no time", column.name, column.type_name))
                 .with_next_step("name a column that says when"))
         }
+    }
+}
+
+/// Where the zone is not known, the cutoff in the one where it comes first.
+fn earliest(zone: Option<Zone>, cutoff: DateTime<Utc>) -> DateTime<Utc> {
+    match zone {
+        Some(Zone::Utc) => cutoff,
+        None => cutoff.checked_sub_signed(FURTHEST).unwrap_or(DateTime::<Utc>::MIN_UTC),
+    }
+}
+
+fn seconds(at: DateTime<Utc>) -> String {
+    format!("{}.{:06}", at.timestamp(), at.timestamp_subsec_micros())
+}
+
+fn in_numbers(name: &str, column: &Column, unit: Unit, flavour: Flavour, cutoff: DateTime<Utc>) -> Piece {
+    let number = match unit {
+        Unit::Seconds => cutoff.timestamp(),
+        Unit::Milliseconds => cutoff.timestamp_millis(),
+    };
+    let older = Piece::text(format!("{name} < ")).value(column, Some(number.to_string()));
+    match flavour {
+        // A text is larger than every number, and no time in this unit.
+        Flavour::Sqlite => older.then(format!(" AND typeof({name}) IN ('integer', 'real')")),
+        _ => older,
     }
 }
 
@@ -305,7 +355,9 @@ pub(crate) fn replacement(table: &Table, column: &str, text: &str) -> Result<Pie
         )
         .with_next_step("write a value of its type"));
     }
-    let key = table.key.iter().map(|key| Piece::text(key.text(table.flavour, &table.of(&key.name))));
+    // As it was declared: numbers of rows may change.
+    let key = if table.primary.is_empty() { &table.key } else { &table.primary };
+    let key = key.iter().map(|key| Piece::text(key.text(table.flavour, &table.of(&key.name))));
     let key: Vec<Piece> = key.collect();
     let mut parts = Vec::new();
     for (at, literal) in text.split("{key}").enumerate() {
@@ -343,7 +395,8 @@ pub(crate) fn held(condition: Piece, table: &Table, holds: &[Hold], now: DateTim
         let name = table.of(&column.name);
         condition = condition.then(format!(" AND ({name} IS NULL OR {name} NOT IN ("));
         for (at, value) in hold.values.iter().enumerate() {
-            condition = condition.then(if at == 0 { "" } else { ", " }).value(column, Some(value.clone()));
+            condition =
+                condition.then(if at == 0 { "" } else { ", " }).value(column, column.checked(table.flavour, value)?);
         }
         condition = condition.then("))");
     }
@@ -351,12 +404,62 @@ pub(crate) fn held(condition: Piece, table: &Table, holds: &[Hold], now: DateTim
 }
 
 fn is_about(hold: &Hold, table: &Table) -> bool {
-    let same = |a: &str, b: &str| match table.flavour {
-        Flavour::Sqlite => a.eq_ignore_ascii_case(b),
-        _ => a == b,
+    is_named(&hold.table, hold.schema.as_deref(), table)
+}
+
+fn is_named(name: &str, schema: Option<&str>, table: &Table) -> bool {
+    let same = match table.flavour {
+        Flavour::Sqlite => name.eq_ignore_ascii_case(&table.name.name),
+        _ => name == table.name.name,
     };
-    same(&hold.table, &table.name.name)
-        && (table.name.schema.is_empty() || hold.schema.as_ref().is_none_or(|schema| *schema == table.name.schema))
+    same && (table.name.schema.is_empty() || schema.is_none_or(|schema| *schema == table.name.schema))
+}
+
+/// Every hold means something here: one with a slip in it would hold nothing.
+pub(crate) async fn check_holds(session: &mut Session, holds: &[Hold]) -> Result<()> {
+    for hold in holds {
+        let about = |e: Error| in_rule(&format!("hold: {}", hold.reason), e);
+        let table = Table::find(session, hold.schema.as_deref(), &hold.table).await.map_err(about)?;
+        let column = table.column(&hold.column).map_err(about)?;
+        for value in &hold.values {
+            column.checked(table.flavour, value).map_err(about)?;
+        }
+    }
+    Ok(())
+}
+
+/// What goes with rows of `table`, table after table, holds nothing that a hold or a law keeps.
+pub(crate) async fn nothing_kept_follows(
+    session: &mut Session,
+    policy: &Policy,
+    table: &Table,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let mut seen = vec![table.name.clone()];
+    let mut next = table.followers.clone();
+    while let Some((name, fate)) = next.pop() {
+        if fate == Fate::Keeps || seen.contains(&name) {
+            continue;
+        }
+        seen.push(name.clone());
+        let schema = Some(name.schema.as_str()).filter(|schema| !schema.is_empty());
+        let follower = Table::find(session, schema, &name.name).await?;
+        let is_held = policy.hold.iter().any(|hold| hold.holds(now) && is_about(hold, &follower));
+        let is_kept = policy
+            .privacy
+            .iter()
+            .any(|data| data.action == ErasureAction::Keep && is_named(&data.table, data.schema.as_deref(), &follower));
+        if is_held || is_kept {
+            let text =
+                format!("rows of {follower} that refer to rows of {table} {fate}, and a hold or a law keeps them");
+            return Err(Error::new(ErrorKind::Config, text)
+                .with_next_step("change the foreign key to ON DELETE RESTRICT, or anonymise instead of deleting"));
+        }
+        if fate == Fate::Deleted {
+            next.extend(follower.followers);
+        }
+    }
+    Ok(())
 }
 
 fn comparable(a: Kind, b: Kind) -> bool {

@@ -95,7 +95,7 @@ pub(crate) fn judge(schema: &Schema, capabilities: &Capabilities, observed: Obse
 }
 
 /// Whether nothing but queries could need it.
-fn may_go(index: &Index, schema: &Schema) -> bool {
+pub(crate) fn may_go(index: &Index, schema: &Schema) -> bool {
     index.purpose == Purpose::Plain
         && !index.unique
         && !index.is_part

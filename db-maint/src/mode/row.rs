@@ -26,8 +26,9 @@ impl DatabaseRow {
     }
 }
 
-async fn is_there(session: &mut Session) -> bool {
-    session.rows("SELECT '1' FROM caretaker_mode WHERE 1 = 0", &[]).await.is_ok()
+async fn is_there(session: &mut Session) -> Result<bool> {
+    let there = session.has_table("caretaker_mode").await;
+    there.map_err(|e| session.error("does not say whether the shop is closed", e))
 }
 
 #[async_trait]
@@ -67,7 +68,7 @@ impl MaintenanceSwitch for DatabaseRow {
 
     async fn off(&self) -> Result<()> {
         let mut session = self.engine.session().await?;
-        if is_there(&mut session).await {
+        if is_there(&mut session).await? {
             let gone = session.run("DELETE FROM caretaker_mode WHERE name = 'maintenance'", &[]).await;
             gone.map_err(|e| session.error("did not take the notice back", e))?;
         }
@@ -77,7 +78,7 @@ impl MaintenanceSwitch for DatabaseRow {
 
     async fn status(&self) -> Result<Option<Notice>> {
         let mut session = self.engine.session().await?;
-        if !is_there(&mut session).await {
+        if !is_there(&mut session).await? {
             session.close().await;
             return Ok(None);
         }

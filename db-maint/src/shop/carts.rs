@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{count, counted, single_key};
 use crate::batch::time;
-use crate::batch::work::expired;
+use crate::batch::work::{Written, expired};
 use crate::capability::Flavour;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -54,7 +54,7 @@ pub async fn count_abandoned(engine: &dyn Engine, rule: &CartRule, now: Option<D
     let mut session = engine.session().await?;
     let now = time(&mut session, now).await?;
     let (table, condition) = abandoned(&mut session, rule, now).await?;
-    let has_outbox = session.rows("SELECT '1' FROM caretaker_outbox WHERE 1 = 0", &[]).await.is_ok();
+    let has_outbox = has_outbox(&mut session).await?;
     let mut piece =
         Piece::text(format!("SELECT {} FROM {} WHERE ", counted(table.flavour), table.sql())).piece(&condition);
     if has_outbox {
@@ -143,7 +143,7 @@ pub async fn confirm(engine: &dyn Engine, rule: &CartRule, cart: &AbandonedCart,
 /// Where the database cannot be reached.
 pub async fn unconfirmed(engine: &dyn Engine, rule: &CartRule) -> Result<Vec<String>> {
     let mut session = engine.session().await?;
-    if session.rows("SELECT '1' FROM caretaker_outbox WHERE 1 = 0", &[]).await.is_err() {
+    if !has_outbox(&mut session).await? {
         session.close().await;
         return Ok(Vec::new());
     }
@@ -155,6 +155,11 @@ pub async fn unconfirmed(engine: &dyn Engine, rule: &CartRule) -> Result<Vec<Str
     let rows = session.rows(&sql, &values).await.map_err(|e| session.error("does not show what was claimed", e))?;
     session.close().await;
     Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+}
+
+async fn has_outbox(session: &mut Session) -> Result<bool> {
+    let there = session.has_table("caretaker_outbox").await;
+    there.map_err(|e| session.error("does not say what was claimed", e))
 }
 
 async fn prepare(session: &mut Session) -> Result<()> {
@@ -188,8 +193,9 @@ async fn abandoned(session: &mut Session, rule: &CartRule, now: DateTime<Utc>) -
         )
         .with_next_step("make `within` longer than `after`"));
     }
-    let left = expired(&table, &column, rule.unit, before(rule.after)?)?;
-    let forgotten = expired(&table, &column, rule.unit, before(rule.within)?)?;
+    let written = Written { unit: rule.unit, zone: rule.zone };
+    let left = expired(&table, &column, written, before(rule.after)?)?;
+    let forgotten = expired(&table, &column, written, before(rule.within)?)?;
     let condition = Piece::text("(").piece(&left).then(" AND NOT (").piece(&forgotten).then(format!(
         ") AND {contact} IS NOT NULL AND {contact} <> '' AND {})",
         enclosed(table.flavour, &rule.condition)?

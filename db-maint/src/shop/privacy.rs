@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{ask, count, counted};
-use crate::batch::work::{Action, Work, anonymised, held, key_is_usable};
-use crate::batch::{JobEnd, JobOptions, run_all, time};
+use crate::batch::work::{Action, Work, anonymised, check_holds, held, key_is_usable, nothing_kept_follows};
+use crate::batch::{JobOptions, run_all, time};
+use crate::capability::Flavour;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{ErasureAction, PersonalData, Policy};
 use crate::schema::TableName;
 use crate::session::Session;
 use crate::statement::{Piece, order, texts};
-use crate::table::Table;
+use crate::table::{Kind, Table};
 
 /// How many rows of one person are handed out; nobody has more.
 const MOST: usize = 100_000;
@@ -121,6 +122,7 @@ pub async fn erase(
 ) -> Result<ErasureCertificate> {
     let mut session = engine.session().await?;
     let now = time(&mut session, options.now).await?;
+    check_holds(&mut session, &policy.hold).await?;
     let mut works = Vec::new();
     for data in declared(policy)? {
         works.push((data, work(&mut session, policy, data, subject, now).await?));
@@ -133,6 +135,10 @@ pub async fn erase(
             held(Piece::text("(").piece(&of(&work.table, data, subject)?).then(")"), &work.table, &policy.hold, now)?;
         let held = rows - rows_of(&mut session, &work, Some(&free)).await?;
         let table = work.table.name.clone();
+        let condition = work.condition.clone();
+        let still =
+            |table: &Table| Piece::text(format!("SELECT {} FROM {} WHERE ", counted(table.flavour), table.sql()));
+        let left = still(&work.table).piece(&condition);
         let mut report = run_all(&mut session, vec![work], options, None).await?;
         let report = report.pop().ok_or_else(|| Error::new(ErrorKind::Database, "a rule was not run"))?;
         let done = match (data.action, options.apply) {
@@ -140,9 +146,10 @@ pub async fn erase(
             (_, true) => report.changed,
             (_, false) => report.met,
         };
-        let failed = match report.ended {
-            JobEnd::Complete => report.poison.len() as u64,
-            _ => report.met.saturating_sub(report.changed).max(1),
+        // Whatever the database said of each row: what is there still has not gone.
+        let failed = match (data.action, options.apply) {
+            (ErasureAction::Keep, _) | (_, false) => 0,
+            _ => count(&mut session, "the policy's privacy rules", &left).await?,
         };
         tables.push(ErasedTable { table, action: data.action, reason: data.reason.clone(), rows, done, held, failed });
     }
@@ -182,7 +189,17 @@ fn of(table: &Table, data: &PersonalData, subject: &str) -> Result<Piece> {
         return Err(Error::new(ErrorKind::Config, format!("no index of {table} begins with {}", column.name))
             .with_next_step("create an index on that column"));
     }
-    Ok(Piece::text(format!("{} = ", table.of(&column.name))).value(column, Some(subject.to_owned())))
+    let name = table.of(&column.name);
+    let value = column.checked(table.flavour, subject)?;
+    let theirs = Piece::text(format!("({name} = ")).value(column, value.clone());
+    Ok(match (table.flavour, column.kind) {
+        // A collation takes others' names for the same.
+        (Flavour::Mysql | Flavour::MariaDb, Kind::Text) => theirs
+            .then(format!(" AND CONVERT({name} USING utf8mb4) COLLATE utf8mb4_bin = "))
+            .value(column, value)
+            .then(")"),
+        _ => theirs.then(")"),
+    })
 }
 
 async fn work(
@@ -198,7 +215,10 @@ async fn work(
     let theirs = of(&table, data, subject)?;
     let mut condition = Piece::text("(").piece(&theirs);
     let action = match data.action {
-        ErasureAction::Delete => Action::Delete,
+        ErasureAction::Delete => {
+            nothing_kept_follows(session, policy, &table, now).await?;
+            Action::Delete
+        }
         ErasureAction::Keep if data.reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) => {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -223,6 +243,7 @@ async fn work(
         action,
         cutoff: None,
         may_empty: true,
+        has_unit: false,
         is_remembered: false,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! What was told is kept in the table `caretaker_stock`; one row for each thing that is low.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,7 @@ pub async fn check_stock(
     if remember {
         create(&mut session, "caretaker_stock", &columns).await?;
     }
-    let known = known(&mut session, remember).await?;
+    let known = known(&mut session).await?;
     let low = seen.low.into_iter().map(|(label, available, threshold)| {
         let since = known.get(&label).copied();
         LowItem { is_new: since.is_none(), since: since.unwrap_or(now), label, available, threshold }
@@ -135,11 +135,18 @@ async fn look(session: &mut Session, rule: &StockRule) -> Result<Seen> {
         return Err(Error::new(ErrorKind::Config, format!("more than {MOST} rows of {table} are low"))
             .with_next_step("say with where = \"…\" which are for sale"));
     }
-    let (mut low, mut unknown) = (Vec::new(), Vec::new());
+    let (mut low, mut unknown, mut labels) = (Vec::new(), Vec::new(), BTreeSet::new());
     for row in rows {
         let [label, available, threshold] = row.as_slice() else { continue };
         let figure = |value: &Value| value.as_deref().and_then(|n| n.parse::<f64>().ok());
-        let label = label.clone().unwrap_or_else(|| format!("one without {}", rule.label));
+        let Some(label) = label.clone() else {
+            unknown.push(format!("one without {}", rule.label));
+            continue;
+        };
+        if !labels.insert(label.clone()) {
+            return Err(Error::new(ErrorKind::Config, format!("two rows of {table} have the {} {label}", rule.label))
+                .with_next_step("name a label that tells them apart"));
+        }
         match (figure(available), figure(threshold)) {
             (Some(available), Some(threshold)) => low.push((label, available, threshold)),
             _ => unknown.push(label),
@@ -162,14 +169,14 @@ fn number(table: &Table, column: &str) -> Result<String> {
 }
 
 /// What was low before, and since when.
-async fn known(session: &mut Session, has_table: bool) -> Result<HashMap<String, DateTime<Utc>>> {
+async fn known(session: &mut Session) -> Result<HashMap<String, DateTime<Utc>>> {
+    let failed = |session: &Session, e| session.error("does not say what was low before", e);
+    // Nothing was ever written down.
+    if !session.has_table("caretaker_stock").await.map_err(|e| failed(session, e))? {
+        return Ok(HashMap::new());
+    }
     let sql = format!("SELECT item, {} FROM caretaker_stock", as_text(session.flavour(), "since"));
-    let rows = match session.rows(&sql, &[]).await {
-        Ok(rows) => rows,
-        // Nothing was ever written down.
-        Err(e) if !has_table && e.as_database_error().is_some() => return Ok(HashMap::new()),
-        Err(e) => return Err(session.error("does not say what was low before", e)),
-    };
+    let rows = session.rows(&sql, &[]).await.map_err(|e| failed(session, e))?;
     let mut known = HashMap::new();
     for row in rows {
         if let [Some(item), Some(since)] = row.as_slice()
