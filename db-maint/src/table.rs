@@ -463,7 +463,7 @@ async fn sqlite(session: &mut Session, schema: Option<&str>, name: &str) -> Resu
     let primary: Vec<Column> = primary.into_iter().map(|(_, column)| column).collect();
     // A vacuum numbers rows anew where no column is the number: then the key is what was declared, if it tells rows apart.
     let is_declared = match primary.as_slice() {
-        [one] => one.type_name.to_ascii_uppercase() != "INTEGER" && !one.nullable && one.is_exact(Flavour::Sqlite),
+        [one] => !one.type_name.eq_ignore_ascii_case("INTEGER") && !one.nullable && one.is_exact(Flavour::Sqlite),
         several => !several.is_empty() && several.iter().all(|c| !c.nullable && c.is_exact(Flavour::Sqlite)),
     };
     let key = match number.filter(|_| !without_row_numbers && !is_declared) {

@@ -46,7 +46,7 @@ async fn low_stock_is_told_when_it_is_crossed_and_once() {
             assert_eq!((third.low.iter().filter(|l| l.is_new).count(), third.recovered.len()), (1, 1), "{}", db.name());
         }
         let third = look(true).await;
-        assert_eq!(third.recovered, [back.clone()]);
+        assert_eq!(third.recovered, std::slice::from_ref(back));
         // Down again: that is another crossing.
         db.run(&format!("UPDATE variants SET stock = 0 WHERE sku = '{back}'")).await;
         let fourth = look(true).await;

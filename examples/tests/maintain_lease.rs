@@ -1,6 +1,6 @@
 //! Ten processes and one lease: one of them works at a time, also where its holder is killed or paused.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod support;
 

@@ -196,18 +196,17 @@ fn seen(row: &PgRow) -> Result<Seen, Error> {
     let width: Vec<Option<f64>> = row.try_get::<Option<_>, _>("width")?.unwrap_or_default();
     let nulls: Vec<Option<f64>> = row.try_get::<Option<_>, _>("nulls")?.unwrap_or_default();
     let columns = fixed.iter().zip(&align).zip(width.iter().zip(&nulls));
-    let column =
-        |((fixed, align), (width, nulls)): ((&Option<i16>, &Option<String>), (&Option<f64>, &Option<f64>))| Width {
-            fixed: fixed.unwrap_or(-1),
-            align: match align.as_deref() {
-                Some("c") => 1.0,
-                Some("s") => 2.0,
-                Some("i") => 4.0,
-                _ => 8.0,
-            },
-            seen: width.zip(*nulls),
-        };
-    let columns = columns.map(column).collect();
+    let columns = columns.map(|((fixed, align), (width, nulls))| Width {
+        fixed: fixed.unwrap_or(-1),
+        align: match align.as_deref() {
+            Some("c") => 1.0,
+            Some("s") => 2.0,
+            Some("i") => 4.0,
+            _ => 8.0,
+        },
+        seen: width.zip(*nulls),
+    });
+    let columns = columns.collect();
     let is_index = index.is_some();
     Ok(Seen {
         table: TableName::new(row.try_get::<String, _>("schema")?, row.try_get::<String, _>("table")?),
