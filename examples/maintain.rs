@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, say};
-use caretaker_examples::{maintain_text as text, policy_file};
+use caretaker_examples::{display, maintain_text as text, policy_file};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
 use db_maint::mode::{DatabaseRow, EnvFile, FlagFile, MaintenanceGuard, MaintenanceSwitch, Notice};
 use db_maint::{
-    Acquired, ApplyOptions, Delivery, Engine, Error, ErrorKind, InspectOptions, JobOptions, JobReport, Lease, Period,
-    Plan, PlanOptions, Result, StepEnd, Stop, apply, check_stock, claim_abandoned, clean_up, confirm, count_abandoned,
-    erase, export, mend_orphans, open, unconfirmed,
+    AccessRule, Acquired, ApplyOptions, Delivery, Engine, Error, ErrorKind, Forecast, GrowthOptions, GrowthReport,
+    History, InspectOptions, JobOptions, JobReport, Lease, Period, Plan, PlanOptions, Result, Room, StepEnd, Stop,
+    apply, audit_access, check_stock, claim_abandoned, clean_up, clear_caches, confirm, count_abandoned, erase, export,
+    mend_orphans, open, unconfirmed,
 };
 use serde::Serialize;
 
@@ -39,7 +40,10 @@ enum Command {
         /// For how many days the server has to have counted before an index is called unused.
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         unused_after: u32,
-        /// Read a whole SQLite file, for a minute at most, also where nobody can write meanwhile: where it is not in WAL mode.
+        #[command(flatten)]
+        beside: Beside,
+        /// Read tables as a whole, for a minute at most each: whether foreign keys hold that the server does not vouch for, and
+        /// whether a SQLite file is damaged, also where nobody can write meanwhile (where it is not in WAL mode).
         #[arg(long, conflicts_with = "no_integrity")]
         integrity: bool,
         /// Never read a whole SQLite file.
@@ -59,6 +63,8 @@ enum Command {
     Plan {
         #[command(flatten)]
         on: On,
+        #[command(flatten)]
+        beside: Beside,
         /// Write the plan there, for `apply`.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -90,6 +96,55 @@ enum Command {
         /// For how long the lease is taken; it is renewed.
         #[arg(long, value_name = "SPAN", default_value = "60s")]
         lease: Period,
+        #[command(flatten)]
+        disk: Disk,
+    },
+    /// How large the database is, how fast it grows, and when the disk will be full.
+    ///
+    /// Each run adds a look to --history; a rate takes four of them over three days. Exit code 1 where the disk will be full
+    /// within --within, and where that was asked and is not known.
+    Growth {
+        #[command(flatten)]
+        on: On,
+        #[command(flatten)]
+        beside: Beside,
+        #[command(flatten)]
+        disk: Disk,
+        /// How far to look back.
+        #[arg(long, value_name = "SPAN", default_value = "60d")]
+        window: Period,
+        /// How near the day has to be to be a finding.
+        #[arg(long, value_name = "SPAN", default_value = "30d")]
+        within: Period,
+    },
+    /// Who may do what: roles with all that they inherit, who reaches the tables of a policy's [access], who the shop's own
+    /// administrators are.
+    ///
+    /// Exit code 1 where something should not be so, and where something could not be seen.
+    Access {
+        #[command(flatten)]
+        on: On,
+        /// The shop's rules; see `maintain policy`. Without one only the server's roles are looked at.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// The time it is, instead of the database's own.
+        #[arg(long, value_name = "RFC3339")]
+        now: Option<DateTime<Utc>>,
+        /// Taken for the same command line as the other verbs; nothing is compared with it.
+        #[arg(long, value_name = "FILE", hide = true)]
+        history: Option<PathBuf>,
+    },
+    /// Count what the caches of a policy hold; with --apply, clear them.
+    Cache {
+        /// The shop's rules; see `maintain policy`.
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        /// Only this one. May be repeated.
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// Do it.
+        #[arg(long)]
+        apply: bool,
     },
     /// Look for what is about to run out. With --apply it is remembered, and told as new once, when it crosses its threshold.
     ///
@@ -129,6 +184,58 @@ enum Command {
     },
     /// Print a policy with every kind of rule explained.
     Policy,
+}
+
+#[derive(Debug, Args)]
+struct Beside {
+    /// The shop's rules, which are held against the database too; see `maintain policy`.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Earlier looks at this database, and where this one is added: what is slow, stays free or grows shows beside them alone.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+}
+
+impl Beside {
+    fn options(&self, mut options: InspectOptions) -> Result<InspectOptions> {
+        if let Some(file) = &self.policy {
+            options = options.with_policy(policy_file::read(file)?);
+        }
+        if let Some(file) = &self.history {
+            options = options.with_history(History::read(file)?);
+        }
+        Ok(options)
+    }
+
+    /// Adds a look to the file, if there is one: all looks then.
+    async fn look(&self, engine: &dyn Engine) -> Result<History> {
+        let mut history = match &self.history {
+            Some(file) => History::read(file)?,
+            None => History::default(),
+        };
+        history.push(engine.look().await?)?;
+        if let Some(file) = &self.history {
+            history.write(file)?;
+        }
+        Ok(history)
+    }
+}
+
+/// What is free where the database lies.
+#[derive(Debug, Args)]
+struct Disk {
+    /// A path on the disk where the database lies, if that is on this machine.
+    #[arg(long, value_name = "PATH", conflicts_with = "free")]
+    volume: Option<PathBuf>,
+    /// How many bytes are free there, such as 20G, where the server is elsewhere.
+    #[arg(long, value_name = "BYTES", value_parser = display::bytes)]
+    free: Option<u64>,
+}
+
+impl Disk {
+    fn room(&self) -> Option<Room> {
+        self.volume.clone().map(Room::OnDiskOf).or(self.free.map(Room::Bytes))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -310,17 +417,25 @@ fn main() -> ExitCode {
 
 async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
     match command {
-        Command::Inspect { on, unused_after, integrity, no_integrity, allow_unknown } => {
-            let mut options = InspectOptions::default().with_unused_after(TimeDelta::days(unused_after.into()));
+        Command::Inspect { on, unused_after, beside, integrity, no_integrity, allow_unknown } => {
+            let options = InspectOptions::default().with_unused_after(TimeDelta::days(unused_after.into()));
+            let mut options = beside.options(options)?;
             if integrity || no_integrity {
                 options = options.with_integrity(integrity);
             }
-            inspect(json, &on, options, &allow_unknown).await
+            let ended = inspect(json, &on, options, &allow_unknown).await?;
+            if beside.history.is_some() {
+                beside.look(&*on.open()?).await?;
+            }
+            Ok(ended)
         }
         Command::Cleanup(job) => {
             let policy = policy_file::read(&job.policy)?;
+            if policy.retention.is_empty() {
+                return Err(no_rule("[[retention]]"));
+            }
             let (engine, options) = (job.on.open()?, job.options(&stop));
-            let lease = take(&*engine, "caretaker cleanup", &job).await?;
+            let lease = take(&*engine, "caretaker cleanup", job.apply, job.lease, job.wait).await?;
             let Leased::Ours(lease) = lease else { return Ok(elsewhere(json, lease)) };
             let done = clean_up(&*engine, &policy, &options, lease.as_ref()).await;
             give_back(&*engine, lease).await;
@@ -328,8 +443,11 @@ async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
         }
         Command::Orphans(job) => {
             let policy = policy_file::read(&job.policy)?;
+            if policy.reference.is_empty() {
+                return Err(no_rule("[[reference]]"));
+            }
             let (engine, options) = (job.on.open()?, job.options(&stop));
-            let lease = take(&*engine, "caretaker orphans", &job).await?;
+            let lease = take(&*engine, "caretaker orphans", job.apply, job.lease, job.wait).await?;
             let Leased::Ours(lease) = lease else { return Ok(elsewhere(json, lease)) };
             let done = mend_orphans(&*engine, &policy, &options, lease.as_ref()).await;
             give_back(&*engine, lease).await;
@@ -338,8 +456,9 @@ async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
             let left = reports.iter().any(|r| r.met > r.changed);
             Ok(if left { Ended::WithFindings } else { ended })
         }
-        Command::Plan { on, out, retire_indexes, rebuild, unused_after } => {
+        Command::Plan { on, beside, out, retire_indexes, rebuild, unused_after } => {
             let inspect = InspectOptions::default().with_unused_after(TimeDelta::days(unused_after.into()));
+            let inspect = beside.options(inspect)?;
             let mut options = PlanOptions::default().rebuilding(rebuild);
             options.retire_indexes = retire_indexes;
             let plan = on.open()?.plan(&inspect, &options).await?;
@@ -356,19 +475,18 @@ async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
             }
             Ok(if plan.steps.is_empty() { Ended::Well } else { Ended::WithFindings })
         }
-        Command::Apply { plan, on, limit, tries, pause, lease } => {
+        Command::Apply { plan, on, limit, tries, pause, lease, disk } => {
             let plan = read_plan(&plan)?;
             let engine = on.open()?;
-            let options = ApplyOptions::default()
+            let mut options = ApplyOptions::default()
                 .with_limit(limit.duration())
                 .with_tries(tries, pause.duration())
                 .with_stop(stop);
-            let leased = match Lease::acquire(&*engine, "caretaker apply", lease.duration()).await? {
-                Acquired::Held(lease) => lease,
-                Acquired::By(holder) => return Ok(elsewhere(json, Leased::Theirs(holder))),
-            };
-            let done = apply(&*engine, &plan, &options, Some(&leased)).await;
-            give_back(&*engine, Some(leased)).await;
+            options.room = disk.room();
+            let leased = take(&*engine, "caretaker apply", true, lease, None).await?;
+            let Leased::Ours(leased) = leased else { return Ok(elsewhere(json, leased)) };
+            let done = apply(&*engine, &plan, &options, leased.as_ref()).await;
+            give_back(&*engine, leased).await;
             let report = done?;
             if json {
                 print(&report)?;
@@ -379,10 +497,42 @@ async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
                 report.steps.len() == plan.steps.len() && report.steps.iter().all(|s| s.end == StepEnd::Done);
             Ok(if all_done { Ended::Well } else { Ended::WithFindings })
         }
+        Command::Growth { on, beside, disk, window, within } => growth(json, &on, &beside, &disk, window, within).await,
+        Command::Access { on, policy, now, history: _ } => {
+            let rule = match policy {
+                Some(file) => policy_file::read(&file)?.access.ok_or_else(|| no_rule("[access]"))?,
+                None => AccessRule::default(),
+            };
+            let report = audit_access(&*on.open()?, &rule, now).await?;
+            if json {
+                print(&report)?;
+            } else {
+                text::access(&report);
+            }
+            let is_well = report.findings.is_empty() && report.unknown.is_empty();
+            Ok(if is_well { Ended::Well } else { Ended::WithFindings })
+        }
+        Command::Cache { policy, only, apply } => {
+            let policy = policy_file::read(&policy)?;
+            let reports = clear_caches(&policy, &only, apply, &stop).await?;
+            if json {
+                print(&serde_json::json!({ "applied": apply, "caches": reports }))?;
+            } else {
+                text::caches(apply, &reports);
+            }
+            let is_well = reports.iter().all(|r| r.failed.is_empty());
+            Ok(if is_well { Ended::Well } else { Ended::WithFindings })
+        }
         Command::Inventory { by, apply } => {
             let policy = policy_file::read(&by.policy)?;
             let rule = policy.stock.as_ref().ok_or_else(|| no_rule("[stock]"))?;
-            let report = check_stock(&*by.on.open()?, rule, by.now, apply).await?;
+            let engine = by.on.open()?;
+            let term = Period::new(TimeDelta::minutes(1));
+            let lease = take(&*engine, "caretaker inventory", apply, term, None).await?;
+            let Leased::Ours(lease) = lease else { return Ok(elsewhere(json, lease)) };
+            let report = check_stock(&*engine, rule, by.now, apply).await;
+            give_back(&*engine, lease).await;
+            let report = report?;
             if json {
                 print(&report)?;
             } else {
@@ -437,6 +587,32 @@ async fn inspect(json: bool, on: &On, options: InspectOptions, allow_unknown: &[
     let is_blind = |check: &str| !allow_unknown.iter().any(|allowed| allowed == check);
     let blind = inspection.unknown().any(|(check, _)| is_blind(check));
     Ok(if blind || inspection.findings().next().is_some() { Ended::WithFindings } else { Ended::Well })
+}
+
+/// Looks, and says how fast it grows.
+async fn growth(json: bool, on: &On, beside: &Beside, disk: &Disk, window: Period, within: Period) -> Result<Ended> {
+    if let Some(file) = &beside.policy {
+        policy_file::read(file)?;
+    }
+    let history = beside.look(&*on.open()?).await?;
+    let mut options = GrowthOptions::default().with_window(window.delta());
+    let room = disk.room();
+    if let Some(room) = &room {
+        options = options.with_free_bytes(room.free_bytes()?);
+    }
+    let report = GrowthReport::of(&history, &options)?;
+    if json {
+        print(&report)?;
+    } else {
+        text::growth(&report, options.free_bytes);
+    }
+    let is_near = match &report.forecast {
+        Forecast::Full { earliest, .. } => *earliest - report.taken_at <= within.delta(),
+        // Nobody asked, or it was asked and not answered.
+        Forecast::Unknown { .. } => room.is_some(),
+        _ => false,
+    };
+    Ok(if is_near { Ended::WithFindings } else { Ended::Well })
 }
 
 /// Claims abandoned carts, and hands each over.
@@ -588,12 +764,12 @@ enum Leased {
     Theirs(db_maint::Holder),
 }
 
-async fn take(engine: &dyn Engine, name: &str, job: &Job) -> Result<Leased> {
-    if !job.apply {
+async fn take(engine: &dyn Engine, name: &str, apply: bool, term: Period, wait: Option<Period>) -> Result<Leased> {
+    if !apply {
         return Ok(Leased::Ours(None));
     }
-    let patience = job.wait.map_or(Duration::ZERO, Period::duration);
-    Ok(match Lease::wait(engine, name, job.lease.duration(), patience).await? {
+    let patience = wait.map_or(Duration::ZERO, Period::duration);
+    Ok(match Lease::wait(engine, name, term.duration(), patience).await? {
         Acquired::Held(lease) => Leased::Ours(Some(lease)),
         Acquired::By(holder) => Leased::Theirs(holder),
     })

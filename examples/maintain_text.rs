@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use db_maint::mode::Notice;
 use db_maint::{
-    ApplyReport, Confidence, ErasureCertificate, Finding, Inspection, JobReport, Outcome, Plan, Result, StepEnd,
-    StockReport,
+    AccessReport, ApplyReport, CacheReport, Confidence, ErasureCertificate, Finding, Forecast, Growth, GrowthReport,
+    Inspection, JobReport, Outcome, Plan, Rate, Result, StepEnd, StockReport,
 };
 
 use crate::cli::{Ended, say};
@@ -39,9 +39,6 @@ fn show_finding(finding: &Finding) {
 
 /// What became of each rule.
 pub fn jobs(applied: bool, reports: &[JobReport]) {
-    if reports.is_empty() {
-        say("the policy has no such rule");
-    }
     for report in reports {
         let before =
             report.cutoff.map(|at| format!(" before {}", at.format("%Y-%m-%d %H:%M:%S UTC"))).unwrap_or_default();
@@ -88,8 +85,12 @@ pub fn plan(plan: &Plan) {
             say(&format!("   undone by: {undo}"));
         }
     }
+    for unknown in &plan.unknown {
+        say(&format!("UNKNOWN {unknown}"));
+    }
     match plan.steps.len() {
-        0 => say("nothing to do"),
+        0 if plan.unknown.is_empty() => say("nothing to do"),
+        0 => say("nothing to do in what could be seen"),
         steps => say(&format!("{steps} steps; good until {}", plan.expires_at.format("%Y-%m-%d %H:%M UTC"))),
     }
 }
@@ -116,6 +117,9 @@ pub fn applied(plan: &Plan, report: &ApplyReport) {
     for index in &report.swept {
         say(&format!("removed what a rebuild had left: {index}"));
     }
+    for (index, why) in &report.left {
+        say(&format!("LEFT what a rebuild had left: {index}: {why}; the next plan removes it"));
+    }
     let done = report.steps.iter().filter(|s| s.end == StepEnd::Done).count();
     say(&format!("{done} of {} steps done", plan.steps.len()));
 }
@@ -137,6 +141,93 @@ pub fn stock(report: &StockReport, remembered: bool) {
     say(&format!("{} of {} are low, {new} of them newly", report.low.len(), report.examined));
     if !remembered && new > 0 {
         say("nothing was remembered: --apply does, and tells each once");
+    }
+}
+
+/// How fast it grows.
+pub fn growth(report: &GrowthReport, free: Option<u64>) {
+    say(&format!("{}: {}", report.location, told(&report.database)));
+    for (table, growth) in &report.tables {
+        say(&format!("  {table}: {}", told(growth)));
+    }
+    if let Rate::Unknown { reason } = &report.database.rate {
+        say(&format!("no rate yet: {reason}"));
+    }
+    let free = free.map_or_else(String::new, |free| format!(" ({} free)", size(free)));
+    say(&match &report.forecast {
+        Forecast::Full { at, earliest } => format!(
+            "the disk is full on about {}{free}; it may be on {}",
+            at.format("%Y-%m-%d"),
+            earliest.format("%Y-%m-%d")
+        ),
+        Forecast::Far => format!("the disk will not be full within five years{free}"),
+        Forecast::Unknown { reason } => format!("when the disk will be full is UNKNOWN{free}: {reason}"),
+        _ => "when the disk will be full is UNKNOWN".to_owned(),
+    });
+}
+
+fn told(growth: &Growth) -> String {
+    let signed = |bytes: f64| format!("{}{}", if bytes < 0.0 { "-" } else { "+" }, size(bytes.abs() as u64));
+    match &growth.rate {
+        Rate::Known { bytes_per_day, least, most } => format!(
+            "{}, {} a day ({} to {})",
+            size(growth.bytes),
+            signed(*bytes_per_day),
+            signed(*least),
+            signed(*most)
+        ),
+        Rate::Unknown { .. } => size(growth.bytes),
+    }
+}
+
+/// Who may do what.
+pub fn access(report: &AccessReport) {
+    say(&format!("{} at {}", report.location, report.taken_at.format("%Y-%m-%d %H:%M UTC")));
+    for role in report.roles.iter().filter(|role| role.can_log_in) {
+        let powers = if role.powers.is_empty() { String::new() } else { format!(", {}", role.powers.join(", ")) };
+        let member = if role.member_of.is_empty() {
+            String::new()
+        } else {
+            format!("; has the rights of {}", role.member_of.join(", "))
+        };
+        say(&format!("  {}{powers}{member}", role.name));
+    }
+    for table in &report.tables {
+        for (what, grantees) in [("read", &table.readers), ("change", &table.writers)] {
+            for who in grantees {
+                say(&format!("  {} may {what} {}, by {}", who.role, table.table, who.by.join(", ")));
+            }
+        }
+    }
+    for admin in &report.admins {
+        let seen = admin.seen.as_deref().map_or_else(String::new, |seen| format!(", here last at {seen}"));
+        say(&format!("  administrator {}{seen}", admin.label));
+    }
+    for finding in &report.findings {
+        show_finding(finding);
+    }
+    for unknown in &report.unknown {
+        say(&format!("UNKNOWN   {unknown}"));
+    }
+    say(&format!("{} findings, {} not known", report.findings.len(), report.unknown.len()));
+}
+
+/// What became of each cache.
+pub fn caches(applied: bool, reports: &[CacheReport]) {
+    for report in reports {
+        let bytes = if report.bytes > 0 { format!(", {}", size(report.bytes)) } else { String::new() };
+        let done = if applied {
+            format!("{} of {} cleared", report.cleared, report.met)
+        } else {
+            format!("{} to clear", report.met)
+        };
+        say(&format!("{}: {}: {done}{bytes}", report.name, report.place));
+        for failed in &report.failed {
+            say(&format!("    FAILED {failed}"));
+        }
+    }
+    if !applied {
+        say("nothing was cleared: --apply does it");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What goes on in a server, in the same words for every engine: what the judges of its life see.
 
 use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
 
 use crate::schema::TableName;
 
@@ -8,7 +9,8 @@ use crate::schema::TableName;
 pub(crate) type Seen<T> = Result<T, Unseen>;
 
 /// Why something was not seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Unseen {
     /// It could be there.
     Unknown { reason: String, remedy: Option<String> },
@@ -126,6 +128,8 @@ pub(crate) struct SqliteFile {
     pub(crate) page_bytes: u64,
     /// Of the write-ahead log; `None` where there is none.
     pub(crate) wal_bytes: Option<u64>,
+    /// Whether free pages can be given back without writing the file anew.
+    pub(crate) gives_back: bool,
 }
 
 /// What the rows of a SQLite file are like.
@@ -133,8 +137,6 @@ pub(crate) struct SqliteFile {
 pub(crate) struct SqliteContent {
     /// What an integrity check said; nothing where all is well.
     pub(crate) damage: Seen<Vec<String>>,
-    /// Table, what it refers to, how many rows do not.
-    pub(crate) violations: Seen<Vec<(String, String, u64)>>,
     /// Tables that have outgrown their statistics, and how many rows each had when they were made.
     pub(crate) outgrown: Seen<Vec<(String, Option<u64>)>>,
 }
@@ -143,6 +145,74 @@ impl SqliteContent {
     /// Of what is no SQLite file.
     pub(crate) fn absent() -> Self {
         let absent = || Unseen::NotApplicable("it is not a SQLite file".into());
-        Self { damage: Err(absent()), violations: Err(absent()), outgrown: Err(absent()) }
+        Self { damage: Err(absent()), outgrown: Err(absent()) }
     }
+}
+
+/// What follows this server, and what it follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Replication {
+    pub(crate) followers: Vec<Follower>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) upstreams: Vec<Upstream>,
+    /// What could not be seen of it.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// A replica, as its primary sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Follower {
+    pub(crate) name: String,
+    /// How long what was written last has not been applied there.
+    pub(crate) lag: Option<TimeDelta>,
+    pub(crate) state: Option<String>,
+}
+
+/// What keeps the log for a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) name: String,
+    pub(crate) is_active: bool,
+    /// Whether what it needs is gone.
+    pub(crate) is_lost: bool,
+    pub(crate) kept_bytes: u64,
+}
+
+/// A primary, as its replica sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    pub(crate) name: String,
+    /// Why it is not followed.
+    pub(crate) broken: Option<String>,
+    pub(crate) lag: Option<TimeDelta>,
+    /// How far behind it is meant to stay.
+    pub(crate) wanted: TimeDelta,
+}
+
+/// A table whose rows changed since the planner's statistics were made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Modified {
+    pub(crate) table: TableName,
+    pub(crate) rows: u64,
+    pub(crate) changed: u64,
+}
+
+/// Rows that refer to nothing though a key is declared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Violations {
+    pub(crate) found: Vec<Violation>,
+    /// How many keys hold, or do not.
+    pub(crate) examined: u64,
+    /// Keys of which it is not known.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// Those of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) table: String,
+    /// The key's name, where it has one.
+    pub(crate) key: Option<String>,
+    pub(crate) to: String,
+    pub(crate) rows: u64,
 }

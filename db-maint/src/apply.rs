@@ -31,11 +31,48 @@ pub struct ApplyOptions {
     pub pause: Duration,
     /// What ends it: the step in hand is broken off and cleared up after.
     pub stop: Stop,
+    /// How much is free where the database lies; asked before each step. Where it is not told, steps that need more than a
+    /// gibibyte are not done, but on SQLite, whose file system is looked at.
+    pub room: Option<Room>,
+}
+
+/// How much is free where a database lies.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Room {
+    /// So many bytes, whatever happens meanwhile: of a server elsewhere.
+    Bytes(u64),
+    /// What is free on the file system of this path: of a server on this machine.
+    OnDiskOf(std::path::PathBuf),
+}
+
+impl Room {
+    /// How many bytes are free for whoever is not root.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the path cannot be asked.
+    pub fn free_bytes(&self) -> Result<u64> {
+        match self {
+            Self::Bytes(bytes) => Ok(*bytes),
+            Self::OnDiskOf(path) => {
+                rustix::fs::statvfs(path).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)).map_err(|e| {
+                    Error::new(ErrorKind::Config, format!("{}: what is free there cannot be seen: {e}", path.display()))
+                        .with_next_step("name a folder on the disk where the database lies")
+                })
+            }
+        }
+    }
 }
 
 impl Default for ApplyOptions {
     fn default() -> Self {
-        Self { limit: Duration::from_secs(3_600), tries: 5, pause: Duration::from_secs(10), stop: Stop::default() }
+        Self {
+            limit: Duration::from_secs(3_600),
+            tries: 5,
+            pause: Duration::from_secs(10),
+            stop: Stop::default(),
+            room: None,
+        }
     }
 }
 
@@ -61,6 +98,13 @@ impl ApplyOptions {
         self.stop = stop;
         self
     }
+
+    /// The same, with what is free where the database lies.
+    #[must_use]
+    pub fn with_room(mut self, room: Room) -> Self {
+        self.room = Some(room);
+        self
+    }
 }
 
 /// What became of a plan.
@@ -73,6 +117,8 @@ pub struct ApplyReport {
     pub steps: Vec<StepReport>,
     /// Indexes that a rebuild which was broken off had left, and that were removed.
     pub swept: Vec<String>,
+    /// Those that could not be removed, and why: the next inspection finds them, and the next plan removes them.
+    pub left: Vec<(String, String)>,
 }
 
 /// What became of one step.
@@ -145,7 +191,7 @@ pub async fn apply(
     }
     prepare(&mut session).await?;
     session.close().await;
-    let mut report = ApplyReport { plan: plan.hash.clone(), steps: Vec::new(), swept: Vec::new() };
+    let mut report = ApplyReport { plan: plan.hash.clone(), steps: Vec::new(), swept: Vec::new(), left: Vec::new() };
     for (at, step) in plan.steps.iter().enumerate() {
         if options.stop.is_stopped() {
             break;
@@ -153,7 +199,7 @@ pub async fn apply(
         if let Some(lease) = lease {
             lease.renew(engine).await?;
         }
-        let done = one(engine, step, options, lease, &mut report.swept).await?;
+        let done = one(engine, step, options, lease, &mut report).await?;
         write_down(engine, plan, at, &done).await?;
         let is_stopped = done.end == StepEnd::Stopped;
         report.steps.push(done);
@@ -170,20 +216,23 @@ async fn one(
     step: &Step,
     options: &ApplyOptions,
     lease: Option<&Lease>,
-    swept: &mut Vec<String>,
+    report: &mut ApplyReport,
 ) -> Result<StepReport> {
     let began = Instant::now();
     let bytes_before = size(engine, step).await?;
     let mut pause = options.pause;
     let mut tries = 1;
     let end = loop {
+        if let Some(reason) = too_little_room(engine, step, options)? {
+            break StepEnd::Failed { reason };
+        }
         let schema = engine.schema().await?;
         if let Some(reason) = step.drift(&schema) {
             break StepEnd::Drifted { reason };
         }
         let end = once(engine, step, options, lease).await?;
         if end != StepEnd::Done && step.action == StepAction::Reindex {
-            sweep(engine, step, &schema, options, swept).await?;
+            sweep(engine, step, &schema, options, report).await?;
         }
         match end {
             StepEnd::Busy { .. } if tries < options.tries => {
@@ -208,6 +257,32 @@ async fn one(
     })
 }
 
+/// Why there may not be enough room for it: with a quarter to spare, for the shop writes meanwhile.
+fn too_little_room(engine: &dyn Engine, step: &Step, options: &ApplyOptions) -> Result<Option<String>> {
+    let Some(needed) = step.needs_bytes.filter(|needed| *needed > 0) else { return Ok(None) };
+    let location = engine.location();
+    let of_file = location.strip_prefix("sqlite:").map(|path| {
+        let path = std::path::Path::new(path);
+        // What is free is told of a folder that is there.
+        Room::OnDiskOf(
+            path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new(".")).to_owned(),
+        )
+    });
+    let Some(room) = options.room.clone().or(of_file) else {
+        let reason = format!(
+            "it needs some {} MiB, and how much is free where the database lies is not known: say it (--volume PATH or --free BYTES)",
+            needed >> 20
+        );
+        return Ok((needed > UNASKED).then_some(reason));
+    };
+    let free = room.free_bytes()?;
+    let reason = format!("it needs some {} MiB and a quarter to spare, and {} MiB are free", needed >> 20, free >> 20);
+    Ok((free < needed.saturating_add(needed / 4)).then_some(reason))
+}
+
+/// Steps that need no more are done without asking for the room.
+const UNASKED: u64 = 1 << 30;
+
 /// One try.
 async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: Option<&Lease>) -> Result<StepEnd> {
     let mut session = engine.lasting_session(options.limit).await?;
@@ -220,7 +295,14 @@ async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: O
     let mut renewed = Instant::now();
     let mut asked = false;
     let done = {
-        let work = session.plain(&step.sql);
+        let refusals = step.action == StepAction::Analyze && matches!(flavour, Flavour::Mysql | Flavour::MariaDb);
+        let work = async {
+            match refusals {
+                // What went wrong is a row of its answer there.
+                true => session.refusals(&step.sql).await,
+                false => session.plain(&step.sql).await.map(|()| None),
+            }
+        };
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -228,8 +310,7 @@ async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: O
                 () = tokio::time::sleep(Duration::from_millis(200)) => {}
             }
             if options.stop.is_stopped() && !asked {
-                cancel(engine, flavour, &own).await?;
-                asked = true;
+                asked = cancel(engine, flavour, &own).await;
             }
             if let Some(lease) = lease.filter(|lease| !asked && renewed.elapsed() > lease.term() / 3) {
                 match lease.renew(engine).await {
@@ -238,15 +319,15 @@ async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: O
                     Err(e) if e.kind() != ErrorKind::Fenced && renewed.elapsed() < lease.term() => {}
                     Err(_) => {
                         // Another one may be at it by now: what was begun is broken off, cleared up after and written down.
-                        cancel(engine, flavour, &own).await?;
-                        asked = true;
+                        asked = cancel(engine, flavour, &own).await;
                     }
                 }
             }
         }
     };
     let end = match done {
-        Ok(()) => StepEnd::Done,
+        Ok(None) => StepEnd::Done,
+        Ok(Some(reason)) => StepEnd::Failed { reason },
         Err(_) if asked => StepEnd::Stopped,
         Err(e) => {
             let reason = crate::engine::reason(&e);
@@ -295,12 +376,22 @@ async fn own_id(session: &mut Session) -> Result<String> {
         .ok_or_else(|| Error::new(ErrorKind::Database, format!("{} does not number its sessions", session.location())))
 }
 
-/// Breaks off what our own session does.
-async fn cancel(engine: &dyn Engine, flavour: Flavour, own: &str) -> Result<()> {
+/// Breaks off what our own session does. Whether it was heard: where it was not, it is asked again.
+async fn cancel(engine: &dyn Engine, flavour: Flavour, own: &str) -> bool {
+    match ask_to_cancel(engine, flavour, own).await {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::warn!(error = %e, "the step could not be broken off yet");
+            false
+        }
+    }
+}
+
+async fn ask_to_cancel(engine: &dyn Engine, flavour: Flavour, own: &str) -> Result<()> {
     let sql = match flavour {
         Flavour::Postgres => format!("SELECT pg_cancel_backend({own})"),
         Flavour::Mysql | Flavour::MariaDb => format!("KILL QUERY {own}"),
-        // It ends with the future that waits for it.
+        // It cannot be asked from outside; it is waited for.
         Flavour::Sqlite => return Ok(()),
     };
     let mut session = engine.session().await?;
@@ -328,11 +419,12 @@ async fn sweep(
     step: &Step,
     before: &Schema,
     options: &ApplyOptions,
-    swept: &mut Vec<String>,
+    report: &mut ApplyReport,
 ) -> Result<()> {
+    let Some(name) = step.index.as_deref() else { return Ok(()) };
     let known: BTreeSet<&str> =
         before.indexes.iter().filter(|i| i.table == step.table).map(|i| i.name.as_str()).collect();
-    let name = step.index.as_deref().unwrap_or_default();
+    let mut in_the_way = None;
     for _ in 0..options.tries.max(3) {
         let now = engine.schema().await?;
         let debris = now.indexes.iter().find(|i| {
@@ -341,7 +433,10 @@ async fn sweep(
                 && !known.contains(i.name.as_str())
                 && is_debris_of(&i.name, name)
         });
-        let Some(debris) = debris else { return Ok(()) };
+        let Some(debris) = debris else {
+            in_the_way = None;
+            break;
+        };
         let sql = format!(
             "DROP INDEX CONCURRENTLY IF EXISTS {}.{}",
             quoted(Flavour::Postgres, &debris.table.schema),
@@ -351,11 +446,15 @@ async fn sweep(
         let gone = session.plain(&sql).await;
         session.close().await;
         match gone {
-            Ok(()) => swept.push(debris.object()),
+            Ok(()) => report.swept.push(debris.object()),
             // Whoever was in the way is there still: a pause, and once more.
-            Err(_) => tokio::time::sleep(Duration::from_millis(fastrand::u64(200..1_000))).await,
+            Err(e) => {
+                in_the_way = Some((debris.object(), crate::engine::reason(&e)));
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(200..1_000))).await;
+            }
         }
     }
+    report.left.extend(in_the_way);
     Ok(())
 }
 

@@ -6,26 +6,27 @@
 //! budget goes on where it was, and what it counts is what was committed. A row that cannot be changed is listed, and passed by.
 
 mod archive;
+mod options;
+mod progress;
+mod report;
 pub(crate) mod work;
 
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::archive::Archive;
+pub use self::options::{JobOptions, Stop};
+use self::progress::{advance, count, fingerprint, progress};
+pub use self::report::{JobEnd, JobReport};
 use self::work::{Action, Work, in_rule};
 use crate::engine::{Engine, reason};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lease::{Lease, as_text, create, types};
+use crate::lease::{Lease, as_text};
 use crate::policy::Policy;
-use crate::schema::TableName;
 use crate::session::{Session, Value, server_clock};
-use crate::statement::{Piece, after, among, bare, order, plain_number, plain_text, texts};
+use crate::statement::{Piece, after, among, bare, order, texts};
 use crate::table::Kind;
 
 /// So many rows are walked over in one batch at most, and at least.
@@ -42,179 +43,6 @@ const LONGEST_REST: Duration = Duration::from_secs(10);
 /// Two clocks that differ by more are not to be trusted with what is old.
 const SKEW: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 
-/// How a job works. The defaults leave the database to the shop for half of the time.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct JobOptions {
-    /// What the time is; the database's own where it is `None`.
-    pub now: Option<DateTime<Utc>>,
-    /// Whether rows are changed; only counted where not.
-    pub apply: bool,
-    /// How long one batch should take; a fifth of a second unless told. No statement may take five times as long.
-    pub batch: Duration,
-    /// How long to rest after a batch, for each second that it took; one unless told, and ten seconds at most.
-    pub rest: f64,
-    /// How many rows are changed at most.
-    pub rows: Option<u64>,
-    /// How long a run may take.
-    pub time: Option<Duration>,
-    /// How far replicas may be behind; the job waits for them. PostgreSQL shows it to a role with `pg_monitor`.
-    pub lag: Option<Duration>,
-    /// What stops it after the batch in hand.
-    pub stop: Stop,
-}
-
-impl Default for JobOptions {
-    fn default() -> Self {
-        Self {
-            now: None,
-            apply: false,
-            batch: Duration::from_millis(200),
-            rest: 1.0,
-            rows: None,
-            time: None,
-            lag: None,
-            stop: Stop::default(),
-        }
-    }
-}
-
-impl JobOptions {
-    /// The same at this time.
-    #[must_use]
-    pub fn at(mut self, now: DateTime<Utc>) -> Self {
-        self.now = Some(now);
-        self
-    }
-
-    /// The same, and rows are changed.
-    #[must_use]
-    pub fn applied(mut self) -> Self {
-        self.apply = true;
-        self
-    }
-
-    /// The same, with batches of that length and so much rest after each.
-    #[must_use]
-    pub fn with_pace(mut self, batch: Duration, rest: f64) -> Self {
-        self.batch = batch.max(Duration::from_millis(1));
-        self.rest = rest.clamp(0.0, 1_000.0);
-        self
-    }
-
-    /// The same, for so many rows at most.
-    #[must_use]
-    pub fn with_rows(mut self, rows: u64) -> Self {
-        self.rows = Some(rows);
-        self
-    }
-
-    /// The same, for so long at most.
-    #[must_use]
-    pub fn with_time(mut self, time: Duration) -> Self {
-        self.time = Some(time);
-        self
-    }
-
-    /// The same, and replicas are never further behind for long.
-    #[must_use]
-    pub fn with_lag(mut self, lag: Duration) -> Self {
-        self.lag = Some(lag);
-        self
-    }
-
-    /// The same, and this stops it.
-    #[must_use]
-    pub fn with_stop(mut self, stop: Stop) -> Self {
-        self.stop = stop;
-        self
-    }
-}
-
-/// Stops jobs after the batch that each has in hand: by a call, or by a file that appears.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    asked: Arc<AtomicBool>,
-    file: Option<std::path::PathBuf>,
-}
-
-impl Stop {
-    /// The same, and a file at this path stops it too.
-    #[must_use]
-    pub fn or_file(mut self, file: impl Into<std::path::PathBuf>) -> Self {
-        self.file = Some(file.into());
-        self
-    }
-
-    /// Stops.
-    pub fn stop(&self) {
-        self.asked.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it was asked to.
-    pub fn is_stopped(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) || self.file.as_ref().is_some_and(|file| file.exists())
-    }
-}
-
-/// What became of one rule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct JobReport {
-    /// The rule.
-    pub rule: String,
-    /// The table.
-    pub table: TableName,
-    /// What becomes of rows that are met.
-    pub action: String,
-    /// What is older than this goes, where age decides.
-    pub cutoff: Option<DateTime<Utc>>,
-    /// Rows that the rule meets, as far as it came.
-    pub met: u64,
-    /// Rows that were changed by this run.
-    pub changed: u64,
-    /// Rows that were changed since the rule began at the first row of the table: by this run and those before it that did not
-    /// come to the end.
-    pub changed_in_all: u64,
-    /// Other tables whose rows go or change with them, and how.
-    pub followers: Vec<(String, String)>,
-    /// The first rows that are met: numbers as they are, other keys as the beginning of their SHA-256, for they may be secrets.
-    pub sample: Vec<String>,
-    /// Rows that were met and neither changed nor refused: gone meanwhile, or kept by a trigger or a policy of the database.
-    pub unchanged: u64,
-    /// Rows that could not be changed, and why.
-    pub poison: Vec<(String, String)>,
-    /// How it ended.
-    pub ended: JobEnd,
-    /// How many batches, and how long the longest took, in milliseconds.
-    pub batches: u64,
-    /// See `batches`.
-    pub longest_batch_ms: u64,
-}
-
-/// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum JobEnd {
-    /// At the end of the table.
-    Complete,
-    /// It was asked to stop; the next run goes on from there.
-    Stopped,
-    /// Its rows or its time were used up; the next run goes on from there.
-    Budget,
-}
-
-impl fmt::Display for JobEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Complete => "complete",
-            Self::Stopped => "stopped",
-            Self::Budget => "budget used up",
-        })
-    }
-}
-
 /// Deletes, anonymises or archives what each retention rule of `policy` says is old enough. With a `lease`, each batch is fenced.
 ///
 /// Cancel safe: what was committed stays, and the next run goes on from there.
@@ -229,9 +57,7 @@ pub async fn clean_up(
     options: &JobOptions,
     lease: Option<&Lease>,
 ) -> Result<Vec<JobReport>> {
-    let mut session = engine.session().await?;
-    let now = now(&mut session, options).await?;
-    work::check_holds(&mut session, &policy.hold).await?;
+    let (mut session, now) = begin(engine, policy, options).await?;
     let mut works = Vec::new();
     for rule in &policy.retention {
         let work = work::retention(&mut session, policy, rule, now).await?;
@@ -255,16 +81,30 @@ pub async fn mend_orphans(
     options: &JobOptions,
     lease: Option<&Lease>,
 ) -> Result<Vec<JobReport>> {
-    let mut session = engine.session().await?;
-    let now = now(&mut session, options).await?;
-    work::check_holds(&mut session, &policy.hold).await?;
+    let (mut session, now) = begin(engine, policy, options).await?;
     let mut works = Vec::new();
-    for rule in &policy.reference {
-        works.push(work::reference(&mut session, policy, rule, now).await?);
+    // What is referred to first: what goes there makes orphans here.
+    for rule in policy.references_in_order() {
+        let work = work::reference(&mut session, policy, rule, now).await?;
+        check(&mut session, &work).await?;
+        works.push(work);
     }
     let reports = run_all(&mut session, works, options, lease).await?;
     session.close().await;
     Ok(reports)
+}
+
+/// A session, the time, and a policy that can be gone by: its holds mean something, and no two rules are called the same, for
+/// each is known by its name where it goes on.
+async fn begin(engine: &dyn Engine, policy: &Policy, options: &JobOptions) -> Result<(Session, DateTime<Utc>)> {
+    if let Some(name) = policy.names_used_twice().first() {
+        return Err(Error::new(ErrorKind::Config, format!("two rules are called {name:?}"))
+            .with_next_step("give each a name of its own"));
+    }
+    let mut session = engine.session().await?;
+    let now = time(&mut session, options.now).await?;
+    work::check_holds(&mut session, &policy.hold).await?;
+    Ok((session, now))
 }
 
 pub(crate) async fn run_all(
@@ -283,11 +123,6 @@ pub(crate) async fn run_all(
         reports.push(report);
     }
     Ok(reports)
-}
-
-/// What the time is.
-async fn now(session: &mut Session, options: &JobOptions) -> Result<DateTime<Utc>> {
-    time(session, options.now).await
 }
 
 /// What the time is: as told, or by the database's clock where this machine's agrees.
@@ -315,57 +150,67 @@ pub(crate) async fn time(session: &mut Session, told: Option<DateTime<Utc>>) -> 
 }
 
 /// What a rule has to be before a row is touched.
-async fn check(session: &mut Session, work: &Work) -> Result<()> {
-    let flavour = work.table.flavour;
+pub(crate) async fn check(session: &mut Session, work: &Work) -> Result<()> {
     let failed = |session: &Session, e| in_rule(&work.rule, session.error("does not take the rule", e));
-    // Conditions of the shop's own are SQL: the server says whether they mean anything.
-    let (sql, values) = Piece::text(format!("SELECT '1' FROM {} WHERE ", work.table.sql()))
-        .piece(&work.condition)
-        .then(" LIMIT 1")
-        .build(flavour);
     session.begin_reading().await.map_err(|e| failed(session, e))?;
-    let met = session.one(&sql, &values).await;
-    // The newest row of all, by the index.
-    let newest = match (&met, &work.bound, work.order.first()) {
-        (Ok(Some(_)), Some(bound), Some(age)) if !work.may_empty => {
-            let (sql, values) = Piece::text("SELECT CASE WHEN ")
-                .piece(bound)
-                .then(" THEN 'goes' ELSE 'stays' END FROM ")
-                .then(format!(
-                    "{0} WHERE {1} IS NOT NULL ORDER BY {1} DESC LIMIT 1",
-                    work.table.sql(),
-                    work.table.of(&age.name)
-                ))
-                .build(flavour);
-            session.one(&sql, &values).await
-        }
-        _ => Ok(None),
-    };
-    // Numbers come before texts there: what is not read as a time would never be old.
-    let stored = match (flavour, work.order.first(), work.has_unit) {
-        (crate::Flavour::Sqlite, Some(age), false) if work.bound.is_some() => {
-            let name = work.table.of(&age.name);
-            let sql = format!(
-                "SELECT typeof({name}) FROM {} WHERE {name} IS NOT NULL ORDER BY {name} LIMIT 1",
-                work.table.sql()
-            );
-            session.one(&sql, &[]).await
-        }
-        _ => Ok(None),
-    };
+    let seen = look_ahead(session, work).await;
     session.roll_back().await.map_err(|e| failed(session, e))?;
-    met.map_err(|e| failed(session, e))?;
-    if let Some("integer" | "real") = stored.map_err(|e| failed(session, e))?.as_deref() {
-        let text = format!("the rule {:?}: {} holds numbers", work.rule, work.table);
-        return Err(Error::new(ErrorKind::Config, text)
-            .with_next_step("write what they count since 1970: unit = \"seconds\" or \"milliseconds\""));
+    let refused = |kind, what: &str, next: &str| {
+        Err(Error::new(kind, format!("the rule {:?}: {what} {}", work.rule, work.table)).with_next_step(next))
+    };
+    match seen.map_err(|e| failed(session, e))? {
+        Ahead::Well => Ok(()),
+        Ahead::Numbers => refused(
+            ErrorKind::Config,
+            "numbers are times in",
+            "write what they count since 1970: unit = \"seconds\" or \"milliseconds\"",
+        ),
+        Ahead::Everything => refused(
+            ErrorKind::Clock,
+            "it would take even the newest row of",
+            "look whether the clocks are right; write may_empty = true where it is meant",
+        ),
     }
-    if newest.map_err(|e| failed(session, e))?.as_deref() == Some("goes") {
-        let text = format!("the rule {:?}: even the newest row of {} is old enough to go", work.rule, work.table);
-        return Err(Error::new(ErrorKind::Clock, text)
-            .with_next_step("look whether the clocks are right; write may_empty = true where it is meant"));
+}
+
+/// What a rule would do.
+enum Ahead {
+    Well,
+    /// SQLite stores numbers where the rule expects texts: nothing would ever be old.
+    Numbers,
+    /// Even the newest row is old.
+    Everything,
+}
+
+/// Cheap questions first: none of them reads more than the end of an index, but the last, which is asked where something is
+/// wrong.
+async fn look_ahead(session: &mut Session, work: &Work) -> Result<Ahead, sqlx::Error> {
+    let (flavour, table) = (work.table.flavour, work.table.sql());
+    // Conditions of the shop's own are SQL: the server says whether they mean anything, and reads nothing for it.
+    let head = |first: &str| Piece::text(format!("SELECT '1' FROM {table} WHERE {first}"));
+    let (sql, values) = head("1 = 0 AND ").piece(&work.condition).build(flavour);
+    session.one(&sql, &values).await?;
+    let (Some(bound), Some(age)) = (&work.bound, work.order.first()) else { return Ok(Ahead::Well) };
+    let age = work.table.of(&age.name);
+    if flavour == crate::Flavour::Sqlite && !work.has_unit {
+        // Numbers come before texts.
+        let sql = format!("SELECT typeof({age}) FROM {table} WHERE {age} IS NOT NULL ORDER BY {age} LIMIT 1");
+        if let Some("integer" | "real") = session.one(&sql, &[]).await?.as_deref() {
+            return Ok(Ahead::Numbers);
+        }
     }
-    Ok(())
+    if work.may_empty {
+        return Ok(Ahead::Well);
+    }
+    let (sql, values) = Piece::text("SELECT CASE WHEN ")
+        .piece(bound)
+        .then(format!(" THEN 'goes' ELSE 'stays' END FROM {table} WHERE {age} IS NOT NULL ORDER BY {age} DESC LIMIT 1"))
+        .build(flavour);
+    if session.one(&sql, &values).await?.as_deref() != Some("goes") {
+        return Ok(Ahead::Well);
+    }
+    let (sql, values) = head("").piece(&work.condition).then(" LIMIT 1").build(flavour);
+    Ok(if session.one(&sql, &values).await?.is_some() { Ahead::Everything } else { Ahead::Well })
 }
 
 /// One rule on its way through the table.
@@ -503,6 +348,7 @@ impl<'a> Run<'a> {
     }
 
     /// Walks over the next rows and changes those that are met, in one transaction.
+    ///
     /// Where one of them is locked or refuses, each by itself; where locks may go by themselves, only for the last time.
     async fn attempt(
         &mut self,
@@ -511,7 +357,7 @@ impl<'a> Run<'a> {
         is_last_try: bool,
     ) -> Result<Option<Vec<Value>>> {
         let failed = |session: &Session, e| session.error("did not take a batch", e);
-        let most = match self.rows_left {
+        let most = match self.rows_left.filter(|_| self.changes()) {
             Some(left) => usize::try_from(left.saturating_sub(self.report.changed)).unwrap_or(MOST),
             None => MOST,
         };
@@ -539,47 +385,22 @@ impl<'a> Run<'a> {
         let last = walked.last().map(|row| row.at.clone());
         let met: Vec<Vec<Value>> = walked.into_iter().filter(|row| row.is_met).map(|row| row.key).collect();
         let count = met.len() as u64;
-        let (mut changed, mut counted, mut poison) = (0, 0, Vec::new());
-        if self.changes() {
-            match self.change(session, &met).await {
-                Ok(n) => (changed, counted) = (n, n),
-                Err(e) if session.kind(&e) == ErrorKind::Busy && !is_last_try => {
-                    let e = failed(session, e);
-                    session.roll_back().await.map_err(|e| failed(session, e))?;
-                    return Err(e);
+        let place = last.as_deref().filter(|_| !is_last);
+        let (changed, mut poison) = match self.together(session, &met, place).await {
+            Ok(changed) => (changed, Vec::new()),
+            Err(e) => {
+                let is_of_rows = e.as_database_error().is_some() && !met.is_empty() && self.changes();
+                let is_lock = session.kind(&e) == ErrorKind::Busy && !is_last_try;
+                session.roll_back().await.map_err(|e| failed(session, e))?;
+                if is_lock || !is_of_rows {
+                    return Err(failed(session, e));
                 }
-                Err(e) if met.is_empty() || e.as_database_error().is_none() => return Err(failed(session, e)),
-                Err(_) => {
-                    // One row of them cannot be changed: each by itself then, in a transaction that counts it.
-                    session.roll_back().await.map_err(|e| failed(session, e))?;
-                    (changed, poison) = self.one_by_one(session, &met).await?;
-                    session.begin().await.map_err(|e| failed(session, e))?;
-                    if let Some(lease) = self.lease {
-                        lease.check(session).await?;
-                    }
-                }
+                // One row of them cannot be changed: each by itself then, in a transaction that counts it.
+                let done = self.one_by_one(session, &met).await?;
+                self.move_on(session, place).await?;
+                done
             }
-            let position = last.as_deref().filter(|_| !is_last);
-            if self.work.is_remembered
-                && let Err(e) = advance(session, &self.work.rule, position, counted).await
-            {
-                return Err(failed(session, e));
-            }
-        }
-        if let Err(e) = session.commit().await {
-            // SQLite checks deferred keys now. What was counted was taken back with it.
-            if !self.changes() || met.is_empty() || e.as_database_error().is_none() || !poison.is_empty() {
-                return Err(failed(session, e));
-            }
-            session.roll_back().await.map_err(|e| failed(session, e))?;
-            (changed, poison) = self.one_by_one(session, &met).await?;
-            let position = last.as_deref().filter(|_| !is_last);
-            session.begin().await.map_err(|e| failed(session, e))?;
-            if self.work.is_remembered {
-                advance(session, &self.work.rule, position, 0).await.map_err(|e| failed(session, e))?;
-            }
-            session.commit().await.map_err(|e| failed(session, e))?;
-        }
+        };
         self.report.met += count;
         self.report.changed += changed;
         self.report.changed_in_all += changed;
@@ -597,6 +418,39 @@ impl<'a> Run<'a> {
             return Err(Error::new(ErrorKind::Database, text).with_next_step("mend what is in their way"));
         }
         Ok(last.filter(|_| !is_last))
+    }
+
+    /// Changes all of them, notes the place, and commits.
+    async fn together(
+        &mut self,
+        session: &mut Session,
+        met: &[Vec<Value>],
+        place: Option<&[Value]>,
+    ) -> Result<u64, sqlx::Error> {
+        let mut changed = 0;
+        if self.changes() {
+            changed = self.change(session, met).await?;
+            if self.work.is_remembered {
+                advance(session, &self.work.rule, place, changed).await?;
+            }
+        }
+        // SQLite checks deferred keys only now.
+        session.commit().await?;
+        Ok(changed)
+    }
+
+    /// Notes the place behind rows that have been counted, each with its own change.
+    async fn move_on(&self, session: &mut Session, place: Option<&[Value]>) -> Result<()> {
+        if !self.work.is_remembered {
+            return Ok(());
+        }
+        let failed = |session: &Session, e| session.error("did not note how far the rule has come", e);
+        session.begin().await.map_err(|e| failed(session, e))?;
+        if let Some(lease) = self.lease {
+            lease.check(session).await?;
+        }
+        advance(session, &self.work.rule, place, 0).await.map_err(|e| failed(session, e))?;
+        session.commit().await.map_err(|e| failed(session, e))
     }
 
     /// The next rows, and which of them are met.
@@ -750,79 +604,6 @@ async fn lag(session: &mut Session) -> Result<Option<Duration>> {
     }
 }
 
-/// What a rule does: one that was changed begins anew.
-fn fingerprint(work: &Work) -> String {
-    let names: Vec<_> = work.order.iter().map(|c| c.name.as_str()).collect();
-    let condition = work.condition.build(work.table.flavour).0;
-    let all = format!("{}\0{}\0{condition}\0{}", work.table, names.join("\0"), work.action.name());
-    Sha256::digest(all).iter().take(8).map(|b| format!("{b:02x}")).collect()
-}
-
-/// Where the last run of a rule was, and how many rows it had changed by then.
-async fn progress(session: &mut Session, rule: &str, fingerprint: &str) -> Result<(Option<Vec<Value>>, u64)> {
-    let flavour = session.flavour();
-    let (text, number) = types(flavour);
-    let long = if matches!(flavour, crate::Flavour::Mysql | crate::Flavour::MariaDb) { "longtext" } else { "text" };
-    create(
-        session,
-        "caretaker_progress",
-        &format!("name {text} PRIMARY KEY, fingerprint {text} NOT NULL, place {long}, changed {number} NOT NULL, updated_at {number} NOT NULL"),
-    )
-    .await?;
-    let failed = |session: &Session, e| session.error("does not say how far the rule has come", e);
-    let (sql, values) = Piece::text(format!(
-        "SELECT fingerprint, place, {} FROM caretaker_progress WHERE name = ",
-        as_text(flavour, "changed")
-    ))
-    .value(&plain_text(), Some(rule.to_owned()))
-    .build(flavour);
-    let row = session.rows(&sql, &values).await.map_err(|e| failed(session, e))?.into_iter().next();
-    if let Some([Some(of), Some(place), Some(changed)]) = row.as_deref()
-        && of == fingerprint
-        && let (Ok(cursor), Ok(changed)) = (serde_json::from_str(place), changed.parse())
-    {
-        return Ok((Some(cursor), changed));
-    }
-    // From the beginning.
-    let piece = match row {
-        Some(_) => Piece::text("UPDATE caretaker_progress SET fingerprint = ")
-            .value(&plain_text(), Some(fingerprint.to_owned()))
-            .then(format!(", place = NULL, changed = 0, updated_at = {} WHERE name = ", server_clock(flavour)))
-            .value(&plain_text(), Some(rule.to_owned())),
-        None => Piece::text("INSERT INTO caretaker_progress (name, fingerprint, place, changed, updated_at) SELECT ")
-            .value(&plain_text(), Some(rule.to_owned()))
-            .then(", ")
-            .value(&plain_text(), Some(fingerprint.to_owned()))
-            .then(format!(", NULL, 0, {}", server_clock(flavour))),
-    };
-    let (sql, values) = piece.build(flavour);
-    crate::lease::in_transaction(session, &sql, &values).await.map_err(|e| failed(session, e))?;
-    Ok((None, 0))
-}
-
-/// Writes down how far a rule has come, in the transaction that came so far. At the end of the table there is no place, and the
-/// next run begins anew.
-async fn advance(session: &mut Session, rule: &str, place: Option<&[Value]>, changed: u64) -> Result<(), sqlx::Error> {
-    let place = place.map(|place| serde_json::Value::from(place.to_vec()).to_string());
-    let (sql, values) = Piece::text("UPDATE caretaker_progress SET place = ")
-        .value(&plain_text(), place)
-        .then(", changed = changed + ")
-        .value(&plain_number(), Some(changed.to_string()))
-        .then(format!(", updated_at = {} WHERE name = ", server_clock(session.flavour())))
-        .value(&plain_text(), Some(rule.to_owned()))
-        .build(session.flavour());
-    session.run(&sql, &values).await.map(drop)
-}
-
-async fn count(session: &mut Session, rule: &str, changed: u64) -> Result<(), sqlx::Error> {
-    let (sql, values) = Piece::text("UPDATE caretaker_progress SET changed = changed + ")
-        .value(&plain_number(), Some(changed.to_string()))
-        .then(" WHERE name = ")
-        .value(&plain_text(), Some(rule.to_owned()))
-        .build(session.flavour());
-    session.run(&sql, &values).await.map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -840,18 +621,5 @@ mod tests {
     fn what_a_server_says_is_shown_without_what_rows_hold() {
         assert_eq!(without_values("Duplicate entry 'O'Brien@x.com' for key 'email'"), "Duplicate entry '…'");
         assert_eq!(without_values("violates foreign key constraint \"x\""), "violates foreign key constraint \"x\"");
-    }
-
-    #[test]
-    fn a_stop_is_heard_by_all_who_share_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let stop = Stop::default().or_file(dir.path().join("stop"));
-        let other = stop.clone();
-        assert!(!other.is_stopped());
-        std::fs::write(dir.path().join("stop"), "").unwrap();
-        assert!(other.is_stopped());
-        std::fs::remove_file(dir.path().join("stop")).unwrap();
-        stop.stop();
-        assert!(other.is_stopped());
     }
 }

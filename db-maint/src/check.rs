@@ -3,17 +3,22 @@
 //! Each states what it needs, what it finds and what it rightly leaves alone. None of them knows an engine's SQL.
 
 pub(crate) mod bloat;
+pub(crate) mod cache_hits;
 pub(crate) mod connections;
 pub(crate) mod counter_exhaustion;
 pub(crate) mod dead_rows;
 pub(crate) mod foreign_key_unindexed;
+pub(crate) mod foreign_key_violated;
 pub(crate) mod index_duplicate;
 pub(crate) mod index_invalid;
 pub(crate) mod index_redundant;
 pub(crate) mod index_unused;
+pub(crate) mod replication_lag;
 pub(crate) mod sessions;
+pub(crate) mod slow_queries;
 pub(crate) mod sqlite;
 pub(crate) mod statistics_stale;
+pub(crate) mod table_free_space;
 pub(crate) mod table_not_transactional;
 pub(crate) mod table_without_primary_key;
 pub(crate) mod wraparound;

@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::capability::Capabilities;
+use crate::capability::{Capabilities, Flavour};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspection::{Facts, InspectOptions, Inspection, judge};
+use crate::look::{self, Look};
 use crate::plan::{Plan, PlanOptions};
-use crate::schema::Schema;
+use crate::references;
+use crate::rules;
+use crate::schema::{Index, Schema};
 use crate::session::Session;
 
 /// What an error of a database means: its kind, and what to do about it.
@@ -40,10 +43,29 @@ pub(crate) trait Connect {
     /// One for statements that take long and must not be in a transaction: each waits for a lock for a second, and is given up
     /// after `limit`. Never through a pooler.
     async fn lasting_session(&self, limit: Duration) -> Result<Session>;
-    /// All that can be read.
+    /// All that the server says of itself.
     async fn facts(&self, options: &InspectOptions) -> Result<Facts>;
     /// Tables and indexes alone.
     async fn schema(&self) -> Result<Schema>;
+
+    /// All that can be read: the server's facts, a look at what it counts, and what the shop declares held against its data.
+    async fn seen(&self, options: &InspectOptions) -> Result<Facts> {
+        let mut facts = self.facts(options).await?;
+        let indexes = facts.schema.as_ref().map(|s| s.indexes.iter().map(Index::object).collect());
+        let mut session = self.session().await?;
+        let schema = facts.schema.as_ref().ok().filter(|_| facts.capabilities.flavour != Flavour::Sqlite);
+        if let Some(schema) = schema {
+            facts.violations =
+                Ok(references::violations(&mut session, schema, options.integrity.unwrap_or(false)).await?);
+        }
+        facts.look = Some(look::take(&mut session, &facts.capabilities, indexes.unwrap_or_default()).await?);
+        if let Some(policy) = &options.policy {
+            facts.declared =
+                rules::check(&mut session, policy, options.now.unwrap_or(facts.capabilities.server_time)).await;
+        }
+        session.close().await;
+        Ok(facts)
+    }
 }
 
 /// A database that can be looked after. Sealed: what this crate changes is proven for each engine it knows.
@@ -59,13 +81,31 @@ pub trait Engine: Connect + Debug + Send + Sync {
     /// Where it cannot be reached, or is too old.
     async fn capabilities(&self) -> Result<Capabilities>;
 
-    /// Looks, and changes nothing. Over one connection of its own, in short statements that give up after a minute and
+    /// Looks, and changes nothing. Over two connections, one after the other, in short statements that give up after a minute and
     /// wait for no lock longer than a second. Dropping the future ends the session.
     ///
     /// # Errors
     /// Where it cannot be reached, or is too old. What is missing for a single check is that check's outcome.
     async fn inspect(&self, options: &InspectOptions) -> Result<Inspection> {
-        Ok(judge(&self.facts(options).await?, options))
+        Ok(judge(&self.seen(options).await?, options))
+    }
+
+    /// Looks at sizes and counters alone: what a [`History`](crate::History) keeps. Over three connections, one after the other.
+    ///
+    /// # Errors
+    /// Where it cannot be reached, or is too old. What could not be seen is said where it is asked for.
+    async fn look(&self) -> Result<Look> {
+        let capabilities = self.capabilities().await?;
+        let indexes = match self.schema().await {
+            Ok(schema) => schema.indexes.iter().map(Index::object).collect(),
+            // Somebody holds a table just now. Sizes are worth having.
+            Err(e) if e.kind() == ErrorKind::Busy => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        let mut session = self.session().await?;
+        let look = look::take(&mut session, &capabilities, indexes).await;
+        session.close().await;
+        look
     }
 
     /// Looks, and plans what would mend what was found. Changes nothing.
@@ -73,7 +113,7 @@ pub trait Engine: Connect + Debug + Send + Sync {
     /// # Errors
     /// As [`inspect`](Engine::inspect), and [`ErrorKind::Config`] where an index that is to be rebuilt is not there.
     async fn plan(&self, inspect: &InspectOptions, options: &PlanOptions) -> Result<Plan> {
-        let facts = self.facts(inspect).await?;
+        let facts = self.seen(inspect).await?;
         let inspection = judge(&facts, inspect);
         Plan::of(&facts, &inspection, options)
     }

@@ -3,14 +3,20 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::activity::{Connections, Seen, Sessions, SqliteContent, SqliteFile, Unseen, Vacuums};
+use crate::activity::{
+    Connections, Modified, Replication, Seen, Sessions, SqliteContent, SqliteFile, Unseen, Vacuums, Violations,
+};
 use crate::capability::{Capabilities, Flavour};
 use crate::check::bloat::{self, Space};
 use crate::check::{
-    connections, counter_exhaustion, dead_rows, foreign_key_unindexed, index_duplicate, index_invalid, index_redundant,
-    index_unused, sessions, sqlite, statistics_stale, table_not_transactional, table_without_primary_key, wraparound,
+    cache_hits, connections, counter_exhaustion, dead_rows, foreign_key_unindexed, foreign_key_violated,
+    index_duplicate, index_invalid, index_redundant, index_unused, replication_lag, sessions, slow_queries, sqlite,
+    statistics_stale, table_free_space, table_not_transactional, table_without_primary_key, wraparound,
 };
 use crate::finding::{Finding, Outcome, Severity, Suppression};
+use crate::look::{History, Look};
+use crate::policy::Policy;
+use crate::rules;
 use crate::schema::{Counter, Observed, Schema};
 
 /// How to inspect. The defaults are right for a shop.
@@ -22,14 +28,21 @@ pub struct InspectOptions {
     /// For how long the server has to have counted before an index is called unused; 30 days unless told. Choose it so that
     /// the rarest report lies within.
     pub unused_after: TimeDelta,
-    /// Whether a SQLite file is read as a whole to see whether it is damaged and its references hold. Where it is `None`, in
-    /// WAL mode alone: in the other modes nobody can write meanwhile. For a minute at most.
+    /// Whether tables are read as a whole to see whether references hold that the server does not vouch for, and a SQLite file to
+    /// see whether it is damaged. Where it is `None`, SQLite files in WAL mode alone: in its other modes nobody can write
+    /// meanwhile. For a minute at most, each file or foreign key.
     pub integrity: Option<bool>,
     /// How many bytes of tables and indexes may be read to see how full they are, where nothing else tells (PostgreSQL with the
     /// extension `pgstattuple`); 256 MiB unless told.
     pub budget_bytes: u64,
     /// Findings that somebody has decided to live with.
     pub suppressions: Vec<Suppression>,
+    /// Earlier looks at the same database: what was slow, stayed free or was made since shows beside them alone.
+    pub history: History,
+    /// How long ago an earlier look has to be before what happened since says anything; ten minutes unless told.
+    pub pause: TimeDelta,
+    /// What the shop declares about its own data: then its rules are held against the database too.
+    pub policy: Option<Policy>,
 }
 
 impl Default for InspectOptions {
@@ -40,6 +53,9 @@ impl Default for InspectOptions {
             integrity: None,
             budget_bytes: 256 << 20,
             suppressions: Vec::new(),
+            history: History::default(),
+            pause: TimeDelta::minutes(10),
+            policy: None,
         }
     }
 }
@@ -59,7 +75,7 @@ impl InspectOptions {
         self
     }
 
-    /// The same, with or without reading a whole SQLite file, whatever its mode.
+    /// The same, with or without reading tables as a whole, whatever the mode of a SQLite file.
     #[must_use]
     pub fn with_integrity(mut self, integrity: bool) -> Self {
         self.integrity = Some(integrity);
@@ -77,6 +93,27 @@ impl InspectOptions {
     #[must_use]
     pub fn with_suppressions(mut self, suppressions: Vec<Suppression>) -> Self {
         self.suppressions = suppressions;
+        self
+    }
+
+    /// The same with another time that has to lie between looks.
+    #[must_use]
+    pub fn with_pause(mut self, pause: TimeDelta) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// The same beside earlier looks.
+    #[must_use]
+    pub fn with_history(mut self, history: History) -> Self {
+        self.history = history;
+        self
+    }
+
+    /// The same, and the shop's own rules are held against the database.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
         self
     }
 }
@@ -142,7 +179,7 @@ impl Inspection {
     }
 }
 
-/// What an engine has read.
+/// What was read.
 pub(crate) struct Facts {
     pub(crate) capabilities: Capabilities,
     pub(crate) schema: Seen<Schema>,
@@ -153,11 +190,20 @@ pub(crate) struct Facts {
     pub(crate) spaces: Seen<Vec<Space>>,
     pub(crate) file: Seen<SqliteFile>,
     pub(crate) content: SqliteContent,
+    /// Rows that refer to nothing though a key is declared.
+    pub(crate) violations: Seen<Violations>,
+    pub(crate) replication: Seen<Replication>,
+    /// Tables that changed since their statistics were made (InnoDB).
+    pub(crate) modified: Seen<Vec<Modified>>,
+    /// What is counted at the same time.
+    pub(crate) look: Option<Look>,
+    /// What became of the shop's own rules.
+    pub(crate) declared: Vec<(&'static str, Outcome)>,
 }
 
 /// Puts what was read before every judge.
 pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
-    let Facts { capabilities, schema, counters, connections, sessions, vacuums, spaces, file, content } = facts;
+    let Facts { capabilities, schema, counters, connections, sessions, vacuums, spaces, file, content, .. } = facts;
     let nothing = || Unseen::unknown("no table is visible to this user", "check the database's name, and the rights");
     let is_empty = schema.as_ref().is_ok_and(|s| s.tables.is_empty());
     let (no_schema, no_counters) = (Err(nothing()), Err(nothing()));
@@ -166,15 +212,25 @@ pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
     let now = options.now.unwrap_or(capabilities.server_time);
     let flavour = capabilities.flavour;
     let observed = Observed { now, since: capabilities.counting_since };
+    // What a look saw first when others had come before was made after those.
+    let dated = schema.as_ref().ok().map(|s| with_dates(s, &options.history)).map(Ok);
+    let schema = dated.as_ref().unwrap_or(schema);
     let of_schema = |judge: &dyn Fn(&Schema) -> Outcome| partly(judged(schema, |s| judge(s)), capabilities.sees_tables);
     let stale = match flavour {
         Flavour::Sqlite => judged(&content.outgrown, |o| statistics_stale::judge_sqlite(o)),
-        _ => judged(vacuums, statistics_stale::judge),
+        Flavour::Postgres => judged(vacuums, statistics_stale::judge),
+        Flavour::Mysql | Flavour::MariaDb => judged(&facts.modified, |m| statistics_stale::judge_innodb(m, flavour)),
+    };
+    let taken_at = facts.look.as_ref().map_or(capabilities.server_time, |look| look.taken_at);
+    let earlier = |least: TimeDelta| options.history.before(taken_at, least);
+    let counted = |judge: &dyn Fn(&Look) -> Outcome| match &facts.look {
+        Some(look) => judge(look),
+        None => Outcome::unknown("nothing was counted"),
     };
     let counters = partly(judged(counters, |c| counter_exhaustion::judge(c)), capabilities.sees_tables);
     let outcomes = [
         (sqlite::INTEGRITY, judged(&content.damage, |d| sqlite::judge_integrity(d))),
-        (sqlite::FOREIGN_KEYS, judged(&content.violations, |v| sqlite::judge_foreign_keys(v))),
+        (foreign_key_violated::ID, judged(&facts.violations, |v| foreign_key_violated::judge(v, flavour))),
         (wraparound::ID, judged(vacuums, wraparound::judge)),
         (counter_exhaustion::ID, counters),
         (connections::ID, judged(connections, connections::judge)),
@@ -194,16 +250,42 @@ pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
         (bloat::TABLE, judged(spaces, |s| bloat::judge_tables(s))),
         (sqlite::FREE_PAGES, judged(file, sqlite::judge_free_pages)),
         (sqlite::LOG, judged(file, sqlite::judge_log)),
+        (replication_lag::ID, judged(&facts.replication, replication_lag::judge)),
+        (slow_queries::ID, counted(&|look| slow_queries::judge(&look.queries, look.taken_at, earlier(options.pause)))),
+        (cache_hits::ID, counted(&|look| cache_hits::judge(&look.cache, earlier(options.pause)))),
+        (
+            table_free_space::ID,
+            counted(&|look| {
+                judged(schema, |s| table_free_space::judge(&look.sizes, s, flavour, earlier(table_free_space::LASTING)))
+            }),
+        ),
     ];
+    let declared = if facts.declared.is_empty() { rules::without() } else { facts.declared.clone() };
     let mut suppressed = Vec::new();
     let checks = outcomes
         .into_iter()
+        .chain(declared)
         .map(|(check, outcome)| CheckReport {
             check: check.to_owned(),
             outcome: without_suppressed(outcome, options, now, &mut suppressed),
         })
         .collect();
     Inspection { capabilities: capabilities.clone(), taken_at: now, checks, suppressed }
+}
+
+/// Indexes with the moment from which on their use can have been counted, where looks tell that they were made since.
+fn with_dates(schema: &Schema, history: &History) -> Schema {
+    let mut schema = schema.clone();
+    let (Some(first), Some(last)) = (history.looks().first(), history.looks().last()) else { return schema };
+    for index in &mut schema.indexes {
+        let made = match last.indexes.get(&index.object()) {
+            Some(since) if *since > first.taken_at => Some(*since),
+            Some(_) => None,
+            None => Some(last.taken_at),
+        };
+        index.counted_since = index.counted_since.max(made);
+    }
+    schema
 }
 
 /// What a judge says of what was seen.
@@ -266,6 +348,22 @@ mod tests {
             spaces: Err(unseen()),
             file: Err(unseen()),
             content: SqliteContent::absent(),
+            violations: Err(unseen()),
+            replication: Err(unseen()),
+            modified: Err(unseen()),
+            look: Some(look()),
+            declared: Vec::new(),
+        }
+    }
+
+    /// One that has nothing to say.
+    fn look() -> Look {
+        let absent = || Unseen::NotApplicable("not here".into());
+        Look {
+            sizes: Err(absent()),
+            queries: Err(absent()),
+            cache: Err(absent()),
+            ..crate::look::sample::blind(DateTime::UNIX_EPOCH)
         }
     }
 

@@ -163,17 +163,22 @@ impl Lease {
         session.commit().await.map_err(|e| session.error("did not keep the lease", e))
     }
 
+    /// The row, as long as it is ours.
+    fn own(&self) -> Piece {
+        Piece::text(" WHERE name = ")
+            .value(&plain_text(), Some(self.name.clone()))
+            .then(" AND holder = ")
+            .value(&plain_text(), Some(self.holder.clone()))
+            .then(" AND epoch = ")
+            .value(&plain_number(), Some(self.epoch.to_string()))
+    }
+
     /// Whether it is still ours, for as long as the transaction that this is a part of lasts; and renews it.
     pub(crate) async fn check(&self, session: &mut Session) -> Result<()> {
         let piece =
             Piece::text(format!("UPDATE caretaker_lease SET expires_at = {} + ", server_clock(session.flavour())))
                 .value(&plain_number(), Some(self.term.as_millis().to_string()))
-                .then(" WHERE name = ")
-                .value(&plain_text(), Some(self.name.clone()))
-                .then(" AND holder = ")
-                .value(&plain_text(), Some(self.holder.clone()))
-                .then(" AND epoch = ")
-                .value(&plain_number(), Some(self.epoch.to_string()));
+                .piece(&self.own());
         let (sql, values) = piece.build(session.flavour());
         let is_ours = session.run(&sql, &values).await.map_err(|e| session.error("does not renew the lease", e))?;
         match is_ours {
@@ -192,12 +197,7 @@ impl Lease {
     /// Where the database cannot be reached; it ends by itself then.
     pub async fn release(self, engine: &dyn Engine) -> Result<()> {
         let mut session = engine.session().await?;
-        let piece = Piece::text("UPDATE caretaker_lease SET expires_at = 0 WHERE name = ")
-            .value(&plain_text(), Some(self.name.clone()))
-            .then(" AND holder = ")
-            .value(&plain_text(), Some(self.holder.clone()))
-            .then(" AND epoch = ")
-            .value(&plain_number(), Some(self.epoch.to_string()));
+        let piece = Piece::text("UPDATE caretaker_lease SET expires_at = 0").piece(&self.own());
         let (sql, values) = piece.build(session.flavour());
         let released = in_transaction(&mut session, &sql, &values).await;
         let released = released.map(drop).map_err(|e| session.error("does not take the lease back", e));

@@ -83,6 +83,7 @@
 // Which parts of the shared words are used depends on the engines that are built.
 #![cfg_attr(not(all(feature = "postgres", feature = "mysql", feature = "sqlite")), allow(dead_code))]
 
+mod access;
 mod activity;
 mod apply;
 mod batch;
@@ -91,19 +92,25 @@ mod check;
 mod engine;
 mod error;
 mod finding;
+mod growth;
 mod ident;
 mod inspection;
 mod lease;
+mod look;
 pub mod mode;
 mod plan;
 mod policy;
+mod references;
+mod replace;
+mod rules;
 mod schema;
 mod session;
 mod shop;
 mod statement;
 mod table;
 
-pub use self::apply::{ApplyOptions, ApplyReport, StepEnd, StepReport, apply};
+pub use self::access::{AccessReport, Admin, Grantee, Role, TableAccess, audit_access};
+pub use self::apply::{ApplyOptions, ApplyReport, Room, StepEnd, StepReport, apply};
 pub use self::batch::{JobEnd, JobOptions, JobReport, Stop, clean_up, mend_orphans};
 pub use self::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 pub use self::check::bloat::{Space, SpaceMethod, Wasted};
@@ -116,14 +123,18 @@ pub use self::engine::sqlite::Sqlite;
 pub use self::engine::{Engine, open};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::finding::{Confidence, Finding, Outcome, Severity, Suppression};
+pub use self::growth::{Forecast, Growth, GrowthOptions, GrowthReport, Rate};
 pub use self::inspection::{CheckReport, InspectOptions, Inspection};
 pub use self::lease::{Acquired, Holder, Lease};
+pub use self::look::{History, Look};
 pub use self::plan::{Plan, PlanOptions, Step, StepAction};
 pub use self::policy::{
-    CartRule, ErasureAction, Hold, Period, PersonalData, Policy, Reference, ReferenceAction, Retention,
-    RetentionAction, StockRule, Unit, Zone,
+    AccessRule, AdminRule, CacheAction, CartRule, ContentRule, DirectoryCache, ErasureAction, Hold, HttpCache, Period,
+    PersonalData, Policy, RedisCache, Reference, ReferenceAction, Retention, RetentionAction, SensitiveTable,
+    StockRule, Unit, Zone,
 };
 pub use self::schema::TableName;
+pub use self::shop::cache::{CacheReport, clear_caches};
 pub use self::shop::carts::{AbandonedCart, Delivery, claim_abandoned, confirm, count_abandoned, unconfirmed};
 pub use self::shop::privacy::{ErasedTable, ErasureCertificate, erase, export};
 pub use self::shop::stock::{LowItem, StockReport, check_stock};

@@ -20,6 +20,7 @@ pub use self::env_file::EnvFile;
 pub use self::flag_file::FlagFile;
 pub use self::row::DatabaseRow;
 use crate::error::{Error, ErrorKind, Result};
+use crate::replace::replace;
 
 /// What a closed shop says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +141,9 @@ impl Drop for MaintenanceGuard {
     }
 }
 
+/// What the shop's program reads as another user.
+const READABLE: u32 = 0o644;
+
 /// Opens the shop, unless somebody else has closed it meanwhile.
 async fn open_own(switch: &dyn MaintenanceSwitch, own: &Notice) -> Result<()> {
     let is_other = |there: Notice| (there.until, there.bypass_sha256) != (own.until, own.bypass_sha256.clone());
@@ -147,52 +151,4 @@ async fn open_own(switch: &dyn MaintenanceSwitch, own: &Notice) -> Result<()> {
         true => Ok(()),
         false => switch.off().await,
     }
-}
-
-/// Puts `text` in the place of the file, whole or not at all, with the rights of the old one.
-fn replace(path: &std::path::Path, text: &str) -> Result<()> {
-    use std::io::Write;
-    let wrong = |e: std::io::Error| {
-        Error::new(ErrorKind::Config, format!("{}: cannot be written: {e}", path.display()))
-            .with_next_step("check the folder and the rights on it")
-            .with_source(e)
-    };
-    // Where the name is a link, what it leads to.
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let beside = path.with_file_name(format!(".{name}.caretaker-{:08x}", fastrand::u32(..)));
-    let written = (|| {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&beside)?;
-        match std::fs::metadata(&path) {
-            Ok(old) => {
-                file.set_permissions(old.permissions())?;
-                #[cfg(unix)]
-                {
-                    use std::os::unix::fs::MetadataExt;
-                    let new = file.metadata()?;
-                    if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-                        std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
-                    }
-                }
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                // The shop's program reads it as another user.
-                #[cfg(unix)]
-                file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-            }
-            Err(e) => return Err(e),
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, &path)
-    })();
-    if written.is_err() {
-        // What was begun; there may be nothing.
-        let _ = std::fs::remove_file(&beside);
-    }
-    written.map_err(wrong)
 }

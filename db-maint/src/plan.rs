@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::capability::{Flavour, NodeRole};
 use crate::check::{
     bloat, dead_rows, drop_index, index_duplicate, index_invalid, index_redundant, index_unused, sqlite,
-    statistics_stale,
+    statistics_stale, table_free_space,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::Finding;
@@ -20,6 +20,8 @@ use crate::inspection::{Facts, Inspection};
 use crate::schema::{Index, Schema, State, TableName};
 use crate::table::sql_name;
 
+/// So many pages are given back in one step.
+const PAGES: u32 = 10_000;
 /// How long a plan may lie before it is applied.
 const LASTS: TimeDelta = TimeDelta::hours(24);
 
@@ -67,6 +69,8 @@ pub struct Plan {
     pub expires_at: DateTime<Utc>,
     /// What is to be done.
     pub steps: Vec<Step>,
+    /// What could not be looked at: a plan without steps is no proof that there is nothing to do.
+    pub unknown: Vec<String>,
     /// SHA-256 of all the rest.
     pub hash: String,
 }
@@ -109,6 +113,10 @@ pub enum StepAction {
     Vacuum,
     /// Renews the planner's statistics.
     Analyze,
+    /// Builds a table anew, as OPTIMIZE TABLE does, but refused where writers would be locked out (MySQL, MariaDB).
+    Rebuild,
+    /// Gives free pages at the end of the file back, where the file keeps account of them (SQLite).
+    IncrementalVacuum,
     /// Builds an index anew beside the old one.
     Reindex,
     /// Removes what an interrupted build left.
@@ -129,6 +137,14 @@ impl Step {
             // Without giving pages back to the system, which would lock everybody out.
             (StepAction::Vacuum, Flavour::Postgres, None) => format!("VACUUM (ANALYZE, TRUNCATE false) {table}"),
             (StepAction::Vacuum, Flavour::Sqlite, None) => "VACUUM".to_owned(),
+            (StepAction::IncrementalVacuum, Flavour::Sqlite, None) => format!("PRAGMA incremental_vacuum({PAGES})"),
+            (StepAction::Rebuild, Flavour::Mysql | Flavour::MariaDb, None) => {
+                format!("ALTER TABLE {table} FORCE, ALGORITHM=INPLACE, LOCK=NONE")
+            }
+            // Each replica counts its own rows.
+            (StepAction::Analyze, Flavour::Mysql | Flavour::MariaDb, None) => {
+                format!("ANALYZE NO_WRITE_TO_BINLOG TABLE {table}")
+            }
             (StepAction::Analyze, Flavour::Postgres, None) => format!("ANALYZE {table}"),
             (StepAction::Analyze, Flavour::Sqlite, None) => format!("PRAGMA analysis_limit = 1000; ANALYZE {table}"),
             (StepAction::Reindex, Flavour::Postgres, Some(index)) => {
@@ -203,8 +219,10 @@ impl Plan {
             return Err(Error::new(ErrorKind::Config, format!("{} is a replica", capabilities.location))
                 .with_next_step("plan and apply on its primary"));
         }
-        let empty = Schema::default();
-        let schema = facts.schema.as_ref().unwrap_or(&empty);
+        let schema = facts.schema.as_ref().map_err(|_| {
+            Error::new(ErrorKind::Denied, format!("{} does not show its tables", capabilities.location))
+                .with_next_step("see `inspect` for what this user lacks")
+        })?;
         let mut steps: Vec<Step> = Vec::new();
         for finding in inspection.findings() {
             let step = step(capabilities.flavour, schema, facts, finding, options);
@@ -237,6 +255,7 @@ impl Plan {
             made_at,
             expires_at: made_at + LASTS,
             steps,
+            unknown: inspection.unknown().map(|(check, why)| format!("{check}: {why}")).collect(),
             hash: String::new(),
         };
         plan.hash = plan.digest()?;
@@ -303,6 +322,25 @@ fn step(flavour: Flavour, schema: &Schema, facts: &Facts, finding: &Finding, opt
         (statistics_stale::ID, Flavour::Sqlite) => {
             plain(StepAction::Analyze, flavour, &table()?.name, "other writers wait, for a moment", because)
         }
+        (statistics_stale::ID, Flavour::Mysql | Flavour::MariaDb) => plain(
+            StepAction::Analyze,
+            flavour,
+            &table()?.name,
+            "nobody waits for it; on MySQL before 8.0.24 queries of the table wait behind one that runs long",
+            because,
+        ),
+        (table_free_space::ID, Flavour::Mysql | Flavour::MariaDb) => {
+            let table = table()?;
+            let size = facts.look.as_ref()?.sizes.as_ref().ok()?.of(&table.name)?.total();
+            let step = plain(StepAction::Rebuild, flavour, &table.name, BUILDS, because)?;
+            // Where the remedy is another one, the server could not do it beside writers.
+            finding.remedy.as_ref().filter(|remedy| **remedy == step.sql)?;
+            Some(Step { reads_bytes: Some(size), needs_bytes: Some(size), ..step })
+        }
+        (sqlite::FREE_PAGES, Flavour::Sqlite) if facts.file.as_ref().ok()?.gives_back => {
+            let lock = "other writers wait, for as long as some thousand pages take";
+            plain(StepAction::IncrementalVacuum, flavour, &TableName::new("", ""), lock, because)
+        }
         (sqlite::FREE_PAGES, Flavour::Sqlite) => {
             let file = facts.file.as_ref().ok()?;
             let bytes = file.pages.saturating_mul(file.page_bytes);
@@ -338,6 +376,7 @@ const VACUUMS: &str =
 const DROPS: &str =
     "nobody waits for it but changes of the table's definition; it waits for queries of that table that run";
 const REBUILDS: &str = "nobody waits for it but changes of the table's definition; it waits, more than once, for transactions that are open";
+const BUILDS: &str = "nobody waits for it but at its beginning and end, where it waits for open transactions on the table for a second at most; replicas do it after it, and are behind for as long";
 const BRIEFLY: &str = "it waits for open transactions on the table for a second at most; the table's queries wait with it, then it is done at once";
 
 fn plain(action: StepAction, flavour: Flavour, table: &TableName, lock: &str, because: String) -> Option<Step> {
@@ -410,6 +449,7 @@ mod tests {
             made_at: DateTime::UNIX_EPOCH,
             expires_at: DateTime::UNIX_EPOCH + LASTS,
             steps: vec![step],
+            unknown: vec![],
             hash: String::new(),
         };
         plan.hash = plan.digest().unwrap();

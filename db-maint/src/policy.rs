@@ -29,12 +29,241 @@ pub struct Policy {
     pub hold: Vec<Hold>,
     /// Where what is known of one person lies.
     pub privacy: Vec<PersonalData>,
+    /// What of the content is stale or waits.
+    pub content: Vec<ContentRule>,
+    /// What is cleared when the shop's caches are.
+    pub cache: Vec<CacheAction>,
+    /// Who may read what, and who the shop's own administrators are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessRule>,
     /// When a product is about to run out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stock: Option<StockRule>,
     /// When a cart is abandoned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cart: Option<CartRule>,
+}
+
+impl Policy {
+    /// Names that two rules have: how far each has come is kept by its name.
+    pub(crate) fn names_used_twice(&self) -> Vec<String> {
+        let mut names: Vec<&String> =
+            self.retention.iter().map(|r| &r.name).chain(self.reference.iter().map(|r| &r.name)).collect();
+        names.sort();
+        let mut twice: Vec<String> =
+            names.windows(2).filter(|two| two[0] == two[1]).map(|two| two[0].clone()).collect();
+        twice.dedup();
+        twice
+    }
+
+    /// The references, those to a table after those of that table: what goes there makes orphans here, which go in the same run.
+    pub(crate) fn references_in_order(&self) -> Vec<&Reference> {
+        let mut left: Vec<&Reference> = self.reference.iter().collect();
+        let mut order = Vec::new();
+        while !left.is_empty() {
+            // One that waits for none of the others; where they go in a circle, the first.
+            let waits = |rule: &Reference| left.iter().any(|other| !std::ptr::eq(*other, rule) && feeds(other, rule));
+            let next = left.iter().position(|rule| !waits(rule)).unwrap_or(0);
+            order.push(left.remove(next));
+        }
+        order
+    }
+
+    /// Rules that delete what others refer to, in a circle: their names.
+    pub(crate) fn cycle(&self) -> Option<Vec<String>> {
+        let rules: Vec<&Reference> = self.reference.iter().collect();
+        for start in &rules {
+            let mut paths = vec![vec![*start]];
+            while let Some(path) = paths.pop() {
+                let Some(last) = path.last() else { continue };
+                for next in rules.iter().filter(|next| feeds(last, next)) {
+                    if std::ptr::eq(*next, *start) {
+                        let mut names: Vec<String> = path.iter().map(|r| r.name.clone()).collect();
+                        names.push(start.name.clone());
+                        return Some(names);
+                    }
+                    if !path.iter().any(|r| std::ptr::eq(*r, *next)) {
+                        paths.push(path.iter().copied().chain([*next]).collect());
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Whether what `a` deletes is what `b` refers to, and `b` deletes then.
+fn feeds(a: &Reference, b: &Reference) -> bool {
+    a.action == ReferenceAction::Delete
+        && b.action == ReferenceAction::Delete
+        && a.table == b.to
+        && (a.schema.is_none() || b.to_schema.is_none() || a.schema == b.to_schema)
+}
+
+/// What of the shop's content is stale, or waits for somebody.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContentRule {
+    /// What the rule is called.
+    pub name: String,
+    /// The table's schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table.
+    pub table: String,
+    /// Which rows: a condition in SQL.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// The column that says how old a row is, where that matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// How old a row has to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older: Option<Period>,
+    /// What its numbers count since 1970, where it holds numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+    /// What zone its times are in; as in a retention rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
+    /// The column that people know a row by: the first ten are named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// So many such rows are well; none, unless told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<u64>,
+    /// So many such rows there have to be, such as one banner that is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least: Option<u64>,
+    /// What is to be done then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// One cache of the shop: exactly one of `directory`, `redis` and `http`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheAction {
+    /// What it is called.
+    pub name: String,
+    /// A folder whose files go; the folder stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectoryCache>,
+    /// Keys in Redis with one prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisCache>,
+    /// A request that a web server, a CDN or the shop itself clears its cache by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCache>,
+}
+
+/// A folder of files that can be made again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryCache {
+    /// Where it is: a whole path, that ends in a folder called `cache`, `.cache` or the like, or has a `CACHEDIR.TAG` in it.
+    pub path: PathBuf,
+    /// Only files that nobody has written to for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older: Option<Period>,
+}
+
+/// Keys in Redis, or what speaks like it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisCache {
+    /// `redis://HOST:PORT/NUMBER` or `unix:///PATH`, without a password.
+    pub url: String,
+    /// The environment variable with the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_env: Option<String>,
+    /// What the keys begin with; never empty.
+    pub prefix: String,
+}
+
+/// A request that clears a cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpCache {
+    /// `http://…` or `https://…`.
+    pub url: String,
+    /// `PURGE` unless told; `POST`, `DELETE` and `BAN` are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The header that shows who asks, such as `Authorization`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The environment variable with that header's value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_env: Option<String>,
+    /// Also a good answer: 404, where nothing was cached. 200 to 299 are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept: Vec<u16>,
+}
+
+/// Who may read what, and who the shop's administrators are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessRule {
+    /// Roles that may do anything, such as the one that owns the server.
+    pub trusted: Vec<String>,
+    /// Tables that not everybody may see: payments, customers.
+    pub table: Vec<SensitiveTable>,
+    /// The shop's own administrators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admins: Option<AdminRule>,
+}
+
+/// A table that not everybody may see.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SensitiveTable {
+    /// The table's schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table.
+    pub table: String,
+    /// Roles that may read it; others that can are told.
+    #[serde(default)]
+    pub readers: Vec<String>,
+    /// Roles that may change it, and read it.
+    #[serde(default)]
+    pub writers: Vec<String>,
+}
+
+/// The shop's own table of those who may administer it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminRule {
+    /// The table's schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The table.
+    pub table: String,
+    /// The column that people know an administrator by, such as `email`.
+    pub label: String,
+    /// Which rows are administrators: a condition in SQL. All, unless told.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Who they should be, where that is written down; others are told, and so is who is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Vec<String>>,
+    /// The column that says when somebody was here last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
+    /// What its numbers count since 1970, where it holds numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+    /// What zone its times are in; as in a retention rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
+    /// After how long one who was not here is told; 90 days unless told.
+    #[serde(default = "three_months")]
+    pub idle: Period,
+}
+
+fn three_months() -> Period {
+    Period::new(TimeDelta::days(90))
 }
 
 /// A table with what is known of one person, and what becomes of it when the person asks to be forgotten.

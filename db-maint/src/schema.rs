@@ -118,6 +118,8 @@ pub(crate) struct ForeignKey {
     pub(crate) table: TableName,
     pub(crate) columns: Vec<String>,
     pub(crate) to: TableName,
+    /// The columns there, in the same order; empty where the engine does not say.
+    pub(crate) to_columns: Vec<String>,
     /// Whether the server knows that it holds for every row.
     pub(crate) validated: bool,
 }
@@ -221,6 +223,7 @@ pub(crate) mod sample {
             table: TableName::new("", table),
             columns: columns.iter().map(|c| (*c).to_owned()).collect(),
             to: TableName::new("", to),
+            to_columns: vec!["id".into()],
             validated: true,
         }
     }

@@ -176,6 +176,14 @@ impl Session {
         within(until, work).await
     }
 
+    /// What a statement of MySQL or MariaDB that looks after tables says in its answer, where it is an error.
+    pub(crate) async fn refusals(&mut self, sql: &str) -> Result<Option<String>, sqlx::Error> {
+        let said = self.rows_in(sql, &[]).await?;
+        let is_error =
+            |row: &&Vec<Value>| row.get(2).cloned().flatten().is_some_and(|kind| kind.eq_ignore_ascii_case("error"));
+        Ok(said.iter().find(is_error).and_then(|row| row.get(3).cloned().flatten()))
+    }
+
     /// A statement that changes rows: how many it met.
     pub(crate) async fn run(&mut self, sql: &str, values: &[Value]) -> Result<u64, sqlx::Error> {
         let alone = self.begin_alone().await?;

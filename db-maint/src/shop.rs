@@ -1,6 +1,8 @@
 //! What a shop does with its own data each hour or night, by rules that it declares: [`Policy`](crate::Policy).
 
+pub(crate) mod cache;
 pub(crate) mod carts;
+pub(crate) mod content;
 pub(crate) mod privacy;
 pub(crate) mod stock;
 
@@ -11,7 +13,7 @@ use crate::statement::Piece;
 use crate::table::Table;
 
 /// What is asked of the shop's own SQL: the server says whether it means anything.
-async fn ask(session: &mut Session, what: &str, piece: &Piece) -> Result<Vec<Vec<crate::session::Value>>> {
+pub(crate) async fn ask(session: &mut Session, what: &str, piece: &Piece) -> Result<Vec<Vec<crate::session::Value>>> {
     let (sql, values) = piece.build(session.flavour());
     let failed = |session: &Session, e| session.error(&format!("does not understand {what}"), e);
     session.begin_reading().await.map_err(|e| failed(session, e))?;
@@ -21,7 +23,7 @@ async fn ask(session: &mut Session, what: &str, piece: &Piece) -> Result<Vec<Vec
 }
 
 /// The first value, which has to be a number.
-async fn count(session: &mut Session, what: &str, piece: &Piece) -> Result<u64> {
+pub(crate) async fn count(session: &mut Session, what: &str, piece: &Piece) -> Result<u64> {
     let rows = ask(session, what, piece).await?;
     let number = rows.first().and_then(|row| row.first()).cloned().flatten().and_then(|n| n.parse().ok());
     number
@@ -38,6 +40,6 @@ fn single_key(table: &Table) -> Result<&crate::table::Column> {
 }
 
 /// `COUNT(*)` as text.
-fn counted(flavour: Flavour) -> String {
+pub(crate) fn counted(flavour: Flavour) -> String {
     crate::lease::as_text(flavour, "COUNT(*)")
 }

@@ -9,6 +9,11 @@ use crate::ident::quoted;
 use crate::schema::TableName;
 use crate::session::{Session, Value};
 
+/// Everything in PostgreSQL outside of the system's schemas (`c` is the table, `n` its schema); what extensions brought along is
+/// theirs.
+pub(crate) const POSTGRES_OURS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')";
+
 /// A table that a job is about to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {

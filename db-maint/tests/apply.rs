@@ -34,6 +34,13 @@ async fn all(db: &Db, statements: &[&str]) {
         }
         return sqlx::Connection::close(shop).await.unwrap();
     }
+    if let Db::Mysql(_, url) = db {
+        let mut shop = mysql::open(url).await.unwrap();
+        for sql in statements {
+            mysql::run(&mut shop, sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        }
+        return;
+    }
     for sql in statements {
         match sql.strip_prefix('!') {
             Some(sql) => drop(db.try_run(sql).await.unwrap_err()),

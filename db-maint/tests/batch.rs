@@ -238,6 +238,7 @@ async fn a_rule_that_does_not_fit_is_refused_before_anything_is_done() {
         let sessions = db.count("SELECT count(*) FROM sessions").await;
         let refused = async |change: &dyn Fn(&mut serde_json::Value)| {
             let mut second = old_sessions();
+            second["name"] = "other old sessions".into();
             change(&mut second);
             // The first rule is a good one, and does nothing either.
             let policy = policy(serde_json::json!({"retention": [old_sessions(), second]}));

@@ -6,13 +6,20 @@
 use std::collections::BTreeSet;
 
 use db_maint::chrono::{TimeDelta, Utc};
-use db_maint::{Engine, ErrorKind, InspectOptions, Inspection, NodeRole, Outcome, Severity, open};
+use db_maint::{Engine, ErrorKind, History, InspectOptions, Inspection, NodeRole, Outcome, Severity, open};
 use storefront::pgbouncer::PgBouncer;
 use storefront::{Size, faults, mysql, postgres, sqlite};
 
 /// In so long that every window has passed.
 fn later() -> InspectOptions {
     InspectOptions::default().at(Utc::now() + TimeDelta::days(31))
+}
+
+/// Beside a look of just now: what happens from here on is what is judged.
+async fn watched(shop: &dyn Engine, options: InspectOptions) -> InspectOptions {
+    let mut history = History::default();
+    history.push(shop.look().await.unwrap()).unwrap();
+    options.with_history(history).with_pause(TimeDelta::zero())
 }
 
 fn found(inspection: &Inspection) -> Vec<(&str, &str)> {
@@ -39,22 +46,25 @@ async fn on_postgres(url: &str, statements: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_faults_are_found_and_the_clean_twin_is_clean() {
-    let server = postgres::Server::start().await.unwrap();
+    let server = postgres::Server::start_with(&["shared_preload_libraries=pg_stat_statements"]).await.unwrap();
     let url = server.database("shop").await.unwrap();
+    server.psql("shop", "CREATE EXTENSION pg_stat_statements").unwrap();
     postgres::create(&url, &Size::orders(2_000), 1).await.unwrap();
     let shop = open(&url).unwrap();
     on_postgres(&url, faults::POSTGRES.mend).await;
     on_postgres(&url, faults::POSTGRES.trade).await;
     quiet(&server).await;
-    let clean = shop.inspect(&later()).await.unwrap();
+    let options = watched(&*shop, later()).await;
+    let clean = shop.inspect(&options).await.unwrap();
     assert!(clean.is_clean(), "{:#?} {:?}", found(&clean), clean.unknown().collect::<Vec<_>>());
     assert_eq!(clean.capabilities.role, NodeRole::Single);
     // Nothing is called unused before the window has passed.
-    let now = shop.inspect(&InspectOptions::default()).await.unwrap();
+    let now = shop.inspect(&watched(&*shop, InspectOptions::default()).await).await.unwrap();
     assert_eq!((found(&now), unknown(&now)), (vec![], vec!["index-unused"]));
 
     on_postgres(&url, faults::POSTGRES.plant).await;
     quiet(&server).await;
+    // Before the first look there was none of it.
     let sick = shop.inspect(&later()).await.unwrap();
     assert_eq!(found(&sick), faults::POSTGRES.planted, "{:#?}", sick.findings().collect::<Vec<_>>());
     assert_eq!(sick.worst(), Some(Severity::Critical));
@@ -141,7 +151,8 @@ async fn nothing_of_an_inspection_stays_in_a_session_that_a_pooler_gives_to_the_
     let pooler = PgBouncer::start(&server).await.unwrap();
     for _ in 0..2 {
         let through = open(&pooler.url("shop")).unwrap().inspect(&later()).await.unwrap();
-        let blind: Vec<_> = through.unknown().filter(|(check, _)| *check != "index-unused").collect();
+        let blind: Vec<_> =
+            through.unknown().filter(|(check, _)| !matches!(*check, "index-unused" | "slow-queries")).collect();
         assert!(blind.is_empty(), "{blind:?}");
         // The pool has one session: the shop gets it.
         let mut shop = postgres::open(&pooler.url("shop")).await.unwrap();
@@ -190,16 +201,22 @@ async fn mysql_faults_are_found_and_the_clean_twin_is_clean() {
         let url = server.database("shop").unwrap();
         mysql::create(&url, &Size::orders(50), 1).await.unwrap();
         let blind = open(&url).unwrap().inspect(&later()).await.unwrap();
-        assert_eq!(unknown(&blind), ["index-unused"]);
+        assert_eq!(unknown(&blind), ["foreign-key-violated", "index-unused", "slow-queries"]);
         assert_eq!(found(&blind), [("table-not-transactional", "sessions")]);
-        server = mysql::Server::start_with(&["--userstat=1"]).await.unwrap();
+        server = mysql::Server::start_with(&[
+            "--userstat=1",
+            "--performance-schema=ON",
+            "--performance-schema-consumer-statements-digest=ON",
+        ])
+        .await
+        .unwrap();
     }
     let url = server.database("shop").unwrap();
     mysql::create(&url, &Size::orders(2_000), 1).await.unwrap();
     on_mysql(&url, faults::MYSQL.mend).await;
     on_mysql(&url, faults::MYSQL.trade).await;
     let shop = open(&url).unwrap();
-    let clean = shop.inspect(&later()).await.unwrap();
+    let clean = shop.inspect(&watched(&*shop, later().with_integrity(true)).await).await.unwrap();
     // Nobody counts searches in texts.
     let blind: Vec<_> = clean.unknown().collect();
     assert!(blind.iter().all(|(check, _)| *check == "index-unused"), "{blind:?}");
@@ -209,7 +226,7 @@ async fn mysql_faults_are_found_and_the_clean_twin_is_clean() {
     on_mysql(&url, faults::MYSQL.plant).await;
     // MySQL counts the indexes of a table anew from each change of it on.
     on_mysql(&url, faults::MYSQL.trade).await;
-    let sick = shop.inspect(&later()).await.unwrap();
+    let sick = shop.inspect(&later().with_integrity(true)).await.unwrap();
     assert_eq!(found(&sick), faults::MYSQL.planted, "{:#?}", sick.findings().collect::<Vec<_>>());
 }
 

@@ -1,11 +1,9 @@
-//! What only a SQLite file can have: damage, rows that refer to nothing though a key is declared, free pages, and a log that
-//! grows.
+//! What only a SQLite file can have: damage, free pages, and a log that grows.
 
 use crate::activity::SqliteFile;
 use crate::finding::{Finding, Outcome, Severity};
 
 pub(crate) const INTEGRITY: &str = "sqlite-integrity";
-pub(crate) const FOREIGN_KEYS: &str = "foreign-key-violated";
 pub(crate) const FREE_PAGES: &str = "sqlite-free-pages";
 pub(crate) const LOG: &str = "sqlite-log-size";
 
@@ -24,15 +22,6 @@ pub(crate) fn judge_integrity(damage: &[String]) -> Outcome {
     Outcome::of(1, findings.collect(), vec![])
 }
 
-pub(crate) fn judge_foreign_keys(violations: &[(String, String, u64)]) -> Outcome {
-    let findings = violations.iter().map(|(table, to, rows)| {
-        Finding::new(FOREIGN_KEYS, table.clone(), format!("{rows} rows refer to rows of {to} that do not exist"))
-            .evidence("rows", *rows)
-            .remedy("SQLite checks foreign keys only in connections that say PRAGMA foreign_keys = ON")
-    });
-    Outcome::of(1, findings.collect(), vec![])
-}
-
 pub(crate) fn judge_free_pages(seen: &SqliteFile) -> Outcome {
     let (free, share) = (seen.free_pages * seen.page_bytes, seen.free_pages as f64 / seen.pages.max(1) as f64);
     let is_much = free >= FREE_BYTES && share >= FREE_SHARE;
@@ -45,7 +34,10 @@ pub(crate) fn judge_free_pages(seen: &SqliteFile) -> Outcome {
         .severity(Severity::Notice)
         .evidence("free_bytes", free)
         .evidence("file_bytes", seen.pages * seen.page_bytes)
-        .remedy("VACUUM while nobody writes, with as much room on the disk again; or leave it to be filled")
+        .remedy(match seen.gives_back {
+            true => "PRAGMA incremental_vacuum(10000), as often as it takes; or leave it to be filled",
+            false => "VACUUM while nobody writes, with as much room on the disk again; or leave it to be filled",
+        })
     });
     Outcome::of(1, finding.into_iter().collect(), vec![])
 }
@@ -70,13 +62,10 @@ mod tests {
     }
 
     #[test]
-    fn damage_and_violations_are_found() {
+    fn damage_is_found() {
         assert_eq!(judge_integrity(&[]), Outcome::Clean { examined: 1 });
         let damaged = ["row 7 missing from index x".to_owned()];
         assert_eq!(judge_integrity(&damaged).findings()[0].severity, Severity::Critical);
-        assert_eq!(judge_foreign_keys(&[]), Outcome::Clean { examined: 1 });
-        let violated = [("items".into(), "orders".into(), 3)];
-        assert_eq!(judge_foreign_keys(&violated).findings()[0].evidence["rows"], 3);
     }
 
     #[test]

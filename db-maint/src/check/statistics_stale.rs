@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use crate::activity::{Vacuum, Vacuums};
+use crate::activity::{Modified, Vacuum, Vacuums};
 use crate::capability::Flavour;
 use crate::finding::{Confidence, Finding, Outcome, Severity};
 use crate::table::sql_name;
@@ -32,6 +32,23 @@ pub(crate) fn judge(seen: &Vacuums) -> Outcome {
             .remedy(format!("ANALYZE {}", sql_name(Flavour::Postgres, &table.table)))
     });
     Outcome::of(seen.tables.len() as u64, findings.collect(), vec![])
+}
+
+/// InnoDB: it makes them anew by itself once a tenth of the rows has changed, in the background, unless that is switched off.
+pub(crate) fn judge_innodb(seen: &[Modified], flavour: Flavour) -> Outcome {
+    let is_stale = |table: &&Modified| table.changed >= FEW && table.changed as f64 > table.rows as f64 * 0.1 * OVERDUE;
+    let findings = seen.iter().filter(is_stale).map(|table| {
+        let summary = format!("{} rows were changed since its statistics were made for {}", table.changed, table.rows);
+        Finding::new(ID, table.table.to_string(), summary)
+            .confidence(Confidence::Estimated)
+            .evidence("changed_rows", table.changed)
+            .evidence("rows", table.rows)
+            .remedy(format!(
+                "ANALYZE TABLE {}; look whether its STATS_AUTO_RECALC is off",
+                sql_name(flavour, &table.table)
+            ))
+    });
+    Outcome::of(seen.len() as u64, findings.collect(), vec![])
 }
 
 /// SQLite.
@@ -75,6 +92,15 @@ mod tests {
         assert_eq!(of(Vacuum { changed: 5_000, since_analyze: Some(TimeDelta::minutes(2)), ..vacuum(0) }), 0);
         assert_eq!(of(Vacuum { since_analyze: None, ..vacuum(0) }), 1);
         assert_eq!(of(Vacuum { since_analyze: None, live: 20, ..vacuum(0) }), 0);
+    }
+
+    #[test]
+    fn what_innodb_should_have_counted_anew_is_found() {
+        let of = |rows, changed| {
+            let modified = Modified { table: crate::TableName::new("", "orders"), rows, changed };
+            judge_innodb(&[modified], Flavour::MariaDb).findings().len()
+        };
+        assert_eq!([of(10_000, 0), of(10_000, 1_500), of(10_000, 2_500), of(100, 900)], [0, 0, 1, 0]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! any right on; of sessions, with the right `PROCESS`, all.
 
 mod catalogue;
+mod replication;
 
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
@@ -216,6 +217,12 @@ impl Connect for Mysql {
             connections: seen(bounded(connections(&mut session)).await),
             sessions: sessions(&mut session, &capabilities).await,
             content: SqliteContent::absent(),
+            // From the schema, with a session of its own.
+            violations: Err(Unseen::unknown("the tables are not shown", GRANT)),
+            replication: replication::read(&mut session, &capabilities).await,
+            modified: seen(bounded(catalogue::modified(&mut session, capabilities.flavour)).await),
+            look: None,
+            declared: Vec::new(),
             vacuums: Err(Unseen::NotApplicable(no_vacuum.into())),
             spaces: Err(Unseen::NotApplicable("PostgreSQL alone shows it".into())),
             file: Err(Unseen::NotApplicable("it is not a SQLite file".into())),

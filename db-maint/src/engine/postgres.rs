@@ -4,6 +4,7 @@
 //! it, one with `pg_monitor` all.
 
 mod catalogue;
+mod replication;
 mod space;
 mod vacuum;
 
@@ -16,7 +17,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
-use self::space::Wanted;
+use self::space::{Estimate, Wanted};
 use super::{Connect, Engine, failed, reason};
 use crate::activity::{self, Connections, Seen, Sessions, SqliteContent, Unseen, Waiting};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
@@ -249,6 +250,12 @@ impl Connect for Postgres {
             ),
             file: Err(Unseen::NotApplicable("it is not a SQLite file".into())),
             content: SqliteContent::absent(),
+            // From the schema, with a session of its own.
+            violations: Err(Unseen::unknown("the tables are not shown", GRANT)),
+            replication: seen(read(&mut session, async |s| replication::read(s, of.role).await).await),
+            modified: Err(Unseen::NotApplicable("only InnoDB counts so".into())),
+            look: None,
+            declared: Vec::new(),
             capabilities: capabilities.clone(),
         };
         close(session).await;
@@ -294,21 +301,24 @@ async fn spaces(
     capabilities: &Capabilities,
     wanted: Wanted,
 ) -> Result<Vec<Space>, sqlx::Error> {
-    let mut spaces = read(session, async |s| space::estimate(s, wanted).await).await?;
+    let estimates = read(session, async |s| space::estimate(s, wanted).await).await?;
     let extension = read(session, async |s| space::extension(s, capabilities).await).await?;
     let mut left = wanted.budget_bytes;
-    for at in space::unmeasured(&spaces).collect::<Vec<_>>() {
-        let this = spaces[at].clone();
-        let why = this.wasted.as_ref().err().cloned().unwrap_or_default();
-        spaces[at].wasted = match &extension {
-            None => Err(format!("{why}; CREATE EXTENSION pgstattuple lets its pages be read")),
-            Some(_) if this.bytes > left => Err(format!("{why}; its pages are more than may be read")),
-            Some(schema) => {
-                left -= this.bytes;
-                let measured = read(session, async |s| space::measure(s, schema, &this).await).await;
-                measured.map_err(|e| format!("{why}; its pages cannot be read: {}", reason(&e)))
-            }
-        };
+    let mut spaces = Vec::new();
+    for Estimate { mut space, open } in estimates {
+        if let Some(why) = open {
+            space.wasted = match &extension {
+                None => Err(format!("{why}; CREATE EXTENSION pgstattuple lets its pages be read")),
+                Some(_) if space.bytes > left => Err(format!("{why}; its pages are more than may be read")),
+                Some(schema) => {
+                    left -= space.bytes;
+                    // In a group of its own: one that is locked is unknown, and the others are worth having.
+                    let measured = read(session, async |s| space::measure(s, schema, &space).await).await;
+                    measured.map_err(|e| format!("{why}; its pages cannot be read: {}", reason(&e)))
+                }
+            };
+        }
+        spaces.push(space);
     }
     Ok(spaces)
 }

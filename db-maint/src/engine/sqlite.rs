@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::{Connect, Engine, failed, reason};
-use crate::activity::{Seen, SqliteContent, SqliteFile, Unseen};
+use crate::activity::{Seen, SqliteContent, SqliteFile, Unseen, Violation, Violations};
 use crate::capability::{Capabilities, Flavour, IndexUsage, NodeRole, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::{quoted, trusted};
@@ -89,7 +89,8 @@ impl Sqlite {
         log.push("-wal");
         // In this mode without a log there is nothing in it.
         let wal_bytes = (mode == "wal").then(|| std::fs::metadata(log).map_or(0, |m| m.len()));
-        Ok(SqliteFile { pages, free_pages, page_bytes, wal_bytes })
+        let gives_back = number(session, "PRAGMA auto_vacuum").await? == 2;
+        Ok(SqliteFile { pages, free_pages, page_bytes, wal_bytes, gives_back })
     }
 }
 
@@ -105,7 +106,7 @@ fn meaning(e: &sqlx::Error) -> (ErrorKind, &'static str) {
 }
 
 /// What has to be read as a whole, if that is wanted, each for a minute at most.
-async fn content(session: &mut SqliteConnection, wanted: bool) -> SqliteContent {
+async fn content(session: &mut SqliteConnection, wanted: bool) -> (SqliteContent, Seen<Violations>) {
     let not_wanted = || {
         Unseen::unknown(
             "it was not looked for",
@@ -115,11 +116,11 @@ async fn content(session: &mut SqliteConnection, wanted: bool) -> SqliteContent 
     let damage = if wanted { seen(within(session, async |s| damage(s).await).await) } else { Err(not_wanted()) };
     if damage.as_ref().is_ok_and(|damage| !damage.is_empty()) {
         let stumble = || Unseen::unknown("the file is damaged", "mend that first");
-        return SqliteContent { damage, violations: Err(stumble()), outgrown: Err(stumble()) };
+        return (SqliteContent { damage, outgrown: Err(stumble()) }, Err(stumble()));
     }
     let violations =
         if wanted { seen(within(session, async |s| violations(s).await).await) } else { Err(not_wanted()) };
-    SqliteContent { damage, violations, outgrown: seen(within(session, async |s| outgrown(s).await).await) }
+    (SqliteContent { damage, outgrown: seen(within(session, async |s| outgrown(s).await).await) }, violations)
 }
 
 /// Ends what takes longer than a minute: SQLite itself never does.
@@ -134,13 +135,14 @@ async fn within<T>(
     done
 }
 
-async fn violations(session: &mut SqliteConnection) -> Result<Vec<(String, String, u64)>, sqlx::Error> {
+async fn violations(session: &mut SqliteConnection) -> Result<Violations, sqlx::Error> {
     let sql = "SELECT \"table\", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2";
-    let mut violations = Vec::new();
+    let mut found = Vec::new();
     for row in session.fetch_all(sql).await? {
-        violations.push((row.try_get(0)?, row.try_get(1)?, u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0)));
+        let rows = u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0);
+        found.push(Violation { table: row.try_get(0)?, key: None, to: row.try_get(1)?, rows });
     }
-    Ok(violations)
+    Ok(Violations { found, examined: 1, unknown: Vec::new() })
 }
 
 #[async_trait]
@@ -185,6 +187,7 @@ impl Connect for Sqlite {
         // In any other mode nobody could write for as long as the file is read.
         let wanted = options.integrity.unwrap_or(file.as_ref().is_ok_and(|file| file.wal_bytes.is_some()));
         let no_server = || Unseen::NotApplicable("SQLite has no server".into());
+        let (content, violations) = content(&mut session, wanted).await;
         let facts = Facts {
             schema: seen(read(&mut session).await),
             counters: seen(counters(&mut session).await),
@@ -192,8 +195,13 @@ impl Connect for Sqlite {
             sessions: Err(no_server()),
             spaces: Err(Unseen::NotApplicable("see sqlite-free-pages".into())),
             vacuums: Err(Unseen::NotApplicable("SQLite reuses the room of deleted rows itself".into())),
-            content: content(&mut session, wanted).await,
+            content,
             file,
+            violations,
+            replication: Err(no_server()),
+            modified: Err(no_server()),
+            look: None,
+            declared: Vec::new(),
             capabilities,
         };
         close(session).await;
@@ -439,7 +447,7 @@ async fn foreign_keys(session: &mut SqliteConnection) -> Result<Vec<ForeignKey>,
             continue;
         }
         let to = TableName::new("", row.try_get::<String, _>(2)?);
-        keys.push(ForeignKey { name, table, columns: vec![column], to, validated: false });
+        keys.push(ForeignKey { name, table, columns: vec![column], to, to_columns: Vec::new(), validated: false });
     }
     Ok(keys)
 }

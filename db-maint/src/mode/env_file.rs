@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::{MaintenanceSwitch, Notice, replace};
+use super::{MaintenanceSwitch, Notice, READABLE, replace};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What the guide's shop calls it.
@@ -94,7 +94,7 @@ impl MaintenanceSwitch for EnvFile {
 
 fn write(path: &Path, text: &str, values: &[(&str, Option<String>)]) -> Result<()> {
     let new = values.iter().fold(text.to_owned(), |text, (key, value)| with(&text, key, value.as_deref()));
-    if new == text { Ok(()) } else { replace(path, &new) }
+    if new == text { Ok(()) } else { replace(path, &new, READABLE) }
 }
 
 /// The same text with this value for the key, or without the key.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use super::{MaintenanceSwitch, Notice, replace};
+use super::{MaintenanceSwitch, Notice, READABLE, replace};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A file that is there while the shop is closed, with the [`Notice`] as JSON in it: `reason`, `until`, `bypass_sha256`.
@@ -36,7 +36,7 @@ impl MaintenanceSwitch for FlagFile {
     async fn on(&self, notice: &Notice) -> Result<()> {
         let text = serde_json::to_string(notice)
             .map_err(|e| Error::new(ErrorKind::Config, "the notice cannot be written down").with_source(e))?;
-        replace(&self.path, &(text + "\n"))
+        replace(&self.path, &(text + "\n"), READABLE)
     }
 
     async fn off(&self) -> Result<()> {

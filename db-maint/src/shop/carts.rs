@@ -175,7 +175,7 @@ async fn prepare(session: &mut Session) -> Result<()> {
 }
 
 /// Which carts are abandoned.
-async fn abandoned(session: &mut Session, rule: &CartRule, now: DateTime<Utc>) -> Result<(Table, Piece)> {
+pub(crate) async fn abandoned(session: &mut Session, rule: &CartRule, now: DateTime<Utc>) -> Result<(Table, Piece)> {
     let table = Table::find(session, rule.schema.as_deref(), &rule.table).await?;
     let column = table.column(&rule.column)?.clone();
     single_key(&table)?;

@@ -202,6 +202,16 @@ fn of(table: &Table, data: &PersonalData, subject: &str) -> Result<Piece> {
     })
 }
 
+/// Whether what is declared of a table fits it.
+pub(crate) async fn fits(
+    session: &mut Session,
+    policy: &Policy,
+    data: &PersonalData,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    work(session, policy, data, "0", now).await.map(drop)
+}
+
 async fn work(
     session: &mut Session,
     policy: &Policy,

@@ -87,13 +87,14 @@ pub async fn check_stock(
     Ok(StockReport { examined: seen.examined, low, recovered, unknown: seen.unknown })
 }
 
-struct Seen {
+pub(crate) struct Seen {
     examined: u64,
     low: Vec<(String, f64, f64)>,
     unknown: Vec<String>,
 }
 
-async fn look(session: &mut Session, rule: &StockRule) -> Result<Seen> {
+/// What is low, without what was known before.
+pub(crate) async fn look(session: &mut Session, rule: &StockRule) -> Result<Seen> {
     let what = "the rule for stock";
     let table = Table::find(session, rule.schema.as_deref(), &rule.table).await?;
     let flavour = table.flavour;

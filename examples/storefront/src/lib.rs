@@ -18,7 +18,9 @@
 //! postgres   the shop on PostgreSQL, and a server for it (feature postgres)
 //! pgbouncer  a pooler in front of it
 //! mysql      the same on MariaDB (feature mysql)
-//! process    what the two servers share
+//! redis      a Redis server
+//! nginx      a web server
+//! process    what the servers share
 //! faults     what grown shops suffer from, and how to make a clean twin
 //! uploads    images and documents
 //! s3         an S3 server in this process (feature s3-server)
@@ -30,12 +32,13 @@ pub mod faults;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod network;
+pub mod nginx;
 #[cfg(feature = "postgres")]
 pub mod pgbouncer;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
 mod process;
+pub mod redis;
 #[cfg(feature = "s3-server")]
 pub mod s3;
 pub mod sqlite;

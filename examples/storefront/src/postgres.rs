@@ -83,6 +83,11 @@ pub struct Server {
 impl Server {
     /// Starts one. A sentence says what is missing where it cannot.
     pub async fn start() -> Result<Self, Error> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more of the server's settings, such as `shared_preload_libraries=pg_stat_statements`.
+    pub async fn start_with(settings: &[&str]) -> Result<Self, Error> {
         let programs = programs()?;
         // Short: a socket's path has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp")?;
@@ -110,7 +115,7 @@ impl Server {
             return Err(Error::Server(format!("initdb: {}", String::from_utf8_lossy(&made.stderr))));
         }
         certificates(&data, owner)?;
-        let server = Self::run(directory, programs, owner).await?;
+        let server = Self::run(directory, programs, owner, settings).await?;
         let mut db = open(&server.url("postgres")).await?;
         run(&mut db, &format!("CREATE ROLE shop LOGIN PASSWORD '{PASSWORD}'")).await?;
         db.close().await?;
@@ -137,11 +142,16 @@ impl Server {
         if !copied.status.success() {
             return Err(Error::Server(format!("pg_basebackup: {}", String::from_utf8_lossy(&copied.stderr))));
         }
-        Self::run(directory, self.programs.clone(), self.owner).await
+        Self::run(directory, self.programs.clone(), self.owner, &[]).await
     }
 
     /// Starts the server whose files are there.
-    async fn run(directory: TempDir, programs: PathBuf, owner: Option<(u32, u32)>) -> Result<Self, Error> {
+    async fn run(
+        directory: TempDir,
+        programs: PathBuf,
+        owner: Option<(u32, u32)>,
+        settings: &[&str],
+    ) -> Result<Self, Error> {
         let mut last = String::new();
         for _ in 0..5 {
             // The port may be taken between here and the server's start: then another one is tried.
@@ -154,6 +164,7 @@ impl Server {
                 .args(["-c", "listen_addresses=127.0.0.1", "-c", &format!("port={port}")])
                 .args(["-c", "max_wal_size=4GB", "-c", "wal_level=logical"])
                 .args(["-c", &format!("unix_socket_directories={}", directory.path().display())])
+                .args(settings.iter().flat_map(|setting| ["-c", setting]))
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log)

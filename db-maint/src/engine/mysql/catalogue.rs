@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Error, Executor, Row};
 
+use crate::activity::Modified;
 use crate::capability::{Capabilities, Flavour, IndexUsage};
 use crate::ident::trusted;
 use crate::schema::{Counter, ForeignKey, Index, KeyPart, Purpose, Schema, State, Table, TableName};
@@ -105,6 +106,25 @@ async fn indexes(session: &mut MySqlConnection, capabilities: &Capabilities) -> 
     Ok(indexes)
 }
 
+/// What changed in each table since its statistics were made; of those that the server has open.
+pub(super) async fn modified(session: &mut MySqlConnection, flavour: Flavour) -> Result<Vec<Modified>, Error> {
+    let view = if flavour == Flavour::MariaDb { "INNODB_SYS_TABLESTATS" } else { "INNODB_TABLESTATS" };
+    // Its own names are written in another way where they are not plain: they are shown as they are.
+    let sql = format!(
+        "SELECT SUBSTRING(NAME, LOCATE('/', NAME) + 1), NUM_ROWS, MODIFIED_COUNTER FROM information_schema.{view} \
+         WHERE SUBSTRING_INDEX(NAME, '/', 1) = DATABASE() AND STATS_INITIALIZED IN ('Initialized', '1') AND NAME NOT LIKE '%/FTS\\_%'"
+    );
+    let mut modified = Vec::new();
+    for row in session.fetch_all(trusted(sql)).await? {
+        modified.push(Modified {
+            table: name(&row, 0)?,
+            rows: row.try_get_unchecked(1)?,
+            changed: row.try_get_unchecked::<i64, _>(2)?.unsigned_abs(),
+        });
+    }
+    Ok(modified)
+}
+
 fn counted_by(capabilities: &Capabilities) -> Option<&str> {
     match &capabilities.index_usage {
         IndexUsage::CountedBy(by) => Some(by),
@@ -135,10 +155,10 @@ async fn usage(
     Ok(Some(usage))
 }
 
-/// The tables whose use is not counted: `userstat` asks the partitioned table, and its parts do the work.
+/// The tables whose use is not counted: on MariaDB the partitioned table is asked, and its parts do the work.
 async fn uncounted(session: &mut MySqlConnection, capabilities: &Capabilities) -> Result<HashSet<String>, Error> {
     let mut tables = HashSet::new();
-    if counted_by(capabilities) == Some(USERSTAT) {
+    if capabilities.flavour == Flavour::MariaDb && counted_by(capabilities).is_some() {
         let sql = "SELECT DISTINCT TABLE_NAME FROM information_schema.PARTITIONS \
             WHERE TABLE_SCHEMA = DATABASE() AND PARTITION_NAME IS NOT NULL";
         for row in session.fetch_all(sql).await? {
@@ -164,17 +184,26 @@ async fn changed(
 }
 
 async fn foreign_keys(session: &mut MySqlConnection) -> Result<Vec<ForeignKey>, Error> {
-    let sql = "SELECT TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE \
+    let sql = "SELECT TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE \
         WHERE TABLE_SCHEMA = DATABASE() AND REFERENCED_TABLE_NAME IS NOT NULL ORDER BY TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION";
     let mut keys: Vec<ForeignKey> = Vec::new();
     for row in session.fetch_all(sql).await? {
         let (table, constraint): (TableName, String) = (name(&row, 0)?, row.try_get_unchecked(1)?);
-        let column: String = row.try_get_unchecked(2)?;
+        let (column, to_column): (String, String) = (row.try_get_unchecked(2)?, row.try_get_unchecked(4)?);
         if let Some(last) = keys.last_mut().filter(|last| last.table == table && last.name == constraint) {
             last.columns.push(column);
+            last.to_columns.push(to_column);
             continue;
         }
-        keys.push(ForeignKey { name: constraint, table, columns: vec![column], to: name(&row, 3)?, validated: true });
+        keys.push(ForeignKey {
+            name: constraint,
+            table,
+            columns: vec![column],
+            to: name(&row, 3)?,
+            to_columns: vec![to_column],
+            // Rows may have come in while nobody checked: foreign_key_checks = 0.
+            validated: false,
+        });
     }
     Ok(keys)
 }

@@ -8,10 +8,7 @@ use super::natural;
 use crate::capability::Version;
 use crate::ident::trusted;
 use crate::schema::{Counter, ForeignKey, Index, KeyPart, Purpose, Schema, State, Table, TableName};
-
-/// Everything outside of the system's schemas; what extensions brought along is theirs.
-pub(super) const OURS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
-    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')";
+use crate::table::POSTGRES_OURS as OURS;
 
 pub(super) async fn read(session: &mut PgConnection, version: Version) -> Result<Schema, Error> {
     Ok(Schema {
@@ -124,7 +121,9 @@ async fn foreign_keys(session: &mut PgConnection) -> Result<Vec<ForeignKey>, Err
         "SELECT k.conname::text, n.nspname::text, c.relname::text, \
            ARRAY(SELECT att.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, at) \
              JOIN pg_attribute att ON att.attrelid = k.conrelid AND att.attnum = u.num ORDER BY u.at), \
-           fn.nspname::text, f.relname::text, k.convalidated \
+           fn.nspname::text, f.relname::text, k.convalidated, \
+           ARRAY(SELECT att.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, at) \
+             JOIN pg_attribute att ON att.attrelid = k.confrelid AND att.attnum = u.num ORDER BY u.at) \
          FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_class f ON f.oid = k.confrelid JOIN pg_namespace fn ON fn.oid = f.relnamespace \
          WHERE k.contype = 'f' AND k.conparentid = 0 AND {OURS}"
@@ -136,6 +135,7 @@ async fn foreign_keys(session: &mut PgConnection) -> Result<Vec<ForeignKey>, Err
             columns: row.try_get(3)?,
             to: TableName::new(row.try_get::<String, _>(4)?, row.try_get::<String, _>(5)?),
             validated: row.try_get(6)?,
+            to_columns: row.try_get(7)?,
         })
     };
     sqlx::query(trusted(sql)).persistent(false).fetch_all(session).await?.into_iter().map(key).collect()

@@ -4,10 +4,10 @@
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Error, Row};
 
-use super::catalogue::OURS;
 use crate::check::bloat::{IndexShape, Shape, Space, SpaceMethod, Wasted, Width, by_density, model};
 use crate::ident::{quoted, trusted};
 use crate::schema::TableName;
+use crate::table::POSTGRES_OURS as OURS;
 use crate::{Capabilities, Flavour};
 
 /// What to look at, and how much of it to read.
@@ -29,36 +29,39 @@ struct Seen {
     dead: f64,
 }
 
-/// By the model, and what it cannot say is left to [`measure`].
-pub(super) async fn estimate(session: &mut PgConnection, wanted: Wanted) -> Result<Vec<Space>, Error> {
+/// What is said of one, and whether its pages may say more.
+pub(super) struct Estimate {
+    pub(super) space: Space,
+    /// Why the model does not hold, where the pages would tell the truth.
+    pub(super) open: Option<String>,
+}
+
+/// By the model; the largest first.
+pub(super) async fn estimate(session: &mut PgConnection, wanted: Wanted) -> Result<Vec<Estimate>, Error> {
     let mut seen = tables(session, wanted).await?;
     seen.extend(indexes(session, wanted).await?);
     seen.extend(toasts(session, wanted).await?);
-    let space = |seen: Seen| {
-        let bytes = (seen.shape.pages * seen.shape.page_bytes) as u64;
-        let wasted = match seen.toast {
-            true => Err("what lies outside of rows has no statistics".to_owned()),
-            false => model(&seen.shape).map(|share| Wasted { share, by: SpaceMethod::Model }),
-        };
-        // What died and was not removed is in the index still, and full pages of it look full.
-        let wasted = match wasted {
-            Err(why) if seen.index.is_some() && seen.dead > 0.03 => Err(format!("{why}; vacuum its table first")),
-            wasted => wasted,
-        };
-        Space { table: seen.table, index: seen.index, toast: seen.toast, bytes, wasted }
-    };
-    let mut spaces: Vec<Space> = seen.into_iter().map(space).collect();
-    spaces.sort_by_key(|s| std::cmp::Reverse(s.bytes));
-    Ok(spaces)
+    let mut estimates: Vec<Estimate> = seen.into_iter().map(of).collect();
+    estimates.sort_by_key(|e| std::cmp::Reverse(e.space.bytes));
+    Ok(estimates)
 }
 
-/// The largest that the model says nothing of, by their pages, each in a group of its own: one that is locked is only unknown.
-pub(super) fn unmeasured(spaces: &[Space]) -> impl Iterator<Item = usize> + '_ {
-    spaces
-        .iter()
-        .enumerate()
-        .filter(|(_, s)| matches!(&s.wasted, Err(why) if !why.contains("vacuum")))
-        .map(|(at, _)| at)
+fn of(seen: Seen) -> Estimate {
+    let bytes = (seen.shape.pages * seen.shape.page_bytes) as u64;
+    let share = match seen.toast {
+        true => Err("what lies outside of rows has no statistics".to_owned()),
+        false => model(&seen.shape),
+    };
+    // What died and was not removed is in the index still, and pages that are full of it look full.
+    let is_unswept = seen.index.is_some() && seen.dead > 0.03;
+    let open = share.as_ref().err().filter(|_| !is_unswept).cloned();
+    let wasted = match share {
+        Ok(share) => Ok(Wasted { share, by: SpaceMethod::Model }),
+        Err(why) if is_unswept => Err(format!("{why}; vacuum its table first")),
+        Err(why) => Err(why),
+    };
+    let space = Space { table: seen.table, index: seen.index, toast: seen.toast, bytes, wasted };
+    Estimate { space, open }
 }
 
 /// Where `pgstattuple` is, if it is.
@@ -124,7 +127,7 @@ async fn toasts(session: &mut PgConnection, wanted: Wanted) -> Result<Vec<Seen>,
         "SELECT n.nspname::text AS schema, c.relname::text AS \"table\", NULL::text AS index, true AS toast, \
            t.relpages::float8 AS pages, current_setting('block_size')::float8 AS page_bytes, -1::float8 AS rows, 1::float8 AS fill, \
            0::float8 AS changed, 0::float8 AS dead, false AS dropped, false AS btree, false AS special, false AS merge, \
-           NULL::int2[] AS fixed, NULL::text[] AS align, NULL::float8[] AS width, NULL::float8[] AS nulls \
+           '{{}}'::int2[] AS fixed, '{{}}'::text[] AS align, '{{}}'::float8[] AS width, '{{}}'::float8[] AS nulls \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_class t ON t.oid = c.reltoastrelid \
          WHERE t.relpages::int8 * current_setting('block_size')::int8 >= $1 AND {OURS}"
     );
@@ -139,10 +142,10 @@ async fn tables(session: &mut PgConnection, wanted: Wanted) -> Result<Vec<Seen>,
            COALESCE(st.n_mod_since_analyze, 0)::float8 AS changed, \
            COALESCE(st.n_dead_tup::float8 / GREATEST(st.n_live_tup, 1), 0) AS dead, \
            bool_or(a.attisdropped) AS dropped, true AS btree, false AS special, false AS merge, \
-           array_agg(a.attlen ORDER BY a.attnum) FILTER (WHERE NOT a.attisdropped) AS fixed, \
-           array_agg(a.attalign::text ORDER BY a.attnum) FILTER (WHERE NOT a.attisdropped) AS align, \
-           array_agg(s.avg_width::float8 ORDER BY a.attnum) FILTER (WHERE NOT a.attisdropped) AS width, \
-           array_agg(s.null_frac::float8 ORDER BY a.attnum) FILTER (WHERE NOT a.attisdropped) AS nulls \
+           COALESCE(array_agg(a.attlen ORDER BY a.attnum) FILTER (WHERE NOT a.attisdropped), '{{}}') AS fixed, \
+           COALESCE(array_agg(a.attalign::text ORDER BY a.attnum) FILTER (WHERE NOT a.attisdropped), '{{}}') AS align, \
+           COALESCE(array_agg(s.avg_width::float8 ORDER BY a.attnum) FILTER (WHERE NOT a.attisdropped), '{{}}') AS width, \
+           COALESCE(array_agg(s.null_frac::float8 ORDER BY a.attnum) FILTER (WHERE NOT a.attisdropped), '{{}}') AS nulls \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 \
          LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname AND NOT s.inherited \
          LEFT JOIN pg_stat_all_tables st ON st.relid = c.oid \
@@ -191,10 +194,10 @@ async fn all(session: &mut PgConnection, sql: String, wanted: Wanted) -> Result<
 fn seen(row: &PgRow) -> Result<Seen, Error> {
     let number = |name: &str| row.try_get::<f64, _>(name);
     let index: Option<String> = row.try_get("index")?;
-    let fixed: Vec<Option<i16>> = row.try_get::<Option<_>, _>("fixed")?.unwrap_or_default();
-    let align: Vec<Option<String>> = row.try_get::<Option<_>, _>("align")?.unwrap_or_default();
-    let width: Vec<Option<f64>> = row.try_get::<Option<_>, _>("width")?.unwrap_or_default();
-    let nulls: Vec<Option<f64>> = row.try_get::<Option<_>, _>("nulls")?.unwrap_or_default();
+    let fixed: Vec<Option<i16>> = row.try_get("fixed")?;
+    let align: Vec<Option<String>> = row.try_get("align")?;
+    let width: Vec<Option<f64>> = row.try_get("width")?;
+    let nulls: Vec<Option<f64>> = row.try_get("nulls")?;
     let columns = fixed.iter().zip(&align).zip(width.iter().zip(&nulls));
     let columns = columns.map(|((fixed, align), (width, nulls))| Width {
         fixed: fixed.unwrap_or(-1),

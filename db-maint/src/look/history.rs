@@ -1,0 +1,190 @@
+//! Looks in a file, one JSON object a line, the oldest first.
+
+use std::path::Path;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::Look;
+use crate::error::{Error, ErrorKind, Result};
+use crate::replace::replace;
+
+/// Looks are all kept for so long; of older ones the last of each day is.
+const ALL: TimeDelta = TimeDelta::days(2);
+/// Older ones are dropped.
+const OLDEST: TimeDelta = TimeDelta::days(400);
+/// Queries and indexes are kept for so long: what is judged by them is younger.
+const DETAIL: TimeDelta = TimeDelta::days(8);
+/// So many tables are kept in older looks: the largest.
+const LARGEST: usize = 200;
+
+/// The looks at one database, the oldest first. It thins out by itself: all of two days, one a day for 400 days.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    looks: Vec<Look>,
+}
+
+impl History {
+    /// What a file holds; nothing where there is no such file yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it cannot be read, or a line of it is no look: a history with a hole in it is none.
+    pub fn read(path: &Path) -> Result<Self> {
+        let wrong = |why: String| {
+            Error::new(ErrorKind::Config, format!("{}: {why}", path.display()))
+                .with_next_step("name a file that `growth` or `inspect` wrote, or a new one")
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(wrong(format!("cannot be read: {e}")).with_source(e)),
+        };
+        let mut history = Self::default();
+        for (at, line) in text.lines().enumerate() {
+            let look = serde_json::from_str(line)
+                .map_err(|e| wrong(format!("line {} is no look: {e}", at + 1)).with_source(e))?;
+            history.push(look).map_err(|e| wrong(format!("line {}: {e}", at + 1)).with_source(e))?;
+        }
+        Ok(history)
+    }
+
+    /// Writes it, whole or not at all; a new file is for its owner alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut text = String::new();
+        for look in &self.looks {
+            let line = serde_json::to_string(look)
+                .map_err(|e| Error::new(ErrorKind::Config, "a look cannot be written as JSON").with_source(e))?;
+            text.push_str(&line);
+            text.push('\n');
+        }
+        replace(path, &text, 0o600)
+    }
+
+    /// Adds a look.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it is of another database. [`ErrorKind::Clock`] where it is older than the last.
+    pub fn push(&mut self, mut look: Look) -> Result<()> {
+        if let Some(last) = self.looks.last() {
+            if last.location != look.location {
+                let text = format!("the history is of {}, and this is a look at {}", last.location, look.location);
+                return Err(Error::new(ErrorKind::Config, text).with_next_step("keep a file for each database"));
+            }
+            if look.taken_at < last.taken_at {
+                let text = format!(
+                    "the last look at {} is of {}, and this one of {}",
+                    look.location, last.taken_at, look.taken_at
+                );
+                return Err(Error::new(ErrorKind::Clock, text).with_next_step("set the server's clock"));
+            }
+            // One that saw none knows no better than the one before.
+            if look.indexes.is_empty() {
+                look.indexes.clone_from(&last.indexes);
+            }
+            for (index, since) in &mut look.indexes {
+                if let Some(before) = last.indexes.get(index) {
+                    *since = *before;
+                }
+            }
+        }
+        let now = look.taken_at;
+        self.looks.push(look);
+        self.thin(now);
+        Ok(())
+    }
+
+    /// The looks, the oldest first.
+    pub fn looks(&self) -> &[Look] {
+        &self.looks
+    }
+
+    /// The newest that was taken at least so long before.
+    pub(crate) fn before(&self, now: DateTime<Utc>, least: TimeDelta) -> Option<&Look> {
+        self.looks.iter().rev().find(|look| now - look.taken_at >= least)
+    }
+
+    fn thin(&mut self, now: DateTime<Utc>) {
+        let count = self.looks.len();
+        let day = |look: &Look| look.taken_at.date_naive();
+        let stays: Vec<bool> = (0..count)
+            .map(|at| {
+                let age = now - self.looks[at].taken_at;
+                let is_last_of_day = self.looks.get(at + 1).is_none_or(|next| day(next) != day(&self.looks[at]));
+                age <= ALL || (age <= OLDEST && is_last_of_day)
+            })
+            .collect();
+        let mut stays = stays.into_iter();
+        self.looks.retain(|_| stays.next().unwrap_or(true));
+        let newest = self.looks.len().saturating_sub(1);
+        for (at, look) in self.looks.iter_mut().enumerate() {
+            // Each look knows of every index since when it is there: the last is enough.
+            if at < newest {
+                look.indexes.clear();
+            }
+            if now - look.taken_at > DETAIL {
+                if let Ok(queries) = &mut look.queries {
+                    queries.forget();
+                }
+                if let Ok(sizes) = &mut look.sizes {
+                    sizes.keep_largest(LARGEST);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::blind;
+    use super::*;
+
+    fn at(hours: i64) -> Look {
+        let mut look = blind(DateTime::UNIX_EPOCH + TimeDelta::hours(hours));
+        look.indexes.insert("orders.a".into(), look.taken_at);
+        look
+    }
+
+    #[test]
+    fn it_thins_out_and_never_forgets_the_newest() {
+        let mut history = History::default();
+        for hour in 0..24 * 500 {
+            history.push(at(hour)).unwrap();
+        }
+        let count = history.looks().len();
+        assert!((400..=460).contains(&count), "{count}");
+        let last = history.looks().last().unwrap();
+        assert_eq!(last.taken_at, at(24 * 500 - 1).taken_at);
+        // Since the first look, though that is gone.
+        assert_eq!(last.indexes["orders.a"], DateTime::UNIX_EPOCH);
+        let day = history.before(last.taken_at, TimeDelta::days(1)).unwrap();
+        assert_eq!(last.taken_at - day.taken_at, TimeDelta::days(1));
+    }
+
+    #[test]
+    fn it_survives_a_file_and_a_slip_has_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history.jsonl");
+        let mut history = History::read(&path).unwrap();
+        assert!(history.looks().is_empty());
+        for hour in 0..3 {
+            history.push(at(hour)).unwrap();
+        }
+        history.write(&path).unwrap();
+        assert_eq!(History::read(&path).unwrap(), history);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.trim_end().rsplit_once('}').unwrap().0).unwrap();
+        let e = History::read(&path).unwrap_err();
+        assert!(e.kind() == ErrorKind::Config && e.to_string().contains("line 3"), "{e}");
+    }
+
+    #[test]
+    fn two_databases_and_clocks_that_go_back_are_refused() {
+        let mut history = History::default();
+        history.push(at(5)).unwrap();
+        assert_eq!(history.push(at(4)).unwrap_err().kind(), ErrorKind::Clock);
+        let other = Look { location: "postgres://db/other".into(), ..at(6) };
+        assert_eq!(history.push(other).unwrap_err().kind(), ErrorKind::Config);
+    }
+}
