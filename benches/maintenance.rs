@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo build --release --workspace --examples --bins
-//! target/release/maintenance cleanup  --engine postgres|mariadb [--rows 2000000]
+//! target/release/maintenance cleanup  --engine postgres|mariadb [--rows 2000000] [-- OPTIONS OF `maintain cleanup`]
 //! target/release/maintenance inspect  [--tables 5000]
 //! ```
 //!
@@ -35,6 +35,9 @@ enum Bench {
         engine: Engine,
         #[arg(long, default_value_t = 2_000_000)]
         rows: u64,
+        /// Passed on to the tool, such as `--batch=5 --rest=4`; its defaults where nothing is.
+        #[arg(last = true)]
+        tool: Vec<String>,
     },
     /// An inspection of a schema of so many tables, each with four indexes (PostgreSQL).
     Inspect {
@@ -75,7 +78,7 @@ impl Server {
 #[tokio::main]
 async fn main() {
     match Cli::parse().command {
-        Bench::Cleanup { engine, rows } => cleanup(engine, rows).await,
+        Bench::Cleanup { engine, rows, tool } => cleanup(engine, rows, &tool).await,
         Bench::Inspect { tables } => inspect(tables).await,
     }
 }
@@ -86,7 +89,7 @@ fn tool() -> PathBuf {
     tool
 }
 
-async fn cleanup(engine: Engine, rows: u64) {
+async fn cleanup(engine: Engine, rows: u64, more: &[String]) {
     let server = match engine {
         Engine::Postgres => {
             let server = postgres::Server::start().await.unwrap();
@@ -140,19 +143,19 @@ async fn cleanup(engine: Engine, rows: u64) {
     let url = server.url();
     let began = Instant::now();
     // Stopped by a signal after three seconds.
-    let mut child = start(&url, &policy);
+    let mut child = start(&url, &policy, more);
     tokio::time::sleep(Duration::from_secs(3)).await;
     let asked = Instant::now();
     signal(&child, "INT");
     child.wait().unwrap();
     let stopped_after = asked.elapsed();
     // Killed after three more.
-    let mut child = start(&url, &policy);
+    let mut child = start(&url, &policy, more);
     tokio::time::sleep(Duration::from_secs(3)).await;
     child.kill().unwrap();
     child.wait().unwrap();
     let left = server.ask("SELECT count(*) FROM sessions WHERE id % 2 = 1");
-    let child = start(&url, &policy);
+    let child = start(&url, &policy, more);
     let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     let beside = writer.take();
     writer.stop().await;
@@ -175,10 +178,11 @@ async fn cleanup(engine: Engine, rows: u64) {
     println!("  p99 beside / quiet: {:.2}", beside.p99 / quiet.p99);
 }
 
-fn start(url: &str, policy: &Path) -> Child {
+fn start(url: &str, policy: &Path, more: &[String]) -> Child {
     Command::new(tool())
         .args(["cleanup", "--apply", "--json", "--wait", "2m", "--lease", "5s", "--database", url, "--policy"])
         .arg(policy)
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -209,14 +209,12 @@ impl Beside {
 
     /// Adds a look to the file, if there is one: all looks then.
     async fn look(&self, engine: &dyn Engine) -> Result<History> {
-        let mut history = match &self.history {
-            Some(file) => History::read(file)?,
-            None => History::default(),
-        };
-        history.push(engine.look().await?)?;
+        let look = engine.look().await?;
         if let Some(file) = &self.history {
-            history.write(file)?;
+            return History::add(file, look);
         }
+        let mut history = History::default();
+        history.push(look)?;
         Ok(history)
     }
 }
@@ -423,10 +421,7 @@ async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
             if integrity || no_integrity {
                 options = options.with_integrity(integrity);
             }
-            let ended = inspect(json, &on, options, &allow_unknown).await?;
-            if beside.history.is_some() {
-                beside.look(&*on.open()?).await?;
-            }
+            let ended = inspect(json, &on, options, &allow_unknown, beside.history.as_deref()).await?;
             Ok(ended)
         }
         Command::Cleanup(job) => {
@@ -520,7 +515,7 @@ async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
             } else {
                 text::caches(apply, &reports);
             }
-            let is_well = reports.iter().all(|r| r.failed.is_empty());
+            let is_well = reports.iter().all(|r| r.failed.is_empty() && r.complete);
             Ok(if is_well { Ended::Well } else { Ended::WithFindings })
         }
         Command::Inventory { by, apply } => {
@@ -571,8 +566,17 @@ async fn run(json: bool, command: Command, stop: Stop) -> Result<Ended> {
     }
 }
 
-async fn inspect(json: bool, on: &On, options: InspectOptions, allow_unknown: &[String]) -> Result<Ended> {
+async fn inspect(
+    json: bool,
+    on: &On,
+    options: InspectOptions,
+    allow_unknown: &[String],
+    history: Option<&Path>,
+) -> Result<Ended> {
     let inspection = on.open()?.inspect(&options).await?;
+    if let (Some(file), Some(look)) = (history, &inspection.look) {
+        History::add(file, look.clone())?;
+    }
     for check in allow_unknown {
         if inspection.outcome(check).is_none() {
             return Err(Error::new(ErrorKind::Config, format!("--allow-unknown {check}: there is no such check"))

@@ -155,12 +155,20 @@ pub fn growth(report: &GrowthReport, free: Option<u64>) {
     }
     let free = free.map_or_else(String::new, |free| format!(" ({} free)", size(free)));
     say(&match &report.forecast {
-        Forecast::Full { at, earliest } => format!(
+        Forecast::Full { at: Some(at), earliest } => format!(
             "the disk is full on about {}{free}; it may be on {}",
             at.format("%Y-%m-%d"),
             earliest.format("%Y-%m-%d")
         ),
-        Forecast::Far => format!("the disk will not be full within five years{free}"),
+        Forecast::Full { at: None, earliest } => {
+            format!("the disk may be full on {}{free}; more likely it is later", earliest.format("%Y-%m-%d"))
+        }
+        Forecast::NotBefore { at } => {
+            format!(
+                "as far as these looks tell, this database does not fill the disk before {}{free}",
+                at.format("%Y-%m-%d")
+            )
+        }
         Forecast::Unknown { reason } => format!("when the disk will be full is UNKNOWN{free}: {reason}"),
         _ => "when the disk will be full is UNKNOWN".to_owned(),
     });
@@ -222,6 +230,12 @@ pub fn caches(applied: bool, reports: &[CacheReport]) {
             format!("{} to clear", report.met)
         };
         say(&format!("{}: {}: {done}{bytes}", report.name, report.place));
+        if !applied && !report.sample.is_empty() {
+            say(&format!("    such as {}", report.sample.join(", ")));
+        }
+        if !report.complete {
+            say("    STOPPED before its end");
+        }
         for failed in &report.failed {
             say(&format!("    FAILED {failed}"));
         }

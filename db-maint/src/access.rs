@@ -5,13 +5,11 @@ mod mysql;
 mod postgres;
 mod sqlite;
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::time;
-use crate::batch::work::{Written, expired};
+use crate::batch::work::{Written, expired, no_numbers};
 use crate::capability::Flavour;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +23,8 @@ use crate::statement::Piece;
 use crate::table::Table;
 
 const ID: &str = "access";
+/// How long one question may take.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(60);
 /// So many administrators at most; a shop with more has customers among them.
 const MOST: usize = 1_000;
 
@@ -91,6 +91,8 @@ pub struct Admin {
     pub label: String,
     /// When the administrator was here last, as the database writes it.
     pub seen: Option<String>,
+    /// Whether that is longer ago than the policy allows, or never was.
+    pub is_idle: bool,
 }
 
 /// What an engine has read of its roles.
@@ -98,6 +100,9 @@ pub struct Admin {
 struct Seen {
     roles: Vec<Role>,
     tables: Vec<TableAccess>,
+    /// What roles may do that are not trusted with everything.
+    powers: Vec<Finding>,
+    /// What is wrong whoever it is: an account without a password.
     findings: Vec<Finding>,
     unknown: Vec<String>,
 }
@@ -108,6 +113,7 @@ struct Seen {
 /// [`ErrorKind::Config`] where the rule does not fit the schema. What this user may not see is in the report.
 pub async fn audit_access(engine: &dyn Engine, rule: &AccessRule, now: Option<DateTime<Utc>>) -> Result<AccessReport> {
     let mut session = engine.session().await?;
+    session.limit(LONGEST).await.map_err(|e| session.error("does not take a limit", e))?;
     let taken_at = time(&mut session, now).await?;
     let mut tables = Vec::new();
     for sensitive in &rule.table {
@@ -116,23 +122,23 @@ pub async fn audit_access(engine: &dyn Engine, rule: &AccessRule, now: Option<Da
     let mut seen = match session.flavour() {
         Flavour::Postgres => postgres::read(&mut session, &tables).await?,
         Flavour::Mysql | Flavour::MariaDb => mysql::read(&mut session, &tables).await?,
-        Flavour::Sqlite => sqlite::read(&engine.location()),
+        Flavour::Sqlite => sqlite::read(&engine.location(), &tables),
     };
     // What those who are trusted may do is as it should be.
     let is_trusted = |name: &str| rule.trusted.iter().any(|trusted| is_named(trusted, name));
-    seen.findings.retain(|finding| !is_trusted(&finding.object));
+    let powers = std::mem::take(&mut seen.powers);
+    seen.findings.extend(powers.into_iter().filter(|finding| !is_trusted(&finding.object)));
     for (sensitive, access) in rule.table.iter().zip(&seen.tables) {
         seen.findings.extend(judge_table(sensitive, access, &is_trusted));
     }
     let mut admins = Vec::new();
     if let Some(rule) = &rule.admins {
-        let (listed, idle) = read_admins(&mut session, rule, taken_at).await?;
-        seen.findings.extend(judge_admins(rule, &listed, &idle));
-        admins = listed;
+        admins = read_admins(&mut session, rule, taken_at).await?;
+        seen.findings.extend(judge_admins(rule, &admins));
     }
     session.close().await;
     seen.findings.sort_by(|a, b| (b.severity, &a.object, &a.summary).cmp(&(a.severity, &b.object, &b.summary)));
-    let Seen { mut roles, tables, findings, unknown } = seen;
+    let Seen { mut roles, tables, findings, unknown, .. } = seen;
     roles.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(AccessReport { location: engine.location(), taken_at, roles, tables, admins, findings, unknown })
 }
@@ -173,12 +179,8 @@ fn judge_table(rule: &SensitiveTable, access: &TableAccess, is_trusted: &dyn Fn(
     findings
 }
 
-/// The shop's administrators, and which of them were not here for long.
-async fn read_admins(
-    session: &mut Session,
-    rule: &AdminRule,
-    now: DateTime<Utc>,
-) -> Result<(Vec<Admin>, BTreeSet<String>)> {
+/// The shop's administrators.
+async fn read_admins(session: &mut Session, rule: &AdminRule, now: DateTime<Utc>) -> Result<Vec<Admin>> {
     let what = "the rule for administrators";
     let table = Table::find(session, rule.schema.as_deref(), &rule.table).await?;
     let flavour = table.flavour;
@@ -190,6 +192,7 @@ async fn read_admins(
     let (seen, idle) = match &rule.seen {
         Some(column) => {
             let column = table.column(column)?;
+            no_numbers(session, &table, column, rule.unit).await?;
             let cutoff = now.checked_sub_signed(rule.idle.delta()).unwrap_or(DateTime::<Utc>::MIN_UTC);
             let idle = expired(&table, column, Written { unit: rule.unit, zone: rule.zone }, cutoff)?;
             let name = table.of(&column.name);
@@ -215,18 +218,15 @@ async fn read_admins(
         return Err(Error::new(ErrorKind::Config, format!("{what} meets more than {MOST} rows of {table}"))
             .with_next_step("write where = \"role = 'admin'\", or whatever tells them from customers"));
     }
-    let (mut admins, mut idle) = (Vec::new(), BTreeSet::new());
-    for row in rows {
-        let label = row.first().cloned().flatten().unwrap_or_else(|| "(no name)".to_owned());
-        if row.get(2).cloned().flatten().as_deref() == Some("1") {
-            idle.insert(label.clone());
-        }
-        admins.push(Admin { label, seen: row.get(1).cloned().flatten() });
-    }
-    Ok((admins, idle))
+    let admin = |row: Vec<crate::session::Value>| Admin {
+        label: row.first().cloned().flatten().unwrap_or_else(|| "(no name)".to_owned()),
+        seen: row.get(1).cloned().flatten(),
+        is_idle: row.get(2).cloned().flatten().as_deref() == Some("1"),
+    };
+    Ok(rows.into_iter().map(admin).collect())
 }
 
-fn judge_admins(rule: &AdminRule, admins: &[Admin], idle: &BTreeSet<String>) -> Vec<Finding> {
+fn judge_admins(rule: &AdminRule, admins: &[Admin]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for admin in admins {
         let is_expected = |expected: &Vec<String>| expected.iter().any(|name| name.eq_ignore_ascii_case(&admin.label));
@@ -237,7 +237,7 @@ fn judge_admins(rule: &AdminRule, admins: &[Admin], idle: &BTreeSet<String>) -> 
                     .remedy("find out who made this account; take its rights away, or name it in the policy"),
             );
         }
-        if idle.contains(&admin.label) {
+        if admin.is_idle {
             let seen = admin.seen.as_deref().unwrap_or("never");
             findings.push(
                 Finding::new(
@@ -301,10 +301,9 @@ mod tests {
             zone: None,
             idle: Period::new(chrono::TimeDelta::days(90)),
         };
-        let admin = |label: &str| Admin { label: label.into(), seen: None };
-        let admins = [admin("ada@shop.example"), admin("eve@shop.example")];
-        let idle = BTreeSet::from(["ada@shop.example".to_owned()]);
-        let told: Vec<_> = judge_admins(&rule, &admins, &idle).into_iter().map(|f| (f.object, f.severity)).collect();
+        let admin = |label: &str, is_idle| Admin { label: label.into(), seen: None, is_idle };
+        let admins = [admin("ada@shop.example", true), admin("eve@shop.example", false)];
+        let told: Vec<_> = judge_admins(&rule, &admins).into_iter().map(|f| (f.object, f.severity)).collect();
         assert_eq!(
             told,
             [

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{Stop, time};
 use crate::capability::Flavour;
+use crate::check::table_free_space;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::quoted;
@@ -235,7 +236,8 @@ async fn one(
             sweep(engine, step, &schema, options, report).await?;
         }
         match end {
-            StepEnd::Busy { .. } if tries < options.tries => {
+            // A rebuild may have been thrown away at its very end: once is enough of that.
+            StepEnd::Busy { .. } if tries < options.tries && step.action != StepAction::Rebuild => {
                 tries += 1;
                 // Not at the same moment as everybody else who waits.
                 rest(pause.mul_f64(0.5 + fastrand::f64()), &options.stop, engine, lease).await?;
@@ -285,15 +287,21 @@ const UNASKED: u64 = 1 << 30;
 
 /// One try.
 async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: Option<&Lease>) -> Result<StepEnd> {
-    let mut session = engine.lasting_session(options.limit).await?;
+    // It is broken off at the limit; the server's own comes later, and is for where that is not heard.
+    let mut session = engine.lasting_session(options.limit.saturating_add(GRACE)).await?;
+    let began = Instant::now();
     let own = own_id(&mut session).await?;
     let flavour = session.flavour();
-    if let Some(reason) = passed_over(&mut session, step).await? {
+    let refused = match passed_over(&mut session, step).await? {
+        Some(reason) => Some(StepEnd::Failed { reason }),
+        None => not_worth_it(&mut session, step).await?,
+    };
+    if let Some(end) = refused {
         session.close().await;
-        return Ok(StepEnd::Failed { reason });
+        return Ok(end);
     }
     let mut renewed = Instant::now();
-    let mut asked = false;
+    let (mut asked, mut is_late) = (false, false);
     let done = {
         let refusals = step.action == StepAction::Analyze && matches!(flavour, Flavour::Mysql | Flavour::MariaDb);
         let work = async {
@@ -309,7 +317,8 @@ async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: O
                 done = &mut work => break done,
                 () = tokio::time::sleep(Duration::from_millis(200)) => {}
             }
-            if options.stop.is_stopped() && !asked {
+            is_late |= began.elapsed() > options.limit;
+            if (options.stop.is_stopped() || is_late) && !asked {
                 asked = cancel(engine, flavour, &own).await;
             }
             if let Some(lease) = lease.filter(|lease| !asked && renewed.elapsed() > lease.term() / 3) {
@@ -328,6 +337,9 @@ async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: O
     let end = match done {
         Ok(None) => StepEnd::Done,
         Ok(Some(reason)) => StepEnd::Failed { reason },
+        Err(_) if asked && is_late && !options.stop.is_stopped() => {
+            StepEnd::Failed { reason: format!("it took longer than {} s, and was broken off", options.limit.as_secs()) }
+        }
         Err(_) if asked => StepEnd::Stopped,
         Err(e) => {
             let reason = crate::engine::reason(&e);
@@ -340,6 +352,33 @@ async fn once(engine: &dyn Engine, step: &Step, options: &ApplyOptions, lease: O
     };
     session.close().await;
     Ok(end)
+}
+
+/// How long a server may take to break off what it does.
+const GRACE: Duration = Duration::from_secs(300);
+
+/// Why a table is not rebuilt, though a plan says so: what was free has been used since, or a whole cluster would wait.
+async fn not_worth_it(session: &mut Session, step: &Step) -> Result<Option<StepEnd>> {
+    if step.action != StepAction::Rebuild {
+        return Ok(None);
+    }
+    let failed = |session: &Session, e| session.error("does not say whether a table is to be rebuilt", e);
+    if session.flavour() == Flavour::MariaDb {
+        let cluster =
+            session.rows("SHOW GLOBAL VARIABLES LIKE 'wsrep_on'", &[]).await.map_err(|e| failed(session, e))?;
+        if cluster.iter().any(|row| row.get(1).cloned().flatten().as_deref() == Some("ON")) {
+            let reason = "this server is a node of a Galera cluster, all of which would wait for it: rebuild it in maintenance mode";
+            return Ok(Some(StepEnd::Failed { reason: reason.to_owned() }));
+        }
+    }
+    let (sql, values) =
+        Piece::text("SELECT CAST(DATA_FREE AS CHAR) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ")
+            .value(&plain_text(), Some(step.table.name.clone()))
+            .build(session.flavour());
+    let free = session.one(&sql, &values).await.map_err(|e| failed(session, e))?;
+    let is_much = free.and_then(|n| n.parse::<u64>().ok()).is_some_and(|free| free >= table_free_space::BYTES);
+    Ok((!is_much)
+        .then(|| StepEnd::Drifted { reason: "what was free in the table's file has been used since".to_owned() }))
 }
 
 /// Why the server would pass the step over and call it done.

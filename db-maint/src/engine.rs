@@ -22,6 +22,9 @@ use crate::rules;
 use crate::schema::{Index, Schema};
 use crate::session::Session;
 
+/// How long one question may take.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// What an error of a database means: its kind, and what to do about it.
 pub(crate) type Meaning = fn(&sqlx::Error) -> (ErrorKind, &'static str);
 
@@ -53,12 +56,14 @@ pub(crate) trait Connect {
         let mut facts = self.facts(options).await?;
         let indexes = facts.schema.as_ref().map(|s| s.indexes.iter().map(Index::object).collect());
         let mut session = self.session().await?;
+        session.limit(LONGEST).await.map_err(|e| session.error("does not take a limit", e))?;
         let schema = facts.schema.as_ref().ok().filter(|_| facts.capabilities.flavour != Flavour::Sqlite);
+        let look = look::take(&mut session, &facts.capabilities, indexes.unwrap_or_default()).await?;
         if let Some(schema) = schema {
             facts.violations =
                 Ok(references::violations(&mut session, schema, options.integrity.unwrap_or(false)).await?);
         }
-        facts.look = Some(look::take(&mut session, &facts.capabilities, indexes.unwrap_or_default()).await?);
+        facts.look = Some(look);
         if let Some(policy) = &options.policy {
             facts.declared =
                 rules::check(&mut session, policy, options.now.unwrap_or(facts.capabilities.server_time)).await;
@@ -103,6 +108,7 @@ pub trait Engine: Connect + Debug + Send + Sync {
             Err(e) => return Err(e),
         };
         let mut session = self.session().await?;
+        session.limit(LONGEST).await.map_err(|e| session.error("does not take a limit", e))?;
         let look = look::take(&mut session, &capabilities, indexes).await;
         session.close().await;
         look

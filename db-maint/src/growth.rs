@@ -1,7 +1,9 @@
 //! How fast a database grows, and when the disk will be full: from the looks of a [`History`].
 //!
+//! What else is written to the disk is not seen: the server's logs, other databases, the shop's own files.
+//!
 //! The rate is the median of the slopes between all pairs of looks (Theil 1950, Sen 1968): one night of clean-up or one import
-//! does not bend it. Its range is Sen's, at 95 %: the slopes of rank (N ∓ C)/2, where N is the number of pairs and
+//! does not bend it. One look a day counts, the last. Its range is Sen's, at 95 %: the slopes of rank (N ∓ C)/2, where N is the number of pairs and
 //! C = 1.96 · √(n(n−1)(2n+5)/18) for n looks.
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,9 +16,8 @@ use crate::schema::TableName;
 /// Fewer looks, or over less time, say nothing of a rate.
 const LOOKS: usize = 4;
 const SPAN: TimeDelta = TimeDelta::days(3);
-/// So many looks at most, spread over the window: pairs are many.
-const MOST: usize = 200;
-/// Further than this nobody can see.
+/// So many times as long as it was looked at it can be foreseen, and no further than this.
+const FORESEEN: i32 = 4;
 const HORIZON: TimeDelta = TimeDelta::days(5 * 365);
 
 /// How to look at growth.
@@ -111,13 +112,16 @@ pub enum Rate {
 pub enum Forecast {
     /// At about this time.
     Full {
-        /// By the median rate.
-        at: DateTime<Utc>,
+        /// By the median rate, where that is as near as can be foreseen.
+        at: Option<DateTime<Utc>>,
         /// By the upper end of the rate.
         earliest: DateTime<Utc>,
     },
-    /// Not within five years.
-    Far,
+    /// Not before this time, which is as far as can be foreseen: four times as long as it was looked at, five years at most.
+    NotBefore {
+        /// The time.
+        at: DateTime<Utc>,
+    },
     /// It is not known, for this reason.
     Unknown {
         /// Why.
@@ -147,10 +151,10 @@ impl GrowthReport {
             .iter()
             .filter(|look| last.taken_at - look.taken_at <= options.window && look.sizes.is_ok())
             .collect();
-        let spread = spread(&within);
+        let daily = daily(&within);
         let points = |of: &dyn Fn(&Look) -> Option<u64>| -> Vec<(f64, f64)> {
             let days = |look: &Look| (look.taken_at - last.taken_at).as_seconds_f64() / 86_400.0;
-            spread.iter().filter_map(|look| Some((days(look), of(look)? as f64))).collect()
+            daily.iter().filter_map(|look| Some((days(look), of(look)? as f64))).collect()
         };
         let database = Growth {
             bytes: sizes.database,
@@ -177,19 +181,23 @@ impl GrowthReport {
             taken_at: last.taken_at,
             looks: within.len(),
             since: within.first().map_or(last.taken_at, |look| look.taken_at),
-            forecast: forecast(&database.rate, options.free_bytes, last.taken_at),
+            forecast: forecast(
+                &database.rate,
+                options.free_bytes,
+                last.taken_at,
+                within.first().map_or(TimeDelta::zero(), |first| last.taken_at - first.taken_at),
+            ),
             database,
             tables,
         })
     }
 }
 
-/// So many of them that all pairs can be looked at, the first and the last among them.
-fn spread<'a>(looks: &[&'a Look]) -> Vec<&'a Look> {
-    if looks.len() <= MOST {
-        return looks.to_vec();
-    }
-    (0..MOST).map(|n| looks[n * (looks.len() - 1) / (MOST - 1)]).collect()
+/// The last look of each day: days count alike, however often somebody looked.
+fn daily<'a>(looks: &[&'a Look]) -> Vec<&'a Look> {
+    let day = |look: &Look| look.taken_at.date_naive();
+    let is_last = |at: usize| looks.get(at + 1).is_none_or(|next| day(next) != day(looks[at]));
+    (0..looks.len()).filter(|at| is_last(*at)).map(|at| looks[at]).collect()
 }
 
 /// The rate of points of days and bytes.
@@ -218,7 +226,7 @@ fn rate(points: &[(f64, f64)]) -> Rate {
     }
 }
 
-fn forecast(rate: &Rate, free: Option<u64>, now: DateTime<Utc>) -> Forecast {
+fn forecast(rate: &Rate, free: Option<u64>, now: DateTime<Utc>, seen: TimeDelta) -> Forecast {
     let (median, most) = match rate {
         Rate::Known { bytes_per_day, most, .. } => (*bytes_per_day, *most),
         Rate::Unknown { reason } => return Forecast::Unknown { reason: reason.clone() },
@@ -226,15 +234,16 @@ fn forecast(rate: &Rate, free: Option<u64>, now: DateTime<Utc>) -> Forecast {
     let Some(free) = free else {
         return Forecast::Unknown { reason: "how much is free where the database lies is not known".into() };
     };
+    let horizon = (seen * FORESEEN).min(HORIZON);
     let after = |per_day: f64| -> Option<DateTime<Utc>> {
-        let days = free as f64 / per_day;
-        let is_near = per_day > 0.0 && days * 86_400.0 <= HORIZON.as_seconds_f64();
-        is_near.then(|| now + TimeDelta::seconds((days * 86_400.0) as i64))
+        let seconds = free as f64 / per_day * 86_400.0;
+        let is_near = per_day > 0.0 && seconds <= horizon.as_seconds_f64();
+        is_near.then(|| now + TimeDelta::seconds(seconds as i64))
     };
     match (after(median), after(most)) {
-        (Some(at), earliest) => Forecast::Full { at, earliest: earliest.unwrap_or(at) },
-        (None, Some(earliest)) => Forecast::Full { at: now + HORIZON, earliest },
-        (None, None) => Forecast::Far,
+        (at, Some(earliest)) => Forecast::Full { at, earliest },
+        (Some(at), None) => Forecast::Full { at: Some(at), earliest: at },
+        (None, None) => Forecast::NotBefore { at: now + horizon },
     }
 }
 
@@ -271,7 +280,7 @@ mod tests {
         let Rate::Known { bytes_per_day, least, most } = report.database.rate else { panic!("{report:?}") };
         assert_eq!([bytes_per_day, least, most], [MIB as f64; 3]);
         let Forecast::Full { at, .. } = report.forecast else { panic!("{report:?}") };
-        assert_eq!(at - report.taken_at, TimeDelta::days(10));
+        assert_eq!(at.unwrap() - report.taken_at, TimeDelta::days(10));
         // The fastest first, whatever their sizes.
         assert_eq!(report.tables[0].0.name, "orders");
         assert_eq!((report.looks, report.since), (30, DateTime::UNIX_EPOCH));
@@ -288,13 +297,29 @@ mod tests {
     }
 
     #[test]
+    fn a_day_counts_once_however_often_somebody_looked() {
+        let mut history = history(30, |day| 100 * MIB + day as u64 * MIB);
+        let last = history.looks().last().unwrap().clone();
+        for minute in 1..50 {
+            // An import on the last evening.
+            let mut look = last.clone();
+            look.taken_at += TimeDelta::minutes(minute);
+            look.sizes.as_mut().unwrap().database += 2048 * MIB;
+            history.push(look).unwrap();
+        }
+        let Rate::Known { bytes_per_day, .. } = of(&history, None).database.rate else { panic!() };
+        assert!((bytes_per_day / MIB as f64 - 1.0).abs() < 0.2, "{bytes_per_day}");
+    }
+
+    #[test]
     fn what_was_seen_too_shortly_has_no_rate_and_what_shrinks_is_never_full() {
         let young = of(&history(2, |_| MIB), Some(MIB));
         assert!(
             matches!(young.database.rate, Rate::Unknown { .. }) && matches!(young.forecast, Forecast::Unknown { .. })
         );
         let shrinks = of(&history(30, |day| (100 - day as u64) * MIB), Some(MIB));
-        assert_eq!(shrinks.forecast, Forecast::Far);
+        // As far as 29 days of looks tell.
+        assert_eq!(shrinks.forecast, Forecast::NotBefore { at: shrinks.taken_at + TimeDelta::days(4 * 29) });
         assert!(GrowthReport::of(&History::default(), &GrowthOptions::default()).is_err());
     }
 

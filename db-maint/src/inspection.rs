@@ -41,7 +41,8 @@ pub struct InspectOptions {
     pub history: History,
     /// How long ago an earlier look has to be before what happened since says anything; ten minutes unless told.
     pub pause: TimeDelta,
-    /// What the shop declares about its own data: then its rules are held against the database too.
+    /// What the shop declares about its own data: then its rules are held against the database too, which reads the tables that
+    /// they name, for a minute at most each.
     pub policy: Option<Policy>,
 }
 
@@ -130,6 +131,9 @@ pub struct Inspection {
     pub checks: Vec<CheckReport>,
     /// Findings that are suppressed, each with why and until when.
     pub suppressed: Vec<(Finding, Suppression)>,
+    /// What was counted at the same time: for a [`History`].
+    #[serde(skip)]
+    pub look: Option<Look>,
 }
 
 /// What one check came to.
@@ -230,7 +234,10 @@ pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
     let counters = partly(judged(counters, |c| counter_exhaustion::judge(c)), capabilities.sees_tables);
     let outcomes = [
         (sqlite::INTEGRITY, judged(&content.damage, |d| sqlite::judge_integrity(d))),
-        (foreign_key_violated::ID, judged(&facts.violations, |v| foreign_key_violated::judge(v, flavour))),
+        (
+            foreign_key_violated::ID,
+            partly(judged(&facts.violations, |v| foreign_key_violated::judge(v, flavour)), capabilities.sees_tables),
+        ),
         (wraparound::ID, judged(vacuums, wraparound::judge)),
         (counter_exhaustion::ID, counters),
         (connections::ID, judged(connections, connections::judge)),
@@ -256,7 +263,12 @@ pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
         (
             table_free_space::ID,
             counted(&|look| {
-                judged(schema, |s| table_free_space::judge(&look.sizes, s, flavour, earlier(table_free_space::LASTING)))
+                let first = earlier(table_free_space::LASTING).map(|look| look.taken_at);
+                let since: Vec<&Look> = first.map(|at| options.history.since(at).collect()).unwrap_or_else(Vec::new);
+                partly(
+                    judged(schema, |s| table_free_space::judge(&look.sizes, s, flavour, &since)),
+                    capabilities.sees_tables,
+                )
             }),
         ),
     ];
@@ -270,7 +282,7 @@ pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
             outcome: without_suppressed(outcome, options, now, &mut suppressed),
         })
         .collect();
-    Inspection { capabilities: capabilities.clone(), taken_at: now, checks, suppressed }
+    Inspection { capabilities: capabilities.clone(), taken_at: now, checks, suppressed, look: facts.look.clone() }
 }
 
 /// Indexes with the moment from which on their use can have been counted, where looks tell that they were made since.

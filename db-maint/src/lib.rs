@@ -1,10 +1,11 @@
 //! Inspect, judge, plan and apply database maintenance of a shop.
 //!
-//! It looks at a live PostgreSQL, MySQL, MariaDB or SQLite database, over one connection, without changing anything or waiting for
-//! anybody, and says what should be mended, how sure it is, and what it could *not* see. What mends it is a [`Plan`] that a person
+//! It looks at a live PostgreSQL, MySQL, MariaDB or SQLite database, over one connection at a time, without changing anything or
+//! waiting for anybody, and says what should be mended, how sure it is, and what it could *not* see. What mends it is a [`Plan`] that a person
 //! reads and [`apply`] carries out. What a shop declares about its own data is a [`Policy`]: by it rows that are old enough go
-//! ([`clean_up`]), orphans are mended ([`mend_orphans`]), stock and carts are watched ([`check_stock`], [`claim_abandoned`]), and a
-//! person's data is handed out or forgotten ([`export`], [`erase`]). A [`Lease`] makes one of many app servers do it; [`mode`]
+//! ([`clean_up`]), orphans are mended ([`mend_orphans`]), stock and carts are watched ([`check_stock`], [`claim_abandoned`]), caches
+//! are cleared ([`clear_caches`]), and a person's data is handed out or forgotten ([`export`], [`erase`]). A [`History`] of looks
+//! tells what is slow *now* and how fast a database grows ([`GrowthReport`]); [`audit_access`] tells who may do what. A [`Lease`] makes one of many app servers do it; [`mode`]
 //! closes the shop meanwhile, where that is needed.
 //!
 //! What was not seen is never clean. A check that lacks a right, a counter or a version says so in its [`Outcome`], and an
@@ -38,7 +39,7 @@
 //! | id | finds | engines |
 //! |---|---|---|
 //! | `sqlite-integrity` | damage | SQLite |
-//! | `foreign-key-violated` | rows that refer to nothing though a key is declared | SQLite |
+//! | `foreign-key-violated` | rows that refer to nothing though a key is declared; reads the tables where asked | all |
 //! | `wraparound` | transaction ids and multixacts that run out | PostgreSQL |
 //! | `counter-exhaustion` | sequences and counters that run out, by their own end or the column's type | all |
 //! | `connections` | too few connections left | servers |
@@ -46,7 +47,7 @@
 //! | `transaction-long` | transactions that stay open | servers |
 //! | `vacuum-held-back` | what keeps dead rows from being removed | PostgreSQL |
 //! | `dead-rows` | what autovacuum should have removed by its own settings | PostgreSQL |
-//! | `statistics-stale` | planner statistics far behind the data | PostgreSQL, SQLite |
+//! | `statistics-stale` | planner statistics far behind the data | all |
 //! | `index-invalid` | what interrupted builds left | PostgreSQL |
 //! | `table-not-transactional` | MyISAM and the like | MySQL, MariaDB |
 //! | `table-without-primary-key` | | all |
@@ -55,10 +56,18 @@
 //! | `index-bloat` `table-bloat` | space that holds nothing | PostgreSQL |
 //! | `index-unused` | what no query used for the whole window | servers that count |
 //! | `sqlite-free-pages` `sqlite-log-size` | room that holds nothing; a log that grows | SQLite |
+//! | `table-free-space` | room in a table's file that stayed free for a day | MySQL, MariaDB |
+//! | `slow-queries` | what took long between two looks, without values | servers that count |
+//! | `cache-hits` | very many pages that were not in the server's memory, with the caveat | servers |
+//! | `replication-lag` | replicas that are behind or stopped, slots that nobody reads | servers |
+//! | `policy` | rules of the shop that do not fit its schema, and references in a circle | all |
+//! | `orphans` | rows that refer to nothing, by declared references | all |
+//! | `retention-overdue` | rows that should have gone days ago: no clean-up runs | all |
+//! | `content` | what of the content is stale or waits, by declared rules | all |
 //!
 //! # Features
 //!
-//! `sqlite` (default), `postgres`, `mysql` (MySQL and MariaDB), `tls`.
+//! `sqlite` (default), `postgres`, `mysql` (MySQL and MariaDB), `tls`; `redis` and `http`: caches that are cleared there.
 //!
 //! # Layout
 //!
@@ -70,14 +79,19 @@
 //! engine        trait Engine; engine/{postgres,mysql,sqlite}: SQL and typed rows
 //! schema  activity    what was read, in the same words for every engine
 //! check         the judges: pure, one file each
+//! look  growth  what is counted, at one moment and kept; how fast it grows
+//! access        who may do what
+//! references    foreign keys that nobody vouches for
+//! rules         the policy held against the live schema
 //! plan  apply   what would mend it, as data; and doing that
 //! policy        what a shop declares about its own data
 //! batch         the one engine that changes many rows; batch/work: what a rule means on the live table
-//! shop          stock, carts, a person's data
+//! shop          stock, carts, content, caches, a person's data
 //! lease         one runner among many
 //! mode          maintenance mode
 //! session  table  statement    a session that changes things, a live table, SQL with values
 //! ident         names as SQL
+//! replace       files that are replaced as a whole
 //! ```
 
 // Which parts of the shared words are used depends on the engines that are built.

@@ -19,7 +19,8 @@ use crate::activity::{Seen, Unseen};
 use crate::capability::{Capabilities, Flavour};
 use crate::engine::reason;
 use crate::error::Result;
-use crate::session::{Session, Value};
+use crate::lease::as_text;
+use crate::session::{Session, Value, server_clock};
 
 /// What was seen at one moment. It holds names, sizes and counters, and queries without the values in them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct Look {
     pub flavour: Flavour,
     /// When, by the database's clock.
     pub taken_at: DateTime<Utc>,
+    /// What tells this server from another at the same address, where it says so.
+    #[serde(default)]
+    pub(crate) server: Option<String>,
     pub(crate) sizes: Seen<Sizes>,
     pub(crate) queries: Seen<Queries>,
     pub(crate) cache: Seen<Cache>,
@@ -40,16 +44,33 @@ pub struct Look {
 
 /// Looks, over a session that is no more than read with.
 pub(crate) async fn take(session: &mut Session, capabilities: &Capabilities, indexes: Vec<String>) -> Result<Look> {
-    let taken_at = capabilities.server_time;
+    // What is counted is read now, and not when the rest was.
+    let sql = format!("SELECT {}", as_text(session.flavour(), server_clock(session.flavour())));
+    let clock = group(session, &sql, &[], "try again").await?.ok();
+    let clock = clock.and_then(|rows| rows.first().and_then(|row| number(row, 0)));
+    let taken_at = clock.and_then(DateTime::from_timestamp_millis).unwrap_or(capabilities.server_time);
     Ok(Look {
         location: capabilities.location.clone(),
         flavour: capabilities.flavour,
         taken_at,
+        server: server(session).await?,
         sizes: sizes::read(session).await?,
         queries: queries::read(session, capabilities).await?,
         cache: cache::read(session).await?,
         indexes: indexes.into_iter().map(|index| (index, taken_at)).collect(),
     })
+}
+
+/// What a server is known by, whatever its address.
+async fn server(session: &mut Session) -> Result<Option<String>> {
+    let sql = match session.flavour() {
+        Flavour::Postgres => "SELECT system_identifier::text FROM pg_control_system()",
+        Flavour::Mysql => "SELECT CAST(@@server_uuid AS CHAR)",
+        Flavour::MariaDb => "SELECT CAST(@@server_uid AS CHAR)",
+        Flavour::Sqlite => return Ok(None),
+    };
+    // Older ones do not know, and not everybody may ask.
+    Ok(group(session, sql, &[], "").await?.ok().and_then(|rows| rows.first().and_then(|row| text(row, 0))))
 }
 
 /// One group of what is looked at, in a transaction of its own: one that is refused is unknown, and the others are worth having.
@@ -89,6 +110,7 @@ pub(crate) mod sample {
             location: "postgres://db/shop".into(),
             flavour: Flavour::Postgres,
             taken_at,
+            server: None,
             sizes: Err(unseen()),
             queries: Err(unseen()),
             cache: Err(unseen()),

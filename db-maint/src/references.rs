@@ -58,13 +58,8 @@ fn orphans(flavour: Flavour, key: &ForeignKey) -> String {
     let known: Vec<String> = key.columns.iter().map(|c| format!("{} IS NOT NULL", column("f", c))).collect();
     let pairs = key.columns.iter().zip(&key.to_columns);
     let matches: Vec<String> = pairs.map(|(from, to)| format!("{} = {}", column("t", to), column("f", from))).collect();
-    let hint = if flavour == Flavour::Mysql {
-        format!("/*+ MAX_EXECUTION_TIME({}) */ ", LONGEST.as_millis())
-    } else {
-        String::new()
-    };
     format!(
-        "SELECT {hint}{} FROM {} AS f WHERE {} AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})",
+        "SELECT {} FROM {} AS f WHERE {} AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})",
         as_text(flavour, "COUNT(*)"),
         sql_name(flavour, &key.table),
         known.join(" AND "),

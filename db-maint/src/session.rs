@@ -111,6 +111,10 @@ impl Session {
             let sql = format!("SET SESSION max_statement_time = {}", limit.as_secs_f64());
             self.plain(&sql).await?;
         }
+        if self.flavour == Flavour::Mysql {
+            // Of queries alone; there is none for what changes rows.
+            self.plain(&format!("SET SESSION max_execution_time = {}", limit.as_millis().max(1))).await?;
+        }
         Ok(())
     }
 
@@ -136,7 +140,8 @@ impl Session {
         match self.flavour {
             Flavour::Postgres => {
                 self.begin().await?;
-                self.plain("SET TRANSACTION READ ONLY").await
+                // What a role may not see of a table is an error, and not a smaller number.
+                self.plain("SET TRANSACTION READ ONLY; SET LOCAL row_security = off").await
             }
             Flavour::Mysql | Flavour::MariaDb => self.plain("START TRANSACTION READ ONLY").await,
             Flavour::Sqlite => self.plain("BEGIN").await,

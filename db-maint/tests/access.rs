@@ -91,7 +91,15 @@ async fn mysql_rights_are_followed_through_roles_and_scopes() {
         .unwrap();
     let audit = async || audit_access(&*open(url).unwrap(), &rule(), None).await.unwrap();
     let report = audit().await;
-    assert_eq!((told(&report), &report.unknown), (vec![], &vec![]), "{report:#?}");
+    // The test server's own accounts have no password: whoever is trusted, that is told.
+    let own = |(role, _): &(&str, Severity)| role.starts_with("'root'@");
+    assert!(told(&report).iter().all(own) && told(&report).len() >= 2, "{report:#?}");
+    // The sample shop has routines that run with their owner's rights: what they show is not followed, and that is said.
+    assert!(
+        report.unknown.iter().all(|why| why.contains("DEFINER")) && report.unknown.len() == 1,
+        "{:?}",
+        report.unknown
+    );
     assert_eq!(by(&report, "'shop'@'%'"), ["its own right on the schema"]);
 
     let role = if server.is_mariadb() { "readers" } else { "readers@'%'" };
@@ -116,7 +124,7 @@ async fn mysql_rights_are_followed_through_roles_and_scopes() {
     ] {
         assert!(told_now.contains(&expected), "{expected:?} {told_now:?}");
     }
-    assert_eq!(told_now.len(), 4, "{told_now:?}");
+    assert_eq!(told_now.iter().filter(|told| !own(told)).count(), 4, "{told_now:?}");
     assert!(by(&report, "'support'@'%'")[0].contains("role 'readers'@"), "{report:#?}");
     assert!(!serde_json::to_string(&report).unwrap().contains("*F"), "a password's hash is shown");
     if server.is_mariadb() {

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: accounts, the roles that they were given, and what is granted on everything, on the schema, on a table or on
-//! columns of it. Views that show a table with their owner's rights are not followed.
+//! columns of it. What is not followed (views and routines with their owner's rights, proxies, mandatory roles) is said where there is
+//! any.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,17 +13,30 @@ use crate::session::{Session, Value};
 use crate::table::Table;
 
 /// Rights on everything that reach beyond the shop's data.
-const POWERS: [(&str, Severity); 9] = [
+const POWERS: [(&str, Severity); 20] = [
     ("SUPER", Severity::Critical),
     ("FILE", Severity::Critical),
     ("CREATE USER", Severity::Critical),
     ("GRANT OPTION", Severity::Critical),
-    ("SHUTDOWN", Severity::Warning),
+    (SYSTEM, Severity::Critical),
+    ("ROLE_ADMIN", Severity::Critical),
+    ("SET_USER_ID", Severity::Critical),
+    ("SET_ANY_DEFINER", Severity::Critical),
+    ("SET USER", Severity::Critical),
     ("SYSTEM_USER", Severity::Warning),
+    ("SHUTDOWN", Severity::Warning),
     ("CONNECTION_ADMIN", Severity::Warning),
-    ("DROP", Severity::Warning),
+    ("CONNECTION ADMIN", Severity::Warning),
+    ("REPLICATION SLAVE", Severity::Warning),
     ("SELECT", Severity::Warning),
+    ("INSERT", Severity::Warning),
+    ("UPDATE", Severity::Warning),
+    ("DELETE", Severity::Warning),
+    ("ALTER", Severity::Warning),
+    ("DROP", Severity::Warning),
 ];
+/// Whoever changes the server's own tables makes accounts.
+const SYSTEM: &str = "changes the schema mysql";
 
 /// As MariaDB writes what everybody is a member of.
 const PUBLIC: &str = "'PUBLIC'@''";
@@ -86,6 +100,9 @@ pub(super) async fn read(session: &mut Session, tables: &[Table]) -> Result<Seen
         ("Update_priv", "UPDATE"),
         ("Delete_priv", "DELETE"),
         ("Drop_priv", "DROP"),
+        ("Alter_priv", "ALTER"),
+        ("Trigger_priv", "TRIGGER"),
+        ("Repl_slave_priv", "REPLICATION SLAVE"),
         ("File_priv", "FILE"),
         ("Super_priv", "SUPER"),
         ("Shutdown_priv", "SHUTDOWN"),
@@ -104,7 +121,11 @@ pub(super) async fn read(session: &mut Session, tables: &[Table]) -> Result<Seen
         UNION ALL SELECT CONVERT(GRANTEE USING utf8mb4), CONVERT(PRIVILEGE_TYPE USING utf8mb4), 'schema', '', 'NO' FROM information_schema.SCHEMA_PRIVILEGES WHERE DATABASE() LIKE TABLE_SCHEMA \
         UNION ALL SELECT CONVERT(GRANTEE USING utf8mb4), CONVERT(PRIVILEGE_TYPE USING utf8mb4), 'table', CONVERT(TABLE_NAME USING utf8mb4), 'NO' FROM information_schema.TABLE_PRIVILEGES WHERE TABLE_SCHEMA = DATABASE() \
         UNION ALL SELECT CONVERT(GRANTEE USING utf8mb4), CONVERT(PRIVILEGE_TYPE USING utf8mb4), 'table', CONVERT(TABLE_NAME USING utf8mb4), 'NO' FROM information_schema.COLUMN_PRIVILEGES WHERE TABLE_SCHEMA = DATABASE()";
-    let grants = format!("{grants} {}", on_everything.join(" "));
+    let system = "UNION ALL SELECT CONVERT(GRANTEE USING utf8mb4), 'changes the schema mysql', 'everything', '', 'NO' FROM information_schema.SCHEMA_PRIVILEGES \
+          WHERE 'mysql' LIKE TABLE_SCHEMA AND PRIVILEGE_TYPE IN ('INSERT', 'UPDATE', 'DELETE', 'ALTER', 'DROP') \
+        UNION ALL SELECT CONVERT(GRANTEE USING utf8mb4), 'changes the schema mysql', 'everything', '', 'NO' FROM information_schema.TABLE_PRIVILEGES \
+          WHERE TABLE_SCHEMA = 'mysql' AND PRIVILEGE_TYPE IN ('INSERT', 'UPDATE', 'DELETE', 'ALTER', 'DROP') AND GRANTEE NOT LIKE '_mariadb.sys_@%'";
+    let grants = format!("{grants} {} {system}", on_everything.join(" "));
     let read = async |session: &mut Session, sql: &str| session.rows(sql, &[]).await;
     let (accounts, edges, grants) =
         match (read(session, accounts).await, read(session, edges).await, read(session, &grants).await) {
@@ -148,7 +169,43 @@ pub(super) async fn read(session: &mut Session, tables: &[Table]) -> Result<Seen
     for table in tables {
         seen.tables.push(reached(table, &accounts, &grants, &inherited));
     }
+    if !tables.is_empty() {
+        not_followed(session, &mut seen).await?;
+    }
     Ok(seen)
+}
+
+/// Ways to a table that are not followed here, where there are such.
+async fn not_followed(session: &mut Session, seen: &mut Seen) -> Result<()> {
+    let mut ways = vec![
+        (
+            "what views and routines show and change that run with their owner's rights (DEFINER)",
+            "SELECT CAST((SELECT COUNT(*) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE() AND SECURITY_TYPE = 'DEFINER') \
+               + (SELECT COUNT(*) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = DATABASE() AND SECURITY_TYPE = 'DEFINER') AS CHAR)",
+        ),
+        (
+            "who may stand for another account (PROXY)",
+            "SELECT CAST(COUNT(*) AS CHAR) FROM mysql.proxies_priv WHERE Proxied_user <> ''",
+        ),
+    ];
+    if session.flavour() == Flavour::Mysql {
+        ways.push((
+            "what roles everybody has (mandatory_roles)",
+            "SELECT CASE @@mandatory_roles WHEN '' THEN '0' ELSE '1' END",
+        ));
+        ways.push(("which rights were taken away again (partial_revokes)", "SELECT CAST(@@partial_revokes AS CHAR)"));
+    }
+    for (what, sql) in ways {
+        match session.one(sql, &[]).await {
+            Ok(count) if matches!(count.as_deref(), Some("0" | "OFF")) => {}
+            Ok(_) => seen.unknown.push(what.to_owned()),
+            Err(e) if session.kind(&e) == ErrorKind::Unreachable => {
+                return Err(session.error("does not show its rights", e));
+            }
+            Err(e) => seen.unknown.push(format!("{what}: {}", reason(&e))),
+        }
+    }
+    Ok(())
 }
 
 fn account(row: &[Value]) -> Option<Account> {
@@ -215,7 +272,7 @@ impl Seen {
         if can_log_in && !powers.is_empty() && !is_first {
             let names: Vec<&str> = powers.iter().map(|(power, _)| *power).collect();
             let severity = powers.iter().map(|(_, severity)| *severity).max().unwrap_or(Severity::Warning);
-            self.findings.push(
+            self.powers.push(
                 told(
                     format!("it may log in, and has on everything: {}", names.join(", ")),
                     severity,
@@ -274,7 +331,7 @@ fn reached(
     TableAccess {
         table: table.name.clone(),
         readers: who(&["SELECT"]),
-        writers: who(&["INSERT", "UPDATE", "DELETE", "DROP"]),
+        writers: who(&["INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER"]),
     }
 }
 
@@ -303,7 +360,7 @@ mod tests {
             [grant("'reader'@''", "FILE", Scope::Everything), grant("'other'@'%'", "SUPER", Scope::Everything)];
         seen.add_account(&account("'eve'@'%'"), &roles, &grants);
         assert_eq!(seen.roles[0].powers, ["FILE"]);
-        assert_eq!(seen.findings[0].severity, Severity::Critical);
+        assert_eq!(seen.powers[0].severity, Severity::Critical);
     }
 
     #[test]
@@ -311,7 +368,7 @@ mod tests {
         let of = |account: Account, grants: &[Grant]| {
             let mut seen = Seen::default();
             seen.add_account(&account, &BTreeSet::new(), grants);
-            seen.findings.len()
+            seen.findings.len() + seen.powers.len()
         };
         assert_eq!(of(Account { has_no_password: true, ..account("'x'@'%'") }, &[]), 1);
         assert_eq!(of(Account { has_no_password: true, is_locked: true, ..account("'x'@'%'") }, &[]), 0);

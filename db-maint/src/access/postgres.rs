@@ -1,4 +1,5 @@
-//! PostgreSQL: roles, what they inherit or may switch to, and what is granted on a table and on the views over it.
+//! PostgreSQL: roles, what they inherit or may switch to, and what is granted on a table, on what it is partitioned into or
+//! inherits from, and on the views over it, and over those.
 //!
 //! Whether a role may also use the schema is not asked: what is granted on the table counts.
 
@@ -66,6 +67,19 @@ pub(super) async fn read(session: &mut Session, tables: &[Table]) -> Result<Seen
         let rows = session.rows(&sql, &values).await.map_err(|e| failed(session, e))?;
         seen.tables.push(reached(table, &rows));
     }
+    if !tables.is_empty() {
+        let sql = format!(
+            "SELECT count(*)::text FROM pg_proc c JOIN pg_namespace n ON n.oid = c.pronamespace WHERE c.prosecdef AND {}",
+            crate::table::POSTGRES_OURS.replace("'pg_class'", "'pg_proc'")
+        );
+        let functions = session.one(&sql, &[]).await.map_err(|e| failed(session, e))?;
+        if functions.as_deref() != Some("0") {
+            seen.unknown.push(format!(
+                "what {} functions show and change that run with their owner's rights (SECURITY DEFINER)",
+                functions.as_deref().unwrap_or("some")
+            ));
+        }
+    }
     session.roll_back().await.map_err(|e| failed(session, e))?;
     Ok(seen)
 }
@@ -96,7 +110,7 @@ impl Seen {
                     "CREATEROLE" | "BYPASSRLS" | "REPLICATION" => Severity::Warning,
                     other => POWERS.iter().find(|(power, _)| *power == other).map_or(Severity::Warning, |(_, s)| *s),
                 };
-                self.findings.push(
+                self.powers.push(
                     Finding::new(ID, name.clone(), format!("it may log in, and has {power}"))
                         .severity(severity)
                         .remedy(
@@ -122,23 +136,29 @@ impl Seen {
 /// Who may log in and reaches a table, by which grant: its own, its owner's, everybody's, one on a view over it, or the server's
 /// own roles for all data. A member may switch to what it does not inherit.
 const REACH: (&str, &str) = (
-    "WITH t AS (SELECT c.oid, c.relowner, c.relacl FROM pg_class c WHERE c.oid = to_regclass(",
+    "WITH RECURSIVE t AS (SELECT c.oid FROM pg_class c WHERE c.oid = to_regclass(",
     ")), \
-     o AS (SELECT t.oid, t.relowner, t.relacl, NULL::text AS view FROM t \
-       UNION SELECT v.oid, v.relowner, v.relacl, n.nspname || '.' || v.relname FROM t \
-         JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid AND d.classid = 'pg_rewrite'::regclass \
-         JOIN pg_rewrite w ON w.oid = d.objid JOIN pg_class v ON v.oid = w.ev_class AND v.relkind IN ('v', 'm') \
+     f AS (SELECT t.oid FROM t UNION SELECT CASE WHEN i.inhrelid = f.oid THEN i.inhparent ELSE i.inhrelid END \
+       FROM f JOIN pg_inherits i ON f.oid IN (i.inhrelid, i.inhparent)), \
+     x AS (SELECT f.oid, NULL::text COLLATE \"C\" AS by FROM f \
+       UNION SELECT v.oid, n.nspname || '.' || v.relname FROM x \
+         JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = x.oid AND d.classid = 'pg_rewrite'::regclass \
+         JOIN pg_rewrite w ON w.oid = d.objid JOIN pg_class v ON v.oid = w.ev_class AND v.relkind IN ('v', 'm') AND v.oid <> x.oid \
+           AND NOT COALESCE(v.reloptions && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false) \
          JOIN pg_namespace n ON n.oid = v.relnamespace), \
-     g AS (SELECT a.grantee, a.privilege_type, o.view FROM o, aclexplode(COALESCE(o.relacl, acldefault('r', o.relowner))) a \
-       UNION SELECT a.grantee, a.privilege_type, o.view FROM o JOIN pg_attribute att ON att.attrelid = o.oid AND att.attacl IS NOT NULL, \
+     o AS (SELECT c.oid, c.relowner, c.relacl, c.relkind, COALESCE(' on the view ' || x.by, \
+         CASE WHEN c.oid <> (SELECT oid FROM t) THEN ' on ' || c.oid::regclass::text END) AS view \
+       FROM x JOIN pg_class c ON c.oid = x.oid), \
+     g AS (SELECT a.grantee, a.privilege_type, o.view, o.relkind FROM o, aclexplode(COALESCE(o.relacl, acldefault('r', o.relowner))) a \
+       UNION SELECT a.grantee, a.privilege_type, o.view, o.relkind FROM o JOIN pg_attribute att ON att.attrelid = o.oid AND att.attacl IS NOT NULL, \
          aclexplode(att.attacl) a \
-       UNION SELECT o.relowner, p, o.view FROM o, unnest(ARRAY['SELECT', 'UPDATE']) p \
-       UNION SELECT r.oid, CASE r.rolname WHEN 'pg_read_all_data' THEN 'SELECT' ELSE 'UPDATE' END, NULL FROM pg_roles r \
+       UNION SELECT o.relowner, p, o.view, o.relkind FROM o, unnest(ARRAY['SELECT', 'UPDATE']) p \
+       UNION SELECT r.oid, CASE r.rolname WHEN 'pg_read_all_data' THEN 'SELECT' ELSE 'UPDATE' END, NULL, 'r' FROM pg_roles r \
          WHERE r.rolname IN ('pg_read_all_data', 'pg_write_all_data')) \
      SELECT l.rolname::text, CASE WHEN l.rolsuper THEN 'superuser' WHEN g.grantee = 0 THEN 'PUBLIC' \
-         WHEN g.grantee = l.oid THEN 'its own right' ELSE 'role ' || r.rolname END || COALESCE(' on the view ' || g.view, ''), \
+         WHEN g.grantee = l.oid THEN 'its own right' ELSE 'role ' || r.rolname END || COALESCE(g.view, ''), \
        bool_or(g.privilege_type = 'SELECT')::text, \
-       bool_or(g.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') AND g.view IS NULL)::text \
+       bool_or(g.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER') AND g.relkind <> 'm')::text \
      FROM pg_roles l JOIN g ON CASE WHEN l.rolsuper OR g.grantee = 0 THEN true ELSE pg_has_role(l.oid, g.grantee, 'MEMBER') END \
      LEFT JOIN pg_roles r ON r.oid = g.grantee WHERE l.rolcanlogin GROUP BY 1, 2 ORDER BY 1, 2",
 );

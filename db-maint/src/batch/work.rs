@@ -283,6 +283,28 @@ pub(crate) fn expired(table: &Table, column: &Column, written: Written, cutoff: 
     }
 }
 
+/// Nothing that SQLite stores as a number is taken for a time that is never old.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where there are numbers, and nothing says what they count.
+pub(crate) async fn no_numbers(
+    session: &mut Session,
+    table: &Table,
+    column: &Column,
+    unit: Option<Unit>,
+) -> Result<()> {
+    if table.flavour != Flavour::Sqlite || unit.is_some() {
+        return Ok(());
+    }
+    let name = table.of(&column.name);
+    let sql = format!("SELECT '1' FROM {} WHERE typeof({name}) IN ('integer', 'real') LIMIT 1", table.sql());
+    match session.one(&sql, &[]).await.map_err(|e| session.error("does not say what a column holds", e))? {
+        None => Ok(()),
+        Some(_) => Err(Error::new(ErrorKind::Config, format!("numbers are times in {table}.{}", column.name))
+            .with_next_step("write what they count since 1970: unit = \"seconds\" or \"milliseconds\"")),
+    }
+}
+
 /// Where the zone is not known, the cutoff in the one where it comes first.
 fn earliest(zone: Option<Zone>, cutoff: DateTime<Utc>) -> DateTime<Utc> {
     match zone {

@@ -42,6 +42,15 @@ pub(crate) fn judge(now: &Seen<Queries>, taken_at: DateTime<Utc>, earlier: Optio
     if window <= 0.0 {
         return Outcome::unknown("no time has passed since the look before");
     }
+    if queries.queries.is_empty() {
+        return Outcome::unknown("the server counts no query of this database: its counting may be switched off");
+    }
+    let sum = |queries: &Queries| queries.queries.iter().map(|q| q.calls).sum::<u64>();
+    // What looks at it is counted itself.
+    if sum(queries) == sum(before) && queries.queries.len() == before.queries.len() {
+        return Outcome::unknown("not one query was counted since: the server's counting may be switched off");
+    }
+    let gone = before.queries.iter().filter(|then| !queries.queries.iter().any(|now| now.id == then.id)).count();
     let mut anew = 0;
     let mut slow: Vec<(f64, Finding)> = Vec::new();
     for query in &queries.queries {
@@ -61,7 +70,9 @@ pub(crate) fn judge(now: &Seen<Queries>, taken_at: DateTime<Utc>, earlier: Optio
         unknown.push(format!("{anew} queries were forgotten by the server and came back: what they took is not known"));
     }
     if let Some(lost) = queries.lost.zip(before.lost).map(|(now, then)| now.saturating_sub(then)).filter(|n| *n > 0) {
-        unknown.push(format!("the server had no room for {lost} that it forgot between the looks"));
+        unknown.push(format!("the server made room {lost} times between the looks, and forgot queries"));
+    } else if gone > 0 {
+        unknown.push(format!("{gone} queries were forgotten by the server since: what they took is not known"));
     }
     Outcome::of(queries.queries.len() as u64, findings, unknown)
 }
@@ -180,9 +191,20 @@ mod tests {
         assert!(matches!(outcome, Outcome::Unknown { .. }));
         let outcome = of(before.clone(), Queries { since, ..before.clone() });
         assert!(matches!(&outcome, Outcome::Unknown { reason, .. } if reason.contains("anew")), "{outcome:?}");
-        let outcome = of(before.clone(), Queries { lost: Some(7), ..before.clone() });
-        assert!(matches!(&outcome, Outcome::Unknown { reason, .. } if reason.contains("no room for 2")), "{outcome:?}");
-        assert_eq!(of(before.clone(), before), Outcome::Clean { examined: 1 });
+        let outcome = of(before.clone(), Queries { lost: Some(7), ..some(vec![query("a", 101, 1e6)]) });
+        assert!(
+            matches!(&outcome, Outcome::Unknown { reason, .. } if reason.contains("made room 2 times")),
+            "{outcome:?}"
+        );
+        assert!(matches!(&of(before.clone(), some(vec![])), Outcome::Unknown { .. }));
+        // Nothing moved, not even for the look itself.
+        assert!(matches!(&of(before.clone(), before.clone()), Outcome::Unknown { .. }));
+        let gone = of(before.clone(), some(vec![query("b", 1, 1.0)]));
+        assert!(
+            matches!(&gone, Outcome::Unknown { reason, .. } if reason.contains("1 queries were forgotten")),
+            "{gone:?}"
+        );
+        assert_eq!(of(before, some(vec![query("a", 101, 1e6)])), Outcome::Clean { examined: 1 });
     }
 
     #[test]

@@ -18,10 +18,12 @@ pub(crate) const ID: &str = "table-free-space";
 
 /// How long it has to have stayed so.
 pub(crate) const LASTING: TimeDelta = TimeDelta::days(1);
-const BYTES: u64 = 100 << 20;
+/// So much is worth a rebuild.
+pub(crate) const BYTES: u64 = 100 << 20;
 const SHARE: f64 = 0.25;
 
-pub(crate) fn judge(now: &Seen<Sizes>, schema: &Schema, flavour: Flavour, day_before: Option<&Look>) -> Outcome {
+/// `since` are all looks from one on that was taken a day before, or none.
+pub(crate) fn judge(now: &Seen<Sizes>, schema: &Schema, flavour: Flavour, since: &[&Look]) -> Outcome {
     if !matches!(flavour, Flavour::Mysql | Flavour::MariaDb) {
         return Outcome::not_applicable("only InnoDB keeps a file for each table and says what is free in it");
     }
@@ -29,15 +31,22 @@ pub(crate) fn judge(now: &Seen<Sizes>, schema: &Schema, flavour: Flavour, day_be
         Ok(sizes) => sizes,
         Err(unseen) => return unseen.clone().into(),
     };
-    let before = day_before.and_then(|look| look.sizes.as_ref().ok());
+    // The least that was free at any of them.
+    let least = |size: &Size| -> Option<u64> {
+        since
+            .iter()
+            .map(|look| look.sizes.as_ref().ok().and_then(|s| s.of(&size.table)).and_then(|s| s.free))
+            .min()
+            .flatten()
+    };
     let (mut findings, mut unknown, mut hidden) = (Vec::new(), Vec::new(), 0);
     for size in &sizes.tables {
         let is_innodb = schema.tables.iter().any(|t| t.name == size.table && t.engine.eq_ignore_ascii_case("InnoDB"));
         match size.free {
             None if is_innodb => hidden += 1,
-            Some(free) if is_much(free, size) => match before.map(|sizes| sizes.of(&size.table).and_then(|s| s.free)) {
-                Some(Some(then)) if is_much(free.min(then), size) => findings.push(found(size, free.min(then), schema, flavour)),
-                Some(Some(_)) => {}
+            Some(free) if is_much(free, size) => match least(size) {
+                Some(then) if is_much(free.min(then), size) => findings.push(found(size, free.min(then), schema, flavour)),
+                Some(_) => {}
                 _ => unknown.push(format!(
                     "{} MiB are free in the file of {}; whether they stay free takes two looks a day apart (--history FILE)",
                     free >> 20,
@@ -113,7 +122,7 @@ mod tests {
         sessions.engine = "InnoDB".into();
         let schema = Schema { tables: vec![sessions], ..Schema::default() };
         let look = before.map(|free| Look { sizes: Ok(sizes(free)), ..blind(DateTime::UNIX_EPOCH) });
-        judge(&Ok(sizes(now)), &schema, Flavour::MariaDb, look.as_ref())
+        judge(&Ok(sizes(now)), &schema, Flavour::MariaDb, &look.iter().collect::<Vec<_>>())
     }
 
     #[test]
@@ -136,7 +145,7 @@ mod tests {
         text.method = "FULLTEXT".into();
         let schema = Schema { indexes: vec![text], ..Schema::default() };
         let look = Look { sizes: Ok(sizes(Some(300 * MIB))), ..blind(DateTime::UNIX_EPOCH) };
-        let found = judge(&Ok(sizes(Some(300 * MIB))), &schema, Flavour::MariaDb, Some(&look));
+        let found = judge(&Ok(sizes(Some(300 * MIB))), &schema, Flavour::MariaDb, &[&look]);
         assert!(found.findings()[0].remedy.as_deref().unwrap().starts_with("OPTIMIZE TABLE"));
     }
 }

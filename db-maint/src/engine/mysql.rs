@@ -126,7 +126,7 @@ impl Mysql {
             flavour,
             version,
             location: self.location(),
-            role: role(session, sees_sessions).await.map_err(failed)?,
+            role: role(session, is_mariadb, sees_sessions).await.map_err(failed)?,
             extensions: BTreeSet::new(),
             sees_tables: sees_tables(session).await.map_err(failed)?,
             sees_sessions,
@@ -279,11 +279,12 @@ async fn sees_tables(session: &mut MySqlConnection) -> Result<bool, sqlx::Error>
     Ok(session.fetch_one(sql).await?.try_get_unchecked::<i64, _>(0)? > 0)
 }
 
-async fn role(session: &mut MySqlConnection, sees_sessions: bool) -> Result<NodeRole, sqlx::Error> {
-    // The older name is the only one before MySQL 8.0.22, and is gone since 8.4.
-    let mut status = session.fetch_all("SHOW REPLICA STATUS").await;
+async fn role(session: &mut MySqlConnection, is_mariadb: bool, sees_sessions: bool) -> Result<NodeRole, sqlx::Error> {
+    // Of all primaries that a MariaDB may have. The older name is the only one before MySQL 8.0.22, and is gone since 8.4.
+    let of_all = if is_mariadb { "SHOW ALL SLAVES STATUS" } else { "SHOW REPLICA STATUS" };
+    let mut status = bounded(session.fetch_all(of_all)).await;
     if status.as_ref().err().and_then(number_of) == Some(1064) {
-        status = session.fetch_all("SHOW SLAVE STATUS").await;
+        status = bounded(session.fetch_all("SHOW SLAVE STATUS")).await;
     }
     match status {
         Ok(rows) if !rows.is_empty() => return Ok(NodeRole::Replica),

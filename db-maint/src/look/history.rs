@@ -5,11 +5,13 @@ use std::path::Path;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Look;
+use crate::activity::Unseen;
 use crate::error::{Error, ErrorKind, Result};
 use crate::replace::replace;
 
-/// Looks are all kept for so long; of older ones the last of each day is.
-const ALL: TimeDelta = TimeDelta::days(2);
+/// Looks are all kept for so long; then the last of each hour, and then of each day.
+const EACH: TimeDelta = TimeDelta::hours(1);
+const HOURLY: TimeDelta = TimeDelta::days(2);
 /// Older ones are dropped.
 const OLDEST: TimeDelta = TimeDelta::days(400);
 /// Queries and indexes are kept for so long: what is judged by them is younger.
@@ -17,7 +19,8 @@ const DETAIL: TimeDelta = TimeDelta::days(8);
 /// So many tables are kept in older looks: the largest.
 const LARGEST: usize = 200;
 
-/// The looks at one database, the oldest first. It thins out by itself: all of two days, one a day for 400 days.
+/// The looks at one database, the oldest first. It thins out by itself: all of an hour, one an hour for two days, one a day for
+/// 400 days.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
     looks: Vec<Look>,
@@ -62,22 +65,44 @@ impl History {
         replace(path, &text, 0o600)
     }
 
-    /// Adds a look.
+    /// Adds a look to the file at this path: all looks then. Others who add one to it at the same time wait.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where it is of another database. [`ErrorKind::Clock`] where it is older than the last.
+    /// As [`read`](Self::read), [`push`](Self::push) and [`write`](Self::write).
+    pub fn add(path: &Path, look: Look) -> Result<Self> {
+        // The folder, for the file itself is replaced.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let wrong = |e: std::io::Error| {
+            Error::new(ErrorKind::Config, format!("{}: cannot be used: {e}", folder.display()))
+                .with_next_step("name a file in a folder that is there")
+                .with_source(e)
+        };
+        let lock = std::fs::File::open(folder).map_err(wrong)?;
+        lock.lock().map_err(wrong)?;
+        let mut history = Self::read(path)?;
+        history.push(look)?;
+        history.write(path)?;
+        Ok(history)
+    }
+
+    /// Adds a look. Looks that say that they were taken later are dropped: a clock was wrong then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it is of another database.
     pub fn push(&mut self, mut look: Look) -> Result<()> {
-        if let Some(last) = self.looks.last() {
-            if last.location != look.location {
-                let text = format!("the history is of {}, and this is a look at {}", last.location, look.location);
-                return Err(Error::new(ErrorKind::Config, text).with_next_step("keep a file for each database"));
-            }
-            if look.taken_at < last.taken_at {
-                let text = format!(
-                    "the last look at {} is of {}, and this one of {}",
-                    look.location, last.taken_at, look.taken_at
-                );
-                return Err(Error::new(ErrorKind::Clock, text).with_next_step("set the server's clock"));
+        if let Some(first) = self.looks.first().filter(|first| first.location != look.location) {
+            let text = format!("the history is of {}, and this is a look at {}", first.location, look.location);
+            return Err(Error::new(ErrorKind::Config, text).with_next_step("keep a file for each database"));
+        }
+        let count = self.looks.len();
+        self.looks.retain(|earlier| earlier.taken_at <= look.taken_at);
+        if self.looks.len() < count {
+            tracing::warn!(looks = count - self.looks.len(), "looks of a time that has not come yet are dropped");
+        }
+        if let Some(last) = self.looks.last_mut() {
+            if last.server != look.server {
+                // Another server counts for itself: after a failover, say.
+                forget(last, "another server was looked at");
             }
             // One that saw none knows no better than the one before.
             if look.indexes.is_empty() {
@@ -105,14 +130,21 @@ impl History {
         self.looks.iter().rev().find(|look| now - look.taken_at >= least)
     }
 
+    /// The looks from this one on.
+    pub(crate) fn since(&self, at: DateTime<Utc>) -> impl Iterator<Item = &Look> {
+        self.looks.iter().filter(move |look| look.taken_at >= at)
+    }
+
     fn thin(&mut self, now: DateTime<Utc>) {
         let count = self.looks.len();
-        let day = |look: &Look| look.taken_at.date_naive();
+        let is_last = |at: usize, of: &dyn Fn(&Look) -> i64| {
+            self.looks.get(at + 1).is_none_or(|next| of(next) != of(&self.looks[at]))
+        };
         let stays: Vec<bool> = (0..count)
-            .map(|at| {
-                let age = now - self.looks[at].taken_at;
-                let is_last_of_day = self.looks.get(at + 1).is_none_or(|next| day(next) != day(&self.looks[at]));
-                age <= ALL || (age <= OLDEST && is_last_of_day)
+            .map(|at| match now - self.looks[at].taken_at {
+                age if age <= EACH => true,
+                age if age <= HOURLY => is_last(at, &|look| look.taken_at.timestamp().div_euclid(3_600)),
+                age => age <= OLDEST && is_last(at, &|look| look.taken_at.timestamp().div_euclid(86_400)),
             })
             .collect();
         let mut stays = stays.into_iter();
@@ -124,15 +156,19 @@ impl History {
                 look.indexes.clear();
             }
             if now - look.taken_at > DETAIL {
-                if let Ok(queries) = &mut look.queries {
-                    queries.forget();
-                }
+                forget(look, "it is too long ago");
                 if let Ok(sizes) = &mut look.sizes {
                     sizes.keep_largest(LARGEST);
                 }
             }
         }
     }
+}
+
+/// What a look counted is of no use to later ones.
+fn forget(look: &mut Look, why: &str) {
+    let gone = || Unseen::unknown(why, "look again later");
+    (look.queries, look.cache) = (Err(gone()), Err(gone()));
 }
 
 #[cfg(test)]
@@ -180,11 +216,50 @@ mod tests {
     }
 
     #[test]
-    fn two_databases_and_clocks_that_go_back_are_refused() {
+    fn two_databases_are_refused_and_looks_from_the_future_dropped() {
         let mut history = History::default();
+        history.push(at(4)).unwrap();
+        history.push(at(9_000)).unwrap();
         history.push(at(5)).unwrap();
-        assert_eq!(history.push(at(4)).unwrap_err().kind(), ErrorKind::Clock);
+        let left: Vec<_> = history.looks().iter().map(|look| look.taken_at).collect();
+        assert_eq!(left, [at(4).taken_at, at(5).taken_at]);
         let other = Look { location: "postgres://db/other".into(), ..at(6) };
         assert_eq!(history.push(other).unwrap_err().kind(), ErrorKind::Config);
+    }
+
+    #[test]
+    fn another_server_counts_for_itself_and_what_is_long_ago_is_not_now() {
+        use crate::look::queries::Queries;
+        let counted = |hours: i64, server: &str| Look {
+            queries: Ok(Queries::default()),
+            server: Some(server.into()),
+            ..at(hours)
+        };
+        let mut history = History::default();
+        history.push(counted(0, "a")).unwrap();
+        history.push(counted(1, "a")).unwrap();
+        assert!(history.looks()[0].queries.is_ok());
+        history.push(counted(2, "b")).unwrap();
+        assert!(history.looks()[1].queries.is_err() && history.looks()[2].queries.is_ok());
+        history.push(counted(300, "b")).unwrap();
+        assert!(history.looks()[..history.looks().len() - 1].iter().all(|look| look.queries.is_err()));
+    }
+
+    #[test]
+    fn two_who_add_a_look_at_once_lose_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history.jsonl");
+        std::thread::scope(|scope| {
+            for minute in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    let mut look = at(0);
+                    // In any order: all of one moment.
+                    look.indexes.insert(format!("index {minute}"), look.taken_at);
+                    History::add(path, look).unwrap();
+                });
+            }
+        });
+        assert_eq!(History::read(&path).unwrap().looks().len(), 8);
     }
 }

@@ -26,8 +26,7 @@ pub(crate) struct Queries {
 pub(crate) struct Query {
     /// What the server knows it by.
     pub(crate) id: String,
-    /// Without values; empty in looks that others have followed.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    /// Without values.
     pub(crate) text: String,
     pub(crate) calls: u64,
     /// All calls together, in milliseconds.
@@ -37,13 +36,6 @@ pub(crate) struct Query {
     /// Since when this one is counted, where the server says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<DateTime<Utc>>,
-}
-
-impl Queries {
-    /// Nothing is judged by them any more.
-    pub(crate) fn forget(&mut self) {
-        self.queries.clear();
-    }
 }
 
 pub(super) async fn read(session: &mut Session, capabilities: &Capabilities) -> Result<Seen<Queries>> {

@@ -70,8 +70,9 @@ async fn postgres(session: &mut Session) -> Result<Seen<Sizes>> {
     let remedy = "try again; nothing else is needed than the right to connect";
     let whole = group(session, "SELECT pg_database_size(current_database())::text", &[], remedy).await?;
     let sql = format!(
-        "WITH held AS MATERIALIZED (SELECT relation FROM pg_locks WHERE mode = 'AccessExclusiveLock' \
-           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) \
+        "WITH held AS MATERIALIZED (SELECT DISTINCT COALESCE(i.indrelid, l.relation) AS relation FROM pg_locks l \
+             LEFT JOIN pg_index i ON i.indexrelid = l.relation WHERE l.mode = 'AccessExclusiveLock' AND l.relation IS NOT NULL \
+             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) \
          SELECT n.nspname::text, c.relname::text, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8::text END, \
            CASE WHEN h.relation IS NULL THEN pg_table_size(c.oid) ELSE c.relpages::int8 * current_setting('block_size')::int8 END::text, \
            CASE WHEN h.relation IS NULL THEN pg_indexes_size(c.oid) ELSE 0 END::text, NULL::text \
@@ -100,25 +101,25 @@ async fn mysql(session: &mut Session) -> Result<Seen<Sizes>> {
     // Tables that share a file all show what is free in all of it.
     let shared = match flavour {
         Flavour::MariaDb => {
-            "SELECT CONVERT(NAME USING utf8mb4) FROM information_schema.INNODB_SYS_TABLES WHERE SPACE = 0"
+            format!("SELECT {OWN} FROM information_schema.INNODB_SYS_TABLES WHERE SPACE = 0 AND {HERE}")
         }
-        _ => "SELECT CONVERT(NAME USING utf8mb4) FROM information_schema.INNODB_TABLES WHERE SPACE_TYPE <> 'Single'",
+        _ => format!("SELECT {OWN} FROM information_schema.INNODB_TABLES WHERE SPACE_TYPE <> 'Single' AND {HERE}"),
     };
-    let shared = group(session, shared, &[], "GRANT PROCESS ON *.* to this user").await?;
-    // What the tables were when somebody counted last, the files are now.
+    let shared = group(session, &shared, &[], "GRANT PROCESS ON *.* to this user").await?;
+    // What the tables were when somebody counted last, the files are now; whoever may not see them has the former.
     let files = match flavour {
         Flavour::MariaDb => "INNODB_SYS_TABLESPACES",
         _ => "INNODB_TABLESPACES",
     };
-    let files = format!(
-        "SELECT CONVERT(NAME USING utf8mb4), CAST(FILE_SIZE AS CHAR) FROM information_schema.{files} \
-         WHERE SUBSTRING_INDEX(NAME, '/', 1) = DATABASE()"
-    );
-    let files = group(session, &files, &[], "GRANT PROCESS ON *.* to this user").await?.unwrap_or_else(|_| Vec::new());
+    let files =
+        format!("SELECT {OWN}, CAST(SUM(FILE_SIZE) AS CHAR) FROM information_schema.{files} WHERE {HERE} GROUP BY 1");
+    let files = group(session, &files, &[], "GRANT PROCESS ON *.* to this user").await?.ok();
     Ok(tables.and_then(|tables| {
         let mut tables = sizes(&tables)?;
         for table in &mut tables {
-            if let Some(file) = file_of(&table.table.name, &files) {
+            let is_its = |row: &&Vec<Value>| text(row, 0).is_some_and(|name| name == table.table.name);
+            let file = files.iter().flatten().find(is_its).and_then(|row| number::<u64>(row, 1));
+            if let Some(file) = file {
                 table.indexes = table.indexes.min(file);
                 table.data = file.saturating_sub(table.indexes).saturating_sub(table.free.unwrap_or(0));
             }
@@ -127,7 +128,7 @@ async fn mysql(session: &mut Session) -> Result<Seen<Sizes>> {
             Ok(shared) => {
                 let shared: Vec<String> = shared.iter().filter_map(|row| text(row, 0)).collect();
                 for table in &mut tables {
-                    table.free = table.free.filter(|_| !is_among(&table.table.name, &shared));
+                    table.free = table.free.filter(|_| !shared.contains(&table.table.name));
                 }
             }
             Err(_) => tables.iter_mut().for_each(|table| table.free = None),
@@ -136,27 +137,9 @@ async fn mysql(session: &mut Session) -> Result<Seen<Sizes>> {
     }))
 }
 
-/// How large the file of a plainly named table is, or the files of its parts.
-fn file_of(table: &str, files: &[Vec<Value>]) -> Option<u64> {
-    let is_its = |row: &&Vec<Value>| {
-        let name = text(row, 0);
-        let own = name.as_deref().and_then(|name| name.split_once('/')).map(|(_, own)| own);
-        own.and_then(|own| own.split('#').next()).is_some_and(|own| own.eq_ignore_ascii_case(table))
-    };
-    let sizes: Vec<u64> = files.iter().filter(is_its).filter_map(|row| number(row, 1)).collect();
-    (!sizes.is_empty()).then(|| sizes.iter().sum())
-}
-
-/// Whether a table of this name may be among InnoDB's own names (`shop/orders`, `shop/orders#P#p0`), in which all but letters,
-/// digits and `_` is written in another way.
-fn is_among(table: &str, names: &[String]) -> bool {
-    let is_plain = table.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    names.iter().any(|name| {
-        let Some((_, own)) = name.split_once('/') else { return false };
-        let own = own.split(['#']).next().unwrap_or(own);
-        own.eq_ignore_ascii_case(table) || (!is_plain && own.contains('@'))
-    })
-}
+/// InnoDB writes names as files' are, with the schema's before it and the part's behind it.
+const OWN: &str = "CONVERT(CONVERT(CAST(SUBSTRING_INDEX(SUBSTRING(NAME, LOCATE('/', NAME) + 1), '#', 1) AS BINARY) USING filename) USING utf8mb4)";
+const HERE: &str = "SUBSTRING_INDEX(NAME, '/', 1) = CAST(CONVERT(DATABASE() USING filename) AS BINARY)";
 
 async fn sqlite(session: &mut Session) -> Result<Seen<Sizes>> {
     let sql = "SELECT CAST(c.page_count * s.page_size AS TEXT), m.journal_mode FROM pragma_page_count c, pragma_page_size s, pragma_journal_mode m";
@@ -194,16 +177,4 @@ fn sizes(rows: &[Vec<Value>]) -> Seen<Vec<Size>> {
         })
     };
     rows.iter().map(|row| size(row).ok_or_else(|| odd("the size of a table"))).collect::<Result<_, Unseen>>()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_of_a_shared_file_are_known() {
-        let names = vec!["shop/orders".to_owned(), "shop/log#P#p0".to_owned(), "shop/caf@00e9".to_owned()];
-        assert!(is_among("orders", &names) && is_among("log", &names) && is_among("café", &names));
-        assert!(!is_among("order", &names) && !is_among("customers", &names));
-    }
 }

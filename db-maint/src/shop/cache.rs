@@ -1,7 +1,7 @@
 //! Clearing the shop's caches: a folder, keys in Redis, a request to whoever else keeps one. Counted first, cleared when asked.
 //!
-//! What is removed is bounded on purpose: nothing but what lies in a folder that is plainly a cache, never through a link or on
-//! another disk; no keys but those with the declared prefix, never by FLUSHALL.
+//! What is removed is bounded on purpose: nothing but what lies in a folder that is plainly a cache, never through a link that
+//! another user could have made, or on another mount; no keys but those with the declared prefix, never by FLUSHALL.
 
 mod directory;
 #[cfg(feature = "http")]
@@ -29,8 +29,12 @@ pub struct CacheReport {
     pub cleared: u64,
     /// Bytes of the files that there were; nought where that is not known.
     pub bytes: u64,
+    /// Some of what there was: files, or keys, of which only the beginning is shown.
+    pub sample: Vec<String>,
     /// What failed, and why.
     pub failed: Vec<String>,
+    /// Whether it came to the end: it may have been stopped.
+    pub complete: bool,
 }
 
 /// Counts what each cache of `policy` holds, and clears it where `apply` is set. `only` names the caches; all, where it is empty.
@@ -57,22 +61,26 @@ pub async fn clear_caches(policy: &Policy, only: &[String], apply: bool, stop: &
     }
     let mut reports = Vec::new();
     for action in wanted {
-        if stop.is_stopped() {
-            break;
-        }
         let mut report = CacheReport {
             name: action.name.clone(),
             place: String::new(),
             met: 0,
             cleared: 0,
             bytes: 0,
+            sample: Vec::new(),
             failed: Vec::new(),
+            complete: false,
         };
+        if stop.is_stopped() {
+            reports.push(report);
+            continue;
+        }
         match kind(action)? {
             Kind::Directory(rule) => directory::clear(rule, apply, stop, &mut report).await,
             Kind::Redis(rule) => redis(rule, apply, stop, &mut report).await,
             Kind::Http(rule) => http(rule, apply, &mut report).await,
         }
+        report.complete = !stop.is_stopped();
         reports.push(report);
     }
     Ok(reports)
@@ -111,7 +119,7 @@ pub(crate) fn fits(action: &CacheAction) -> Result<()> {
                 ));
             }
             let is_known = ["redis://", "unix://"].iter().any(|scheme| rule.url.starts_with(scheme));
-            if !is_known || rule.url.contains('@') {
+            if !is_known || rule.url.contains(['@', '?']) {
                 return Err(wrong(
                     name,
                     "its url is not as it should be",
@@ -134,6 +142,12 @@ pub(crate) fn fits(action: &CacheAction) -> Result<()> {
             }
             if rule.header.is_some() != rule.secret_env.is_some() {
                 return Err(wrong(name, "header and secret_env belong together", "write both, or neither"));
+            }
+            let is_near = ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|near| {
+                rule.url.strip_prefix(near).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+            });
+            if rule.secret_env.is_some() && rule.url.starts_with("http://") && !is_near {
+                return Err(wrong(name, "its secret would be sent for everybody to read", "write https://…"));
             }
             if cfg!(not(feature = "http")) {
                 return Err(wrong(name, "this build sends no requests", "build db-maint with its feature http"));

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{ask, count, counted};
-use crate::batch::work::{Written, expired};
+use crate::batch::work::{Written, expired, no_numbers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Finding, Outcome, Severity};
 use crate::policy::ContentRule;
@@ -25,8 +25,26 @@ pub(crate) struct Met {
     pub(crate) first: Vec<String>,
 }
 
-pub(crate) async fn look(session: &mut Session, rule: &ContentRule, now: DateTime<Utc>) -> Result<Met> {
-    let what = format!("the content rule {:?}", rule.name);
+/// Whether a rule fits the schema: the server says so, and reads nothing for it.
+pub(crate) async fn fits(session: &mut Session, rule: &ContentRule, now: DateTime<Utc>) -> Result<()> {
+    let (table, condition) = condition(session, rule, now).await?;
+    let label = match &rule.label {
+        Some(label) => table.of(&table.column(label)?.name),
+        None => "'1'".to_owned(),
+    };
+    let sql = Piece::text(format!(
+        "SELECT CASE WHEN {label} IS NULL THEN '0' ELSE '1' END FROM {} WHERE 1 = 0 AND ",
+        table.sql()
+    ));
+    ask(session, &called(rule), &sql.piece(&condition)).await.map(drop)
+}
+
+fn called(rule: &ContentRule) -> String {
+    format!("the content rule {:?}", rule.name)
+}
+
+async fn condition(session: &mut Session, rule: &ContentRule, now: DateTime<Utc>) -> Result<(Table, Piece)> {
+    let what = called(rule);
     let table = Table::find(session, rule.schema.as_deref(), &rule.table).await?;
     let flavour = table.flavour;
     let mut condition = Piece::text("1 = 1");
@@ -39,7 +57,9 @@ pub(crate) async fn look(session: &mut Session, rule: &ContentRule, now: DateTim
                 Error::new(ErrorKind::Config, format!("{what}: older = \"{older}\" reaches beyond all time"))
             })?;
             let written = Written { unit: rule.unit, zone: rule.zone };
-            condition = condition.then(" AND ").piece(&expired(&table, table.column(column)?, written, cutoff)?);
+            let column = table.column(column)?;
+            no_numbers(session, &table, column, rule.unit).await?;
+            condition = condition.then(" AND ").piece(&expired(&table, column, written, cutoff)?);
         }
         (None, None) if rule.condition.is_some() => {}
         (None, None) => {
@@ -55,6 +75,14 @@ pub(crate) async fn look(session: &mut Session, rule: &ContentRule, now: DateTim
         return Err(Error::new(ErrorKind::Config, format!("{what} has both most and least"))
             .with_next_step("make two rules of it"));
     }
+    Ok((table, condition))
+}
+
+/// How many rows a rule meets.
+pub(crate) async fn look(session: &mut Session, rule: &ContentRule, now: DateTime<Utc>) -> Result<Met> {
+    let what = called(rule);
+    let (table, condition) = condition(session, rule, now).await?;
+    let flavour = table.flavour;
     let all = Piece::text(format!("SELECT {} FROM {} WHERE ", counted(flavour), table.sql())).piece(&condition);
     let rows = count(session, &what, &all).await?;
     let mut first = Vec::new();

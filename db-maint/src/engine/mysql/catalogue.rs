@@ -106,13 +106,13 @@ async fn indexes(session: &mut MySqlConnection, capabilities: &Capabilities) -> 
     Ok(indexes)
 }
 
-/// What changed in each table since its statistics were made; of those that the server has open.
+/// What changed in each table since its statistics were made; of those that the server has open. InnoDB writes names as files'
+/// are, and parts of a table apart.
 pub(super) async fn modified(session: &mut MySqlConnection, flavour: Flavour) -> Result<Vec<Modified>, Error> {
     let view = if flavour == Flavour::MariaDb { "INNODB_SYS_TABLESTATS" } else { "INNODB_TABLESTATS" };
-    // Its own names are written in another way where they are not plain: they are shown as they are.
     let sql = format!(
-        "SELECT SUBSTRING(NAME, LOCATE('/', NAME) + 1), NUM_ROWS, MODIFIED_COUNTER FROM information_schema.{view} \
-         WHERE SUBSTRING_INDEX(NAME, '/', 1) = DATABASE() AND STATS_INITIALIZED IN ('Initialized', '1') AND NAME NOT LIKE '%/FTS\\_%'"
+        "SELECT CONVERT(CONVERT(CAST(SUBSTRING_INDEX(SUBSTRING(NAME, LOCATE('/', NAME) + 1), '#', 1) AS BINARY) USING filename) USING utf8mb4), NUM_ROWS, MODIFIED_COUNTER FROM information_schema.{view} \
+         WHERE SUBSTRING_INDEX(NAME, '/', 1) = CAST(CONVERT(DATABASE() USING filename) AS BINARY) AND STATS_INITIALIZED IN ('Initialized', '1') AND NAME NOT LIKE '%/FTS\\_%'"
     );
     let mut modified = Vec::new();
     for row in session.fetch_all(trusted(sql)).await? {
@@ -184,7 +184,8 @@ async fn changed(
 }
 
 async fn foreign_keys(session: &mut MySqlConnection) -> Result<Vec<ForeignKey>, Error> {
-    let sql = "SELECT TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE \
+    let sql = "SELECT TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME, \
+          CASE WHEN REFERENCED_TABLE_SCHEMA = DATABASE() THEN '' ELSE REFERENCED_TABLE_SCHEMA END FROM information_schema.KEY_COLUMN_USAGE \
         WHERE TABLE_SCHEMA = DATABASE() AND REFERENCED_TABLE_NAME IS NOT NULL ORDER BY TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION";
     let mut keys: Vec<ForeignKey> = Vec::new();
     for row in session.fetch_all(sql).await? {
@@ -199,7 +200,7 @@ async fn foreign_keys(session: &mut MySqlConnection) -> Result<Vec<ForeignKey>, 
             name: constraint,
             table,
             columns: vec![column],
-            to: name(&row, 3)?,
+            to: TableName::new(row.try_get_unchecked::<String, _>(5)?, row.try_get_unchecked::<String, _>(3)?),
             to_columns: vec![to_column],
             // Rows may have come in while nobody checked: foreign_key_checks = 0.
             validated: false,

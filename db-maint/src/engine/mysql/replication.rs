@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Column, Error, Executor, Row};
 
-use super::{number_of, reason};
+use super::{bounded, number_of, reason};
 use crate::activity::{Replication, Seen, Unseen, Upstream};
 use crate::capability::{Capabilities, Flavour, NodeRole};
 
@@ -15,10 +15,10 @@ pub(super) async fn read(session: &mut MySqlConnection, capabilities: &Capabilit
         Flavour::MariaDb => "SHOW ALL SLAVES STATUS",
         _ => "SHOW REPLICA STATUS",
     };
-    let mut rows = session.fetch_all(statement).await;
+    let mut rows = bounded(session.fetch_all(statement)).await;
     // The older name is the only one before MySQL 8.0.22.
     if rows.as_ref().err().and_then(number_of) == Some(1064) {
-        rows = session.fetch_all("SHOW SLAVE STATUS").await;
+        rows = bounded(session.fetch_all("SHOW SLAVE STATUS")).await;
     }
     let rows = rows.map_err(|e| {
         Unseen::unknown(format!("whether it follows another server is not shown: {}", reason(&e)), GRANT)
@@ -28,6 +28,7 @@ pub(super) async fn read(session: &mut MySqlConnection, capabilities: &Capabilit
         upstreams.map_err(|e| Unseen::unknown(format!("how it follows another server cannot be read: {e}"), GRANT))?;
     let unknown = match capabilities.role {
         NodeRole::Primary => vec!["how far its replicas are behind: each knows that itself; inspect each".to_owned()],
+        NodeRole::Unknown => vec!["whether replicas follow it is not shown to this user".to_owned()],
         _ => Vec::new(),
     };
     Ok(Replication { upstreams, unknown, ..Replication::default() })

@@ -121,7 +121,8 @@ async fn foreign_keys(session: &mut PgConnection) -> Result<Vec<ForeignKey>, Err
         "SELECT k.conname::text, n.nspname::text, c.relname::text, \
            ARRAY(SELECT att.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, at) \
              JOIN pg_attribute att ON att.attrelid = k.conrelid AND att.attnum = u.num ORDER BY u.at), \
-           fn.nspname::text, f.relname::text, k.convalidated, \
+           fn.nspname::text, f.relname::text, \
+           k.convalidated AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled <> 'O'), \
            ARRAY(SELECT att.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, at) \
              JOIN pg_attribute att ON att.attrelid = k.confrelid AND att.attnum = u.num ORDER BY u.at) \
          FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \

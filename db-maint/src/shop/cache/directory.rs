@@ -2,10 +2,11 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, StatxFlags, openat, statat, statx, unlinkat};
 
 use super::CacheReport;
 use crate::batch::Stop;
@@ -20,33 +21,66 @@ const OTHERS: [&str; 8] =
 const DEEPEST: u32 = 64;
 /// So many failures are told.
 const TOLD: usize = 20;
+/// So many files are shown.
+const SHOWN: usize = 5;
 
-/// Whether the folder is plainly a cache; why not, and what to do then.
+/// Whether the folder is plainly a cache; why not, and what to do then. One that is not there yet holds nothing.
 pub(super) fn fits(rule: &DirectoryCache) -> Result<(), (String, &'static str)> {
-    let path = &rule.path;
+    place(&rule.path).map(drop)
+}
+
+/// Where the folder is, links followed that are the machine's own or this user's; nothing where it is not there.
+fn place(path: &Path) -> Result<Option<PathBuf>, (String, &'static str)> {
     let shown = path.display();
-    let is_plain = path.is_absolute() && path.components().all(|c| !matches!(c, std::path::Component::ParentDir));
+    let is_plain = path.is_absolute() && path.components().all(|c| !matches!(c, Component::ParentDir));
     if !is_plain {
         return Err((format!("{shown} is not a whole path"), "write it from / on, without .."));
     }
-    match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => {}
-        Ok(_) => return Err((format!("{shown} is no folder, or a link"), "name the folder itself")),
-        Err(e) => return Err((format!("{shown}: {e}"), "check the path, and the rights on it")),
+    let cannot = |e: std::io::Error| (format!("{shown}: {e}"), "check the path, and the rights on it");
+    let mut so_far = PathBuf::new();
+    for part in path.components() {
+        so_far.push(part);
+        match std::fs::symlink_metadata(&so_far) {
+            Ok(meta) if meta.is_symlink() => {
+                let own = rustix::process::geteuid().as_raw();
+                // Whoever may write there could make it lead anywhere.
+                if meta.uid() != 0 && meta.uid() != own {
+                    let next = "name the folder that it leads to";
+                    return Err((format!("{} is a link that another user made", so_far.display()), next));
+                }
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return named(path, path).map(|()| None),
+            Err(e) => return Err(cannot(e)),
+        }
     }
-    let names: Vec<String> =
-        path.iter().rev().take(2).map(|part| part.to_string_lossy().to_ascii_lowercase()).collect();
-    let is_named = path.components().count() > 2 && names.iter().any(|name| name.contains("cache"));
-    if !is_named && !is_tagged(path) {
-        let next = "name a folder whose last or second last part says cache, or put a CACHEDIR.TAG into it";
-        return Err((format!("nothing says that {shown} is a cache"), next));
+    let real = std::fs::canonicalize(path).map_err(cannot)?;
+    if !real.is_dir() {
+        return Err((format!("{shown} is no folder"), "name the folder itself"));
     }
-    match OTHERS.iter().find(|name| path.join(name).symlink_metadata().is_ok()) {
+    if !is_tagged(&real) {
+        named(path, &real)?;
+    }
+    match OTHERS.iter().find(|name| real.join(name).symlink_metadata().is_ok()) {
         Some(name) => {
             Err((format!("{shown} holds {name}: it is more than a cache"), "name the folder of the cache alone"))
         }
-        None => Ok(()),
+        None => Ok(Some(real)),
     }
+}
+
+/// Whether its own name, or its parent's, says that it is a cache.
+fn named(path: &Path, real: &Path) -> Result<(), (String, &'static str)> {
+    let part = |at: usize| real.iter().rev().nth(at).map(|part| part.to_string_lossy().to_ascii_lowercase());
+    let is_cache = |name: &str| matches!(name, "cache" | "caches" | ".cache");
+    let is_kind_of = |name: &str| ["-cache", "_cache", ".cache"].iter().any(|end| name.ends_with(end));
+    let says_so =
+        part(0).is_some_and(|name| is_cache(&name) || is_kind_of(&name)) || part(1).is_some_and(|name| is_cache(&name));
+    if says_so && real.components().count() > 2 {
+        return Ok(());
+    }
+    let next = "name a folder that is called cache, or lies in one, or put a CACHEDIR.TAG into it";
+    Err((format!("nothing says that {} is a cache", path.display()), next))
 }
 
 fn is_tagged(path: &Path) -> bool {
@@ -58,37 +92,57 @@ pub(super) async fn clear(rule: &DirectoryCache, apply: bool, stop: &Stop, repor
     let (rule, stop) = (rule.clone(), stop.clone());
     let swept = tokio::task::spawn_blocking(move || {
         let before = rule.older.and_then(|older| SystemTime::now().checked_sub(older.duration()));
-        let mut sweep = Sweep { apply, before, disk: 0, stop, met: 0, cleared: 0, bytes: 0, failed: Vec::new() };
-        if let Err(e) = sweep.whole(&rule.path) {
-            sweep.fail(&rule.path.display().to_string(), e);
+        let mut sweep = Sweep { apply, before, stop, ..Sweep::default() };
+        match place(&rule.path) {
+            Ok(Some(real)) => {
+                if let Err(e) = sweep.whole(&real) {
+                    sweep.fail(&real.display().to_string(), &e.to_string());
+                }
+            }
+            Ok(None) => {}
+            Err((why, _)) => sweep.fail(&rule.path.display().to_string(), &why),
         }
         sweep
     });
     match swept.await {
         Ok(sweep) => {
             (report.met, report.cleared, report.bytes) = (sweep.met, sweep.cleared, sweep.bytes);
-            report.failed = sweep.failed;
+            (report.sample, report.failed) = (sweep.sample, sweep.failed);
+            if sweep.more > 0 {
+                report.failed.push(format!("and {} more", sweep.more));
+            }
         }
         Err(e) => report.failed.push(format!("it was broken off: {e}")),
     }
 }
 
+#[derive(Default)]
 struct Sweep {
     apply: bool,
     /// Only what was written before.
     before: Option<SystemTime>,
+    /// The file system, and the mount, that it lies on.
     disk: u64,
+    mount: Option<u64>,
     stop: Stop,
     met: u64,
     cleared: u64,
     bytes: u64,
+    sample: Vec<String>,
     failed: Vec<String>,
+    /// How many more failed.
+    more: u64,
 }
 
 impl Sweep {
     fn whole(&mut self, path: &Path) -> rustix::io::Result<()> {
-        let folder = open(CWD, path)?;
+        // Step by step, so that no part of the way can be made a link meanwhile.
+        let mut folder = open(CWD, "/")?;
+        for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
+            folder = open(&folder, part.as_os_str())?;
+        }
         self.disk = rustix::fs::fstat(&folder)?.st_dev;
+        self.mount = mount(&folder)?;
         self.folder(&folder, "", 0)?;
         Ok(())
     }
@@ -113,7 +167,7 @@ impl Sweep {
                 Err(rustix::io::Errno::NOENT) => {}
                 Err(e) => {
                     is_empty = false;
-                    self.fail(&path, e);
+                    self.fail(&path, &e.to_string());
                 }
             }
         }
@@ -123,7 +177,7 @@ impl Sweep {
     fn one(&mut self, folder: &OwnedFd, name: &CStr, path: &str, depth: u32) -> rustix::io::Result<bool> {
         let meta = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if meta.st_dev != self.disk {
-            self.failed.push(format!("{path}: another file system begins there; it was passed by"));
+            self.fail(path, ELSEWHERE);
             return Ok(false);
         }
         if FileType::from_raw_mode(meta.st_mode) == FileType::Directory {
@@ -131,6 +185,10 @@ impl Sweep {
                 return Err(rustix::io::Errno::LOOP);
             }
             let inner = open(folder.as_fd(), name)?;
+            if mount(&inner)? != self.mount {
+                self.fail(path, ELSEWHERE);
+                return Ok(false);
+            }
             let is_empty = self.folder(&inner, path, depth + 1)?;
             // Somebody may have put something into it again.
             let is_gone = is_empty
@@ -149,6 +207,9 @@ impl Sweep {
             return Ok(false);
         }
         self.met += 1;
+        if self.sample.len() < SHOWN {
+            self.sample.push(path.to_owned());
+        }
         self.bytes += u64::try_from(meta.st_size).unwrap_or(0);
         if !self.apply {
             return Ok(false);
@@ -158,11 +219,24 @@ impl Sweep {
         Ok(true)
     }
 
-    fn fail(&mut self, path: &str, e: rustix::io::Errno) {
-        if self.failed.len() < TOLD {
-            self.failed.push(format!("{path}: {e}"));
+    fn fail(&mut self, path: &str, why: &str) {
+        match self.failed.len() < TOLD {
+            true => self.failed.push(format!("{path}: {why}")),
+            false => self.more += 1,
         }
     }
+}
+
+const ELSEWHERE: &str = "another file system begins there; it was passed by";
+
+/// The number of the mount that a folder lies on: of one file system there may be several. Older kernels do not tell.
+fn mount(folder: &OwnedFd) -> rustix::io::Result<Option<u64>> {
+    let told = match statx(folder, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+        Ok(told) => told,
+        Err(rustix::io::Errno::NOSYS) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    Ok(StatxFlags::from_bits_retain(told.stx_mask).contains(StatxFlags::MNT_ID).then_some(told.stx_mnt_id))
 }
 
 fn open(at: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
@@ -183,7 +257,16 @@ mod tests {
     }
 
     fn report() -> CacheReport {
-        CacheReport { name: "c".into(), place: String::new(), met: 0, cleared: 0, bytes: 0, failed: vec![] }
+        CacheReport {
+            name: "c".into(),
+            place: String::new(),
+            met: 0,
+            cleared: 0,
+            bytes: 0,
+            sample: vec![],
+            failed: vec![],
+            complete: false,
+        }
     }
 
     fn shop() -> tempfile::TempDir {
@@ -234,7 +317,13 @@ mod tests {
         assert!(fits(&rule(&dir.path().join("cache"))).is_ok());
         assert!(fits(&rule(&dir.path().join("cache/a"))).is_ok());
         assert!(refused(&dir.path().join("uploads")).contains("nothing says"));
-        assert!(refused(&dir.path().join("cache/a/link")).contains("link"));
+        // A link of this user's leads to what it leads to.
+        assert!(refused(&dir.path().join("cache/a/link")).contains("nothing says"));
+        for path in ["/srv/geocache-shop/uploads", "/srv/cachet/storage", "/srv/geocache"] {
+            assert!(refused(Path::new(path)).contains("nothing says"), "{path}");
+        }
+        // One that is not there yet holds nothing.
+        assert!(fits(&rule(Path::new("/srv/no-such-shop/.next/cache"))).is_ok());
         assert!(refused(Path::new("/")).contains("nothing says"));
         assert!(refused(Path::new("cache")).contains("whole path"));
         assert!(refused(&dir.path().join("cache/../uploads")).contains("whole path"));

@@ -12,6 +12,8 @@ use crate::policy::RedisCache;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// About so many keys are looked at in one step: the server does nothing else meanwhile.
 const STEP: usize = 500;
+/// So many keys are shown.
+const SHOWN: usize = 5;
 
 pub(super) async fn clear(rule: &RedisCache, apply: bool, stop: &Stop, report: &mut CacheReport) {
     report.place = format!("{} {}*", rule.url, rule.prefix);
@@ -25,7 +27,7 @@ pub(super) async fn clear(rule: &RedisCache, apply: bool, stop: &Stop, report: &
     });
     match swept.await {
         Ok((tally, done)) => {
-            (report.met, report.cleared) = (tally.met, tally.cleared);
+            (report.met, report.cleared, report.sample) = (tally.met, tally.cleared, tally.sample);
             report.failed.extend(done.err());
         }
         Err(e) => report.failed.push(format!("it was broken off: {e}")),
@@ -50,6 +52,7 @@ fn connect(rule: &RedisCache) -> Result<Connection, String> {
 struct Tally {
     met: u64,
     cleared: u64,
+    sample: Vec<String>,
 }
 
 impl Tally {
@@ -63,15 +66,32 @@ impl Tally {
             // Whatever the server takes for a match.
             keys.retain(|key| key.starts_with(prefix));
             self.met += keys.len() as u64;
+            let room = SHOWN.saturating_sub(self.sample.len());
+            self.sample.extend(keys.iter().take(room).map(|key| shown(key, prefix)));
             if apply && !keys.is_empty() {
-                let gone: u64 = Cmd::new().arg("UNLINK").arg(&keys).query(server)?;
-                self.cleared += gone;
+                // Each by itself: the nodes of a cluster take no two in one command.
+                let mut all = redis::pipe();
+                for key in &keys {
+                    all.cmd("UNLINK").arg(key);
+                }
+                let gone: Vec<u64> = all.query(server)?;
+                self.cleared += gone.iter().sum::<u64>();
             }
             cursor = next;
             if cursor == 0 || stop.is_stopped() {
                 return Ok(());
             }
         }
+    }
+}
+
+/// A key as it may be shown: where a prefix takes in more than a cache, what follows may be somebody's session.
+fn shown(key: &[u8], prefix: &[u8]) -> String {
+    let all = String::from_utf8_lossy(key);
+    let most = String::from_utf8_lossy(prefix).chars().count() + 8;
+    match all.chars().count() > most {
+        true => format!("{}…", all.chars().take(most).collect::<String>()),
+        false => all.into_owned(),
     }
 }
 
