@@ -55,7 +55,7 @@ enum Command {
     },
     /// Count what the retention rules of a policy say is old enough to go; with --apply, delete, anonymise or archive it.
     ///
-    /// In small batches, with as much rest as work. One of many app servers does it, the others say so and end well.
+    /// In small batches, with sixteen times as much rest as work. One of many app servers does it, the others say so and end well.
     Cleanup(Job),
     /// Count rows that refer to nothing by the references of a policy; with --apply, mend them as each declares.
     Orphans(Job),
@@ -371,7 +371,7 @@ struct Job {
     #[arg(long, value_name = "MS", default_value_t = 200)]
     batch: u64,
     /// How long to rest after a batch, for each second that it took.
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    #[arg(long, value_name = "FACTOR", default_value_t = 16.0)]
     rest: f64,
     /// Wait while a replica is further behind (PostgreSQL).
     #[arg(long, value_name = "SPAN")]

@@ -36,7 +36,21 @@ pub(crate) fn failed(location: &str, what: &str, e: sqlx::Error, meaning: Meanin
 
 /// What the server says, without what the driver puts around it.
 pub(crate) fn reason(e: &sqlx::Error) -> String {
-    e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned())
+    match e.as_database_error() {
+        // A value that does not fit is quoted, and may be a customer's.
+        Some(e) if e.code().is_some_and(|code| code.starts_with("22")) => without_values(e.message()),
+        Some(e) => e.message().to_owned(),
+        None => e.to_string(),
+    }
+}
+
+/// What a server says may quote what a row holds: from the first quote to the last nothing is shown.
+pub(crate) fn without_values(reason: &str) -> String {
+    let quotes: &[char] = if reason.contains("invalid input") { &['\'', '"'] } else { &['\''] };
+    match (reason.find(quotes), reason.rfind(quotes)) {
+        (Some(first), Some(last)) if first < last => format!("{}…{}", &reason[..=first], &reason[last..]),
+        _ => reason.to_owned(),
+    }
 }
 
 /// Opens sessions that change something. Nobody outside implements it: each engine's way of changing things is proven here.
@@ -141,5 +155,16 @@ pub fn open(url: &str) -> Result<Box<dyn Engine>> {
         // What came before the first colon may be half a password where the scheme was forgotten.
         _ => Err(Error::new(ErrorKind::Config, "this URL names no kind of database that this build knows")
             .with_next_step("write postgres://…, mysql://… or sqlite:PATH; each is a feature of db-maint")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_shown_without_what_rows_hold() {
+        assert_eq!(without_values("Duplicate entry 'O'Brien@x.com' for key 'email'"), "Duplicate entry '…'");
+        assert_eq!(without_values("violates foreign key constraint \"x\""), "violates foreign key constraint \"x\"");
     }
 }

@@ -179,7 +179,10 @@ async fn space_that_stays_free_for_a_day_is_given_back_beside_writers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn innodb_statistics_that_nobody_renews_are_renewed_by_a_plan() {
-    let db = support::mysql().await;
+    let server = mysql::Server::start().await.unwrap();
+    // InnoDB itself writes such a name in another way.
+    let url = server.database("my-shop").unwrap();
+    let db = Db::Mysql(server, url);
     let Db::Mysql(server, _) = &db else { panic!() };
     let from = server.numbers(5_000);
     db.run("CREATE TABLE stale (id bigint PRIMARY KEY, a int, KEY by_a (a)) ENGINE=InnoDB STATS_AUTO_RECALC=0").await;
@@ -193,9 +196,9 @@ async fn innodb_statistics_that_nobody_renews_are_renewed_by_a_plan() {
     let mended = shop.inspect(&InspectOptions::default()).await.unwrap();
     assert_eq!(mended.outcome("statistics-stale").unwrap().findings(), []);
     // What goes wrong is a row of the server's answer, and no error: it is not taken for done.
-    server.sql("", "CREATE USER reader; GRANT SELECT, CREATE, INSERT, UPDATE, DELETE ON shop.* TO reader; GRANT PROCESS ON *.* TO reader").unwrap();
+    server.sql("", "CREATE USER reader; GRANT SELECT, CREATE, INSERT, UPDATE, DELETE ON `my-shop`.* TO reader; GRANT PROCESS ON *.* TO reader").unwrap();
     db.run("UPDATE stale SET a = a + 1").await;
-    let reader = open(&server.url_as("reader", "shop")).unwrap();
+    let reader = open(&server.url_as("reader", "my-shop")).unwrap();
     db.run("ALTER TABLE stale RENAME TO other").await;
     let plan = reader.plan(&InspectOptions::default(), &PlanOptions::default()).await.unwrap();
     let report = apply(&*reader, &plan, &ApplyOptions::default(), None).await.unwrap();
@@ -270,4 +273,42 @@ async fn a_mysql_replica_that_stopped_is_told_with_its_error_and_without_its_row
         "{:?}",
         at_primary.outcome("replication-lag")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_keys_are_looked_through_where_the_server_does_not_vouch_for_them() {
+    let db = support::postgres().await;
+    for sql in [
+        "CREATE TABLE a (id int PRIMARY KEY)",
+        "CREATE TABLE b (id int PRIMARY KEY, a_id int CONSTRAINT to_a REFERENCES a)",
+        "CREATE INDEX ON b (a_id)",
+        "INSERT INTO a VALUES (1)",
+        "INSERT INTO b VALUES (1, 1), (2, NULL)",
+    ] {
+        db.run(sql).await;
+    }
+    let of = async |db: &Db, integrity| {
+        let options = InspectOptions::default().with_integrity(integrity);
+        db.engine().inspect(&options).await.unwrap().outcome("foreign-key-violated").unwrap().clone()
+    };
+    assert!(matches!(of(&db, false).await, Outcome::Clean { .. }));
+    // Whoever switched its triggers off let in what he liked.
+    db.run("ALTER TABLE b DISABLE TRIGGER ALL").await;
+    db.run("INSERT INTO b VALUES (3, 9)").await;
+    assert!(matches!(of(&db, false).await, Outcome::Unknown { .. }));
+    assert_eq!(of(&db, true).await.findings()[0].object, "public.b.to_a");
+
+    let db = support::mysql().await;
+    let Db::Mysql(server, _) = &db else { panic!() };
+    server
+        .sql("", "CREATE DATABASE crm; CREATE TABLE crm.a (id int PRIMARY KEY); INSERT INTO crm.a VALUES (1)")
+        .unwrap();
+    // A table of the same name here is not the one that is meant.
+    db.run("CREATE TABLE a (id int PRIMARY KEY)").await;
+    db.run("CREATE TABLE b (id int PRIMARY KEY, a_id int, CONSTRAINT to_a FOREIGN KEY (a_id) REFERENCES crm.a (id))")
+        .await;
+    db.run("INSERT INTO b VALUES (1, 1)").await;
+    assert!(matches!(of(&db, false).await, Outcome::Unknown { .. }));
+    let outcome = of(&db, true).await;
+    assert!(matches!(outcome, Outcome::Clean { .. }), "{outcome:?}");
 }

@@ -160,6 +160,22 @@ async fn orphans_of_orphans_go_in_one_run_whatever_order_the_rules_are_in() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_role_may_not_see_of_a_table_is_unknown_and_not_fewer_rows() {
+    let db = support::postgres().await;
+    let support::Db::Postgres(server, _) = &db else { panic!() };
+    db.run("CREATE TABLE reviews (id int PRIMARY KEY, state text)").await;
+    db.run("INSERT INTO reviews VALUES (1, 'pending')").await;
+    server.psql("shop", "GRANT SELECT ON reviews TO shop; ALTER TABLE reviews ENABLE ROW LEVEL SECURITY").unwrap();
+    let rules = policy(json!({"content": [{"name": "waiting", "table": "reviews", "where": "state = 'pending'"}]}));
+    let options = InspectOptions::default().with_policy(rules);
+    let all = db.engine().inspect(&options).await.unwrap();
+    assert_eq!(all.outcome("content").unwrap().findings().len(), 1);
+    let part = db_maint::open(&server.url_as("shop", "shop")).unwrap().inspect(&options).await.unwrap();
+    let outcome = part.outcome("content").unwrap();
+    assert!(matches!(outcome, Outcome::Unknown { reason, .. } if reason.contains("row-level security")), "{outcome:?}");
+}
+
 fn action(name: &str) -> CacheAction {
     CacheAction { name: name.into(), directory: None, redis: None, http: None }
 }

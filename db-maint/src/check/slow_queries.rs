@@ -3,7 +3,7 @@
 //! A query is told where each call takes long and all of them together matter, or where it keeps a good part of a core busy. What
 //! the server forgot or began to count anew meanwhile has no figure, and is said.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::activity::Seen;
 use crate::finding::{Finding, Outcome, Severity};
@@ -20,6 +20,8 @@ const MATTERS: f64 = 0.001;
 const LEAST: f64 = 1_000.0;
 const BUSY: f64 = 0.2;
 const VERY_BUSY: f64 = 0.8;
+/// Some servers tell times in whole seconds.
+const ROUNDED: TimeDelta = TimeDelta::seconds(2);
 /// So many are told.
 const MOST: usize = 20;
 
@@ -34,7 +36,7 @@ pub(crate) fn judge(now: &Seen<Queries>, taken_at: DateTime<Utc>, earlier: Optio
             "keep looks (--history FILE), and look again after ten minutes or more",
         );
     };
-    if let Some(since) = queries.since.filter(|since| *since > then) {
+    if let Some(since) = queries.since.filter(|since| *since > then + ROUNDED) {
         let text = format!("the server counts queries anew since {}, after the look of {}", hour(since), hour(then));
         return Outcome::unknown_until(text, "look again later");
     }
@@ -91,7 +93,7 @@ struct Between {
 /// What happened since; nothing where the server counted it anew meanwhile.
 fn between(now: &Query, before: Option<&Query>, then: DateTime<Utc>) -> Option<Between> {
     let Some(before) = before else { return Some(Between { calls: now.calls, ms: now.ms, rows: now.rows }) };
-    let is_anew = now.since.is_some_and(|since| since > then + chrono::TimeDelta::seconds(2));
+    let is_anew = now.since.is_some_and(|since| since > then + ROUNDED);
     // Milliseconds are rounded on their way.
     if is_anew || now.calls < before.calls || now.ms < before.ms - 1.0 {
         return None;
@@ -139,8 +141,6 @@ fn span(ms: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::*;
     use crate::look::sample::blind;
 

@@ -37,6 +37,8 @@ pub mod nginx;
 pub mod pgbouncer;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+// The databases need more of it than the others.
+#[cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code))]
 mod process;
 pub mod redis;
 #[cfg(feature = "s3-server")]

@@ -1,15 +1,14 @@
 //! A throw-away nginx on loopback ports.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::Error;
-use crate::process::as_user;
+use crate::process::{answers, as_user};
 
 /// A web server; it ends with this value.
 #[derive(Debug)]
@@ -55,16 +54,9 @@ impl Server {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()?;
-            let until = Instant::now() + Duration::from_secs(20);
-            while Instant::now() < until && child.try_wait()?.is_none() {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Ok(Self { directory, port, child });
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            if answers(&mut child, port).await? {
+                return Ok(Self { directory, port, child });
             }
-            // Ends its workers too.
-            child.kill()?;
-            child.wait()?;
         }
         let log = std::fs::read_to_string(directory.path().join("error.log"))?;
         Err(Error::Server(format!("nginx did not start: {log}")))

@@ -1,8 +1,10 @@
 //! What the throw-away servers share: whom they run as, how they end, and their certificates.
 
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::Error;
 
@@ -30,6 +32,20 @@ pub(crate) fn as_user(owner: Option<(u32, u32)>, program: &Path) -> Command {
     }
     command.arg(program).env("LC_ALL", "C").current_dir("/");
     command
+}
+
+/// Whether the server answers on that loopback port; it is ended where it does not.
+pub(crate) async fn answers(child: &mut Child, port: u16) -> Result<bool, Error> {
+    let until = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < until && child.try_wait()?.is_none() {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(false)
 }
 
 /// A certificate authority of its own, and a certificate for localhost.

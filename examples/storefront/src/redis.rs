@@ -4,12 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::Error;
-use crate::process::as_user;
+use crate::process::{answers, as_user};
 
 /// A Redis server; it ends with this value.
 #[derive(Debug)]
@@ -38,15 +37,9 @@ impl Server {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()?;
-            let until = Instant::now() + Duration::from_secs(20);
-            while Instant::now() < until && child.try_wait()?.is_none() {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Ok(Self { _directory: directory, port, child });
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            if answers(&mut child, port).await? {
+                return Ok(Self { _directory: directory, port, child });
             }
-            child.kill()?;
-            child.wait()?;
         }
         Err(Error::Server("Redis did not start".into()))
     }
