@@ -36,7 +36,7 @@ pub(crate) fn judge(now: &Seen<Queries>, taken_at: DateTime<Utc>, earlier: Optio
             "keep looks (--history FILE), and look again after ten minutes or more",
         );
     };
-    if let Some(since) = queries.since.filter(|since| *since > then + ROUNDED) {
+    if let Some(since) = queries.since.filter(|since| *since > then) {
         let text = format!("the server counts queries anew since {}, after the look of {}", hour(since), hour(then));
         return Outcome::unknown_until(text, "look again later");
     }

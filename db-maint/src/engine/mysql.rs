@@ -130,7 +130,8 @@ impl Mysql {
             extensions: BTreeSet::new(),
             sees_tables: sees_tables(session).await.map_err(failed)?,
             sees_sessions,
-            counting_since: uptime.map(|s| (now - TimeDelta::seconds(i64::try_from(s).unwrap_or(0))).and_utc()),
+            // It tells whole seconds: then, or within the second before.
+            counting_since: uptime.map(|s| (now - TimeDelta::seconds(i64::try_from(s).unwrap_or(0) + 1)).and_utc()),
             index_usage: match index_usage(session, is_mariadb, performance_schema != 0, &status).await {
                 Ok(by) => IndexUsage::CountedBy(by),
                 Err(why) => IndexUsage::NotCounted(why),
@@ -220,7 +221,7 @@ impl Connect for Mysql {
             // From the schema, with a session of its own.
             violations: Err(Unseen::unknown("the tables are not shown", GRANT)),
             replication: replication::read(&mut session, &capabilities).await,
-            modified: seen(bounded(catalogue::modified(&mut session, capabilities.flavour)).await),
+            modified: seen(bounded(catalogue::modified(&mut session, capabilities.flavour, &self.database)).await),
             look: None,
             declared: Vec::new(),
             vacuums: Err(Unseen::NotApplicable(no_vacuum.into())),

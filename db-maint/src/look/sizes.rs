@@ -1,11 +1,14 @@
 //! How large the database and its tables are.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{group, number, odd, text};
 use crate::activity::{Seen, Unseen};
 use crate::capability::Flavour;
 use crate::error::Result;
+use crate::ident::innodb_name;
 use crate::schema::TableName;
 use crate::session::{Session, Value};
 
@@ -101,45 +104,54 @@ async fn mysql(session: &mut Session) -> Result<Seen<Sizes>> {
     // Tables that share a file all show what is free in all of it.
     let shared = match flavour {
         Flavour::MariaDb => {
-            format!("SELECT {OWN} FROM information_schema.INNODB_SYS_TABLES WHERE SPACE = 0 AND {HERE}")
+            "SELECT CONVERT(NAME USING utf8mb4) FROM information_schema.INNODB_SYS_TABLES WHERE SPACE = 0"
         }
-        _ => format!("SELECT {OWN} FROM information_schema.INNODB_TABLES WHERE SPACE_TYPE <> 'Single' AND {HERE}"),
+        _ => "SELECT CONVERT(NAME USING utf8mb4) FROM information_schema.INNODB_TABLES WHERE SPACE_TYPE <> 'Single'",
     };
-    let shared = group(session, &shared, &[], "GRANT PROCESS ON *.* to this user").await?;
+    let shared = group(session, shared, &[], "GRANT PROCESS ON *.* to this user").await?;
     // What the tables were when somebody counted last, the files are now; whoever may not see them has the former.
     let files = match flavour {
-        Flavour::MariaDb => "INNODB_SYS_TABLESPACES",
-        _ => "INNODB_TABLESPACES",
+        Flavour::MariaDb => {
+            "SELECT CONVERT(NAME USING utf8mb4), CAST(FILE_SIZE AS CHAR) FROM information_schema.INNODB_SYS_TABLESPACES"
+        }
+        _ => "SELECT CONVERT(NAME USING utf8mb4), CAST(FILE_SIZE AS CHAR) FROM information_schema.INNODB_TABLESPACES",
     };
-    let files =
-        format!("SELECT {OWN}, CAST(SUM(FILE_SIZE) AS CHAR) FROM information_schema.{files} WHERE {HERE} GROUP BY 1");
-    let files = group(session, &files, &[], "GRANT PROCESS ON *.* to this user").await?.ok();
+    let files = group(session, files, &[], "GRANT PROCESS ON *.* to this user").await?;
+    let here = session.one("SELECT CONVERT(DATABASE() USING utf8mb4)", &[]).await;
+    let here = here.map_err(|e| session.error("does not say which database this is", e))?;
     Ok(tables.and_then(|tables| {
         let mut tables = sizes(&tables)?;
+        let ours = |row: &Vec<Value>| {
+            let (schema, table) = innodb_name(&text(row, 0)?)?;
+            (Some(schema) == here).then_some(table)
+        };
+        let mut on_disk: HashMap<String, u64> = HashMap::new();
+        for row in files.iter().flatten() {
+            if let (Some(table), Some(bytes)) = (ours(row), number::<u64>(row, 1)) {
+                *on_disk.entry(table).or_default() += bytes;
+            }
+        }
         for table in &mut tables {
-            let is_its = |row: &&Vec<Value>| text(row, 0).is_some_and(|name| name == table.table.name);
-            let file = files.iter().flatten().find(is_its).and_then(|row| number::<u64>(row, 1));
-            if let Some(file) = file {
-                table.indexes = table.indexes.min(file);
+            if let Some(file) = on_disk.get(&table.table.name) {
+                table.indexes = table.indexes.min(*file);
                 table.data = file.saturating_sub(table.indexes).saturating_sub(table.free.unwrap_or(0));
             }
         }
-        match shared {
-            Ok(shared) => {
-                let shared: Vec<String> = shared.iter().filter_map(|row| text(row, 0)).collect();
-                for table in &mut tables {
-                    table.free = table.free.filter(|_| !shared.contains(&table.table.name));
-                }
-            }
-            Err(_) => tables.iter_mut().for_each(|table| table.free = None),
+        let sharing: Option<Vec<String>> = shared.as_ref().ok().map(|rows| rows.iter().filter_map(ours).collect());
+        // One whose name cannot be read may be any that is not written plainly.
+        let has_odd = shared
+            .iter()
+            .flatten()
+            .any(|row| text(row, 0).is_some_and(|name| name.contains('@') && innodb_name(&name).is_none()));
+        for table in &mut tables {
+            let name = &table.table.name;
+            let is_plain = !has_odd || name.is_ascii();
+            let is_known = is_plain && sharing.as_ref().is_some_and(|sharing| !sharing.contains(name));
+            table.free = table.free.filter(|_| is_known);
         }
         Ok(Sizes { database: tables.iter().map(|t| t.total() + t.free.unwrap_or(0)).sum(), tables })
     }))
 }
-
-/// InnoDB writes names as files' are, with the schema's before it and the part's behind it.
-const OWN: &str = "CONVERT(CONVERT(CAST(SUBSTRING_INDEX(SUBSTRING(NAME, LOCATE('/', NAME) + 1), '#', 1) AS BINARY) USING filename) USING utf8mb4)";
-const HERE: &str = "SUBSTRING_INDEX(NAME, '/', 1) = CAST(CONVERT(DATABASE() USING filename) AS BINARY)";
 
 async fn sqlite(session: &mut Session) -> Result<Seen<Sizes>> {
     let sql = "SELECT CAST(c.page_count * s.page_size AS TEXT), m.journal_mode FROM pragma_page_count c, pragma_page_size s, pragma_journal_mode m";

@@ -8,7 +8,7 @@ use sqlx::{Error, Executor, Row};
 
 use crate::activity::Modified;
 use crate::capability::{Capabilities, Flavour, IndexUsage};
-use crate::ident::trusted;
+use crate::ident::{innodb_name, trusted};
 use crate::schema::{Counter, ForeignKey, Index, KeyPart, Purpose, Schema, State, Table, TableName};
 
 /// What counts the use of indexes.
@@ -106,21 +106,34 @@ async fn indexes(session: &mut MySqlConnection, capabilities: &Capabilities) -> 
     Ok(indexes)
 }
 
-/// What changed in each table since its statistics were made; of those that the server has open. InnoDB writes names as files'
-/// are, and parts of a table apart.
-pub(super) async fn modified(session: &mut MySqlConnection, flavour: Flavour) -> Result<Vec<Modified>, Error> {
+/// What changed in each table since its statistics were made; of those that the server has open.
+pub(super) async fn modified(
+    session: &mut MySqlConnection,
+    flavour: Flavour,
+    database: &str,
+) -> Result<Vec<Modified>, Error> {
     let view = if flavour == Flavour::MariaDb { "INNODB_SYS_TABLESTATS" } else { "INNODB_TABLESTATS" };
     let sql = format!(
-        "SELECT CONVERT(CONVERT(CAST(SUBSTRING_INDEX(SUBSTRING(NAME, LOCATE('/', NAME) + 1), '#', 1) AS BINARY) USING filename) USING utf8mb4), NUM_ROWS, MODIFIED_COUNTER FROM information_schema.{view} \
-         WHERE SUBSTRING_INDEX(NAME, '/', 1) = CAST(CONVERT(DATABASE() USING filename) AS BINARY) AND STATS_INITIALIZED IN ('Initialized', '1') AND NAME NOT LIKE '%/FTS\\_%'"
+        "SELECT CONVERT(NAME USING utf8mb4), NUM_ROWS, MODIFIED_COUNTER FROM information_schema.{view} \
+         WHERE STATS_INITIALIZED IN ('Initialized', '1') AND NAME NOT LIKE '%/FTS\\_%'"
     );
     let mut modified = Vec::new();
     for row in session.fetch_all(trusted(sql)).await? {
-        modified.push(Modified {
-            table: name(&row, 0)?,
-            rows: row.try_get_unchecked(1)?,
-            changed: row.try_get_unchecked::<i64, _>(2)?.unsigned_abs(),
-        });
+        let name: String = row.try_get_unchecked(0)?;
+        let Some((schema, table)) = innodb_name(&name) else {
+            // It may be one of ours.
+            if !database.is_ascii() || name.split_once('/').is_some_and(|(schema, _)| schema == database) {
+                return Err(Error::Protocol(format!("what InnoDB calls {name} cannot be read")));
+            }
+            continue;
+        };
+        if schema == database {
+            modified.push(Modified {
+                table: TableName::new("", table),
+                rows: row.try_get_unchecked(1)?,
+                changed: row.try_get_unchecked::<i64, _>(2)?.unsigned_abs(),
+            });
+        }
     }
     Ok(modified)
 }
