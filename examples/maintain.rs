@@ -376,6 +376,9 @@ struct Job {
     /// Wait while a replica is further behind (PostgreSQL).
     #[arg(long, value_name = "SPAN")]
     max_lag: Option<Period>,
+    /// Wait while more other sessions are at work in the server.
+    #[arg(long, value_name = "SESSIONS")]
+    max_load: Option<u32>,
     /// Stop after the batch in hand when this file appears, as Ctrl-C does.
     #[arg(long, value_name = "FILE")]
     stop_file: Option<PathBuf>,
@@ -402,6 +405,7 @@ impl Job {
         options.rows = self.rows;
         options.time = self.time.map(Period::duration);
         options.lag = self.max_lag.map(Period::duration);
+        options.load = self.max_load;
         options
     }
 }

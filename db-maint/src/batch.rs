@@ -278,11 +278,12 @@ impl<'a> Run<'a> {
             self.archive = Some(Archive::open(path)?);
         }
         loop {
+            self.give_way(session).await?;
+            // It may have been stopped, or its time have run out, while it waited.
             if let Some(ended) = self.has_to_end() {
                 self.report.ended = ended;
                 break;
             }
-            self.wait_for_replicas(session).await?;
             let began = Instant::now();
             let walked = self.batch(session, cursor.as_deref()).await?;
             let took = began.elapsed();
@@ -320,15 +321,30 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn wait_for_replicas(&self, session: &mut Session) -> Result<()> {
-        let Some(most) = self.options.lag.filter(|_| self.changes()) else { return Ok(()) };
-        while lag(session).await?.is_some_and(|lag| lag > most) && self.has_to_end().is_none() {
+    /// Waits while replicas are further behind than they may be, or more is going on in the server than may be.
+    async fn give_way(&self, session: &mut Session) -> Result<()> {
+        if !self.changes() {
+            return Ok(());
+        }
+        while self.is_in_the_way(session).await? && self.has_to_end().is_none() {
             self.rest(Duration::from_millis(500)).await;
             if let Some(lease) = self.lease {
                 lease.renew_in(session).await?;
             }
         }
         Ok(())
+    }
+
+    async fn is_in_the_way(&self, session: &mut Session) -> Result<bool> {
+        if let Some(most) = self.options.lag
+            && lag(session).await?.is_some_and(|lag| lag > most)
+        {
+            return Ok(true);
+        }
+        match self.options.load {
+            Some(most) => Ok(load(session).await? > most),
+            None => Ok(false),
+        }
     }
 
     /// One batch: where it ended, or nothing at the end of the table.
@@ -591,6 +607,29 @@ async fn lag(session: &mut Session) -> Result<Option<Duration>> {
         None => Ok(None),
         Some(Ok(ms)) if ms >= 0 => Ok(Some(Duration::from_millis(ms.unsigned_abs()))),
         _ => Err(Error::new(ErrorKind::Denied, "this role does not see how far replicas are behind")
+            .with_next_step("GRANT pg_monitor to this role")),
+    }
+}
+
+/// How many other sessions are at work.
+async fn load(session: &mut Session) -> Result<u32> {
+    let (sql, own) = match session.flavour() {
+        crate::Flavour::Postgres => (
+            "SELECT (CASE WHEN pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') THEN count(*) ELSE -1 END)::text \
+             FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+            0,
+        ),
+        // This one is among them.
+        crate::Flavour::Mysql | crate::Flavour::MariaDb => ("SHOW GLOBAL STATUS LIKE 'Threads_running'", 1),
+        crate::Flavour::Sqlite => {
+            return Err(Error::new(ErrorKind::Config, "a SQLite file does not know who is at work in it")
+                .with_next_step("leave the limit on sessions out, or give the job less of the machine"));
+        }
+    };
+    let rows = session.rows(sql, &[]).await.map_err(|e| session.error("does not say who is at work", e))?;
+    match rows.first().and_then(|row| row.last()).cloned().flatten().map(|n| n.parse::<i64>()) {
+        Some(Ok(n)) if n >= 0 => Ok(u32::try_from(n - own).unwrap_or(0)),
+        _ => Err(Error::new(ErrorKind::Denied, "this role does not see who is at work in the server")
             .with_next_step("GRANT pg_monitor to this role")),
     }
 }

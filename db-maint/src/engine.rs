@@ -68,11 +68,13 @@ pub(crate) trait Connect {
     /// All that can be read: the server's facts, a look at what it counts, and what the shop declares held against its data.
     async fn seen(&self, options: &InspectOptions) -> Result<Facts> {
         let mut facts = self.facts(options).await?;
-        let indexes = facts.schema.as_ref().map(|s| s.indexes.iter().map(Index::object).collect());
+        options.history.is_of(&facts.capabilities.location)?;
+        // A look that saw no index says nothing of any.
+        let indexes = facts.schema.iter().flat_map(|s| s.indexes.iter().map(Index::object)).collect();
         let mut session = self.session().await?;
         session.limit(LONGEST).await.map_err(|e| session.error("does not take a limit", e))?;
         let schema = facts.schema.as_ref().ok().filter(|_| facts.capabilities.flavour != Flavour::Sqlite);
-        let look = look::take(&mut session, &facts.capabilities, indexes.unwrap_or_default()).await?;
+        let look = look::take(&mut session, &facts.capabilities, indexes).await?;
         if let Some(schema) = schema {
             facts.violations =
                 Ok(references::violations(&mut session, schema, options.integrity.unwrap_or(false)).await?);
@@ -104,7 +106,8 @@ pub trait Engine: Connect + Debug + Send + Sync {
     /// wait for no lock longer than a second. Dropping the future ends the session.
     ///
     /// # Errors
-    /// Where it cannot be reached, or is too old. What is missing for a single check is that check's outcome.
+    /// Where it cannot be reached, or is too old; [`ErrorKind::Config`] where the history is of another database. What is missing
+    /// for a single check is that check's outcome.
     async fn inspect(&self, options: &InspectOptions) -> Result<Inspection> {
         Ok(judge(&self.seen(options).await?, options))
     }

@@ -227,6 +227,9 @@ pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
     };
     let taken_at = facts.look.as_ref().map_or(capabilities.server_time, |look| look.taken_at);
     let earlier = |least: TimeDelta| options.history.before(taken_at, least);
+    // Another server at the same address counts for itself.
+    let counted_by_same = |look: &&Look| facts.look.as_ref().is_some_and(|now| now.server == look.server);
+    let before = earlier(options.pause).filter(counted_by_same);
     let counted = |judge: &dyn Fn(&Look) -> Outcome| match &facts.look {
         Some(look) => judge(look),
         None => Outcome::unknown("nothing was counted"),
@@ -258,8 +261,8 @@ pub(crate) fn judge(facts: &Facts, options: &InspectOptions) -> Inspection {
         (sqlite::FREE_PAGES, judged(file, sqlite::judge_free_pages)),
         (sqlite::LOG, judged(file, sqlite::judge_log)),
         (replication_lag::ID, judged(&facts.replication, replication_lag::judge)),
-        (slow_queries::ID, counted(&|look| slow_queries::judge(&look.queries, look.taken_at, earlier(options.pause)))),
-        (cache_hits::ID, counted(&|look| cache_hits::judge(&look.cache, earlier(options.pause)))),
+        (slow_queries::ID, counted(&|look| slow_queries::judge(&look.queries, look.taken_at, before))),
+        (cache_hits::ID, counted(&|look| cache_hits::judge(&look.cache, before))),
         (
             table_free_space::ID,
             counted(&|look| {
@@ -396,6 +399,28 @@ mod tests {
         assert!(!blind.is_clean() && blind.findings().count() == 0 && blind.unknown().count() > 5);
         // The server has not counted for long enough to call anything unused.
         assert!(!judge(&facts(Ok(schema())), &InspectOptions::default().at(DateTime::UNIX_EPOCH)).is_clean());
+    }
+
+    #[test]
+    fn another_server_at_the_same_address_counts_for_itself() {
+        use crate::look::queries::{Queries, Query};
+        let counted = |server: &str, calls: u64| Look {
+            server: Some(server.into()),
+            queries: Ok(Queries {
+                queries: vec![Query { id: "a".into(), calls, ..Query::default() }],
+                ..Queries::default()
+            }),
+            ..look()
+        };
+        let of = |server: &str| {
+            let mut history = History::default();
+            history.push(counted("a", 1)).unwrap();
+            let mut seen = facts(Ok(schema()));
+            seen.look = Some(Look { taken_at: DateTime::UNIX_EPOCH + TimeDelta::hours(1), ..counted(server, 2) });
+            judge(&seen, &InspectOptions::default().with_history(history)).outcome("slow-queries").cloned().unwrap()
+        };
+        assert_eq!(of("a"), Outcome::Clean { examined: 1 });
+        assert!(matches!(of("b"), Outcome::Unknown { .. }));
     }
 
     #[test]

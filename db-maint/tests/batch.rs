@@ -412,3 +412,60 @@ async fn a_time_that_sqlite_stores_as_a_number_needs_its_unit() {
     rule["unit"] = "milliseconds".into();
     assert_eq!(cleaned(&db, &policy(serde_json::json!({"retention": [rule]})), &quick()).await.met, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_up_waits_while_the_shop_is_at_work_and_goes_on_then() {
+    for db in every().await {
+        db.fill(200).await;
+        let engine = db.engine();
+        let policy = policy(serde_json::json!({"retention": [old_sessions()]}));
+        let before = db.count("SELECT count(*) FROM sessions").await;
+        let options = quick().applied().with_load(0);
+        let slow = match db.name() {
+            "postgres" => "SELECT pg_sleep(60)",
+            "mysql" => "DO SLEEP(60)",
+            _ => {
+                let e = clean_up(&*engine, &policy, &options, None).await.unwrap_err();
+                assert_eq!(e.kind(), ErrorKind::Config);
+                continue;
+            }
+        };
+        let busy = {
+            let url = db.url();
+            let name = db.name();
+            tokio::spawn(async move {
+                // It is broken off in the end.
+                match name {
+                    "postgres" => drop(
+                        storefront::postgres::run(&mut storefront::postgres::open(&url).await.unwrap(), slow).await,
+                    ),
+                    _ => drop(storefront::mysql::run(&mut storefront::mysql::open(&url).await.unwrap(), slow).await),
+                }
+            })
+        };
+        let at_work = match db.name() {
+            "postgres" => {
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+            }
+            _ => "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'DO SLEEP%'",
+        };
+        while db.count(at_work).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let waits = options.clone().with_time(Duration::from_secs(2));
+        let waited = clean_up(&*engine, &policy, &waits, None).await.unwrap();
+        assert_eq!((waited[0].changed, waited[0].ended), (0, JobEnd::Budget), "{}", db.name());
+        assert_eq!(db.count("SELECT count(*) FROM sessions").await, before);
+        match db.name() {
+            "postgres" => db.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND pid <> pg_backend_pid()").await,
+            _ => {
+                let id = db.count("SELECT CAST(ID AS SIGNED) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'DO SLEEP%'").await;
+                db.run(&format!("KILL {id}")).await;
+            }
+        }
+        busy.await.unwrap();
+        let done = clean_up(&*engine, &policy, &options, None).await.unwrap();
+        assert_eq!(done[0].ended, JobEnd::Complete, "{}", db.name());
+        assert!(done[0].changed > 0, "{}", db.name());
+    }
+}

@@ -54,8 +54,15 @@ async fn postgres_queries_are_slow_between_two_looks_and_never_shown_with_their_
     let anew = of(&options).await;
     assert!(matches!(&anew, Outcome::Unknown { reason, .. } if reason.contains("anew")), "{anew:?}");
     // A role that sees the sessions of nobody sees their queries neither.
-    let blind = open(&server.url_as("shop", "shop")).unwrap().inspect(&options).await.unwrap();
-    assert!(matches!(blind.outcome("slow-queries"), Some(Outcome::Unknown { .. })));
+    let other = open(&server.url_as("shop", "shop")).unwrap();
+    let blind = other.inspect(&beside(history(&*other).await)).await.unwrap();
+    let outcome = blind.outcome("slow-queries");
+    assert!(
+        matches!(outcome, Some(Outcome::Unknown { reason, .. }) if reason.contains("queries of others")),
+        "{outcome:?}"
+    );
+    // What somebody else looked at is no history of this.
+    assert_eq!(other.inspect(&options).await.unwrap_err().kind(), db_maint::ErrorKind::Config);
 }
 
 #[tokio::test(flavor = "multi_thread")]

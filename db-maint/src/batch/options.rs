@@ -25,6 +25,9 @@ pub struct JobOptions {
     pub time: Option<Duration>,
     /// How far replicas may be behind; the job waits for them. PostgreSQL shows it to a role with `pg_monitor`.
     pub lag: Option<Duration>,
+    /// How many other sessions may be at work in the server; the job waits while more are. PostgreSQL shows it to a role with
+    /// `pg_monitor`.
+    pub load: Option<u32>,
     /// What stops it after the batch in hand.
     pub stop: Stop,
 }
@@ -39,6 +42,7 @@ impl Default for JobOptions {
             rows: None,
             time: None,
             lag: None,
+            load: None,
             stop: Stop::default(),
         }
     }
@@ -85,6 +89,13 @@ impl JobOptions {
     #[must_use]
     pub fn with_lag(mut self, lag: Duration) -> Self {
         self.lag = Some(lag);
+        self
+    }
+
+    /// The same, and the job waits while more other sessions are at work.
+    #[must_use]
+    pub fn with_load(mut self, sessions: u32) -> Self {
+        self.load = Some(sessions);
         self
     }
 

@@ -109,10 +109,12 @@ fn judged(query: &Query, between: Between, window: f64) -> Option<Finding> {
     }
     let (mean, share) = (ms / calls as f64, ms / window);
     let is_slow = mean >= SLOW && ms >= LEAST.max(window * MATTERS);
-    if !is_slow && share < BUSY {
+    // Of a moment nobody can say that it was busy.
+    let is_busy = share >= BUSY && ms >= LEAST;
+    if !is_slow && !is_busy {
         return None;
     }
-    let grave = (is_slow && mean >= VERY_SLOW) || share >= VERY_BUSY;
+    let grave = (is_slow && mean >= VERY_SLOW) || (is_busy && share >= VERY_BUSY);
     let summary = format!(
         "{} each, {calls} times, {:.1} % of a core: {}",
         span(mean),

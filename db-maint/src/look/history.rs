@@ -90,10 +90,7 @@ impl History {
     /// # Errors
     /// [`ErrorKind::Config`] where it is of another database.
     pub fn push(&mut self, mut look: Look) -> Result<()> {
-        if let Some(first) = self.looks.first().filter(|first| first.location != look.location) {
-            let text = format!("the history is of {}, and this is a look at {}", first.location, look.location);
-            return Err(Error::new(ErrorKind::Config, text).with_next_step("keep a file for each database"));
-        }
+        self.is_of(&look.location)?;
         let count = self.looks.len();
         self.looks.retain(|earlier| earlier.taken_at <= look.taken_at);
         if self.looks.len() < count {
@@ -118,6 +115,17 @@ impl History {
         self.looks.push(look);
         self.thin(now);
         Ok(())
+    }
+
+    /// Whether it is of this database, as far as it is of any.
+    pub(crate) fn is_of(&self, location: &str) -> Result<()> {
+        match self.looks.first().filter(|first| first.location != location) {
+            None => Ok(()),
+            Some(first) => {
+                let text = format!("the history is of {}, and this is a look at {location}", first.location);
+                Err(Error::new(ErrorKind::Config, text).with_next_step("keep a file for each database"))
+            }
+        }
     }
 
     /// The looks, the oldest first.
