@@ -85,6 +85,9 @@ async fn lint(session: &mut Session, policy: &Policy, now: DateTime<Utc>) -> Out
     if let Some(rule) = &policy.access {
         lint.rule("access", access::fits(session, rule, now).await);
     }
+    if lint.examined == 0 && lint.findings.is_empty() {
+        return Outcome::not_applicable("the policy has no rule");
+    }
     Outcome::of(lint.examined, lint.findings, lint.unknown)
 }
 

@@ -44,6 +44,13 @@ async fn a_policy_is_held_against_the_live_schema_rule_by_rule() {
         let without = shop.inspect(&InspectOptions::default()).await.unwrap();
         assert!(matches!(without.outcome("policy"), Some(Outcome::NotApplicable { .. })));
 
+        let empty = inspect(Policy::default()).await;
+        assert!(
+            matches!(empty.outcome("policy"), Some(Outcome::NotApplicable { .. })),
+            "{:?}",
+            empty.outcome("policy")
+        );
+
         let wrong = inspect(policy(json!({
             "retention": [
                 {"name": "no table", "table": "sesions", "column": "last_used_at", "keep": "30d"},

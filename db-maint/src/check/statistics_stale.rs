@@ -36,6 +36,12 @@ pub(crate) fn judge(seen: &Vacuums) -> Outcome {
 
 /// InnoDB: it makes them anew by itself once a tenth of the rows has changed, in the background, unless that is switched off.
 pub(crate) fn judge_innodb(seen: &[Modified], flavour: Flavour) -> Outcome {
+    if seen.is_empty() {
+        return Outcome::unknown_until(
+            "the server has no table of this database open, and counts changes of those alone",
+            "look again when the shop has used them",
+        );
+    }
     let is_stale = |table: &&Modified| table.changed >= FEW && table.changed as f64 > table.rows as f64 * 0.1 * OVERDUE;
     let findings = seen.iter().filter(is_stale).map(|table| {
         let summary = format!("{} rows were changed since its statistics were made for {}", table.changed, table.rows);
@@ -100,6 +106,7 @@ mod tests {
             let modified = Modified { table: crate::TableName::new("", "orders"), rows, changed };
             judge_innodb(&[modified], Flavour::MariaDb).findings().len()
         };
+        assert!(matches!(judge_innodb(&[], Flavour::MariaDb), Outcome::Unknown { .. }));
         assert_eq!([of(10_000, 0), of(10_000, 1_500), of(10_000, 2_500), of(100, 900)], [0, 0, 1, 0]);
     }
 

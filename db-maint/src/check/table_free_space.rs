@@ -1,7 +1,7 @@
 //! Space in a table's file that nothing uses, and that stays so (InnoDB).
 //!
 //! What the server calls free is no reason by itself: new rows fill it, and a rebuild would take it from them. So a table is named
-//! only where so much was free at two looks at least a day apart. Pages that are half empty are not counted as free, and not seen
+//! only where so much was free at every look of at least a day. Pages that are half empty are not counted as free, and not seen
 //! here.
 
 use chrono::TimeDelta;
