@@ -68,6 +68,8 @@ pub async fn count_abandoned(engine: &dyn Engine, rule: &CartRule, now: Option<D
 /// Claims up to `most` abandoned carts, the oldest first. None of them is anybody else's, now or later, as long as nobody does
 /// anything with it; after that it can be abandoned once more.
 ///
+/// None means that none is free: all are claimed, or other workers have the rest in hand just now, which [`count_abandoned`] tells.
+///
 /// Cancel safe: what was claimed then stays claimed, and is nobody's to remind.
 ///
 /// # Errors
