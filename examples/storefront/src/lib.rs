@@ -20,6 +20,9 @@
 //! mysql      the same on MariaDB (feature mysql)
 //! redis      a Redis server
 //! nginx      a web server
+//! php        PHP behind it
+//! certificates  good ones and bad ones
+//! answers    a server in this process that answers as it is told
 //! process    what the servers share
 //! faults     what grown shops suffer from, and how to make a clean twin
 //! uploads    images and documents
@@ -27,12 +30,15 @@
 //! network    a loopback port to a server, that can be cut
 //! ```
 
+pub mod answers;
+pub mod certificates;
 mod data;
 pub mod faults;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod network;
 pub mod nginx;
+pub mod php;
 #[cfg(feature = "postgres")]
 pub mod pgbouncer;
 #[cfg(feature = "postgres")]

@@ -1,0 +1,561 @@
+//! From verdicts to incidents: confirmed states, dependencies, one root cause for each. Pure; time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::adapt::{Change, Debounce};
+use crate::error::{Error, ErrorKind, Result};
+use crate::judge::{Judgement, Verdict};
+use crate::statistics::Flapping;
+
+/// What depends on what: local network, DNS, TLS, app, database, gateway.
+#[derive(Debug, Clone, Default)]
+pub struct Dependencies {
+    /// Of each probe, all that it depends on, directly or not.
+    all: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Dependencies {
+    /// From each probe and what it depends on directly.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where something depends on what is not there, or on itself by a detour.
+    pub fn new<'a>(direct: impl IntoIterator<Item = (&'a str, &'a [String])>) -> Result<Self> {
+        let direct: BTreeMap<&str, &[String]> = direct.into_iter().collect();
+        for (probe, on) in &direct {
+            if let Some(unknown) = on.iter().find(|d| !direct.contains_key(d.as_str())) {
+                return Err(Error::new(ErrorKind::Config, format!("{probe}: depends on {unknown}, which is no probe"))
+                    .with_next_step("correct the name, or leave it out"));
+            }
+        }
+        let mut all = BTreeMap::new();
+        for probe in direct.keys() {
+            let (mut found, mut open) = (BTreeSet::new(), vec![*probe]);
+            while let Some(at) = open.pop() {
+                for on in direct.get(at).copied().unwrap_or_default() {
+                    if on == probe {
+                        return Err(Error::new(
+                            ErrorKind::Config,
+                            format!("{probe}: depends on itself, by way of {at}"),
+                        )
+                        .with_next_step("leave out the dependency that is not one"));
+                    }
+                    if found.insert(on.clone()) {
+                        open.push(on);
+                    }
+                }
+            }
+            all.insert((*probe).to_owned(), found);
+        }
+        Ok(Self { all })
+    }
+
+    /// All that a probe depends on, directly or not.
+    pub fn of(&self, probe: &str) -> impl Iterator<Item = &str> {
+        self.all.get(probe).into_iter().flatten().map(String::as_str)
+    }
+}
+
+/// An incident: what failed first in the order of dependencies, and what failed with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct IncidentRecord {
+    /// Its name, such as `2026-01-15T12:03:00Z database`.
+    pub id: String,
+    /// The probe that is its cause, as far as is known.
+    pub root: String,
+    /// The worst that any of its members was.
+    pub severity: Verdict,
+    /// When the first failing look was.
+    pub opened: DateTime<Utc>,
+    /// When all of it was well again.
+    pub resolved: Option<DateTime<Utc>>,
+    /// What failed, the root among them.
+    pub members: Vec<Member>,
+    /// What people were told, and when; only what was delivered.
+    pub told: Vec<(DateTime<Utc>, MessageKind)>,
+    /// Whether a member goes up and down.
+    #[serde(default)]
+    pub flapping: bool,
+    /// The cause and the severity that were told last.
+    #[serde(default)]
+    told_of: Option<(String, Verdict)>,
+}
+
+/// A probe that is part of an incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Member {
+    /// The probe.
+    pub probe: String,
+    /// What people call it.
+    pub title: String,
+    /// Its confirmed state now.
+    pub verdict: Verdict,
+    /// Since when it is so.
+    pub since: DateTime<Utc>,
+    /// Why, by its last look that was not healthy.
+    pub reason: String,
+}
+
+impl Member {
+    #[cfg(test)]
+    pub(crate) fn new(probe: &str, title: &str, reason: &str, since: DateTime<Utc>) -> Self {
+        let (probe, title, reason) = (probe.to_owned(), title.to_owned(), reason.to_owned());
+        Self { probe, title, verdict: Verdict::Critical, since, reason }
+    }
+}
+
+impl IncidentRecord {
+    /// One without members.
+    pub(crate) fn empty(id: &str, at: DateTime<Utc>) -> Self {
+        Self {
+            id: id.to_owned(),
+            root: id.to_owned(),
+            severity: Verdict::Healthy,
+            opened: at,
+            resolved: None,
+            members: Vec::new(),
+            told: Vec::new(),
+            flapping: false,
+            told_of: None,
+        }
+    }
+
+    /// The member that is its cause.
+    pub fn root_member(&self) -> Option<&Member> {
+        self.members.iter().find(|m| m.probe == self.root)
+    }
+
+    /// Whether it is another than was told of: worse, or of another cause.
+    fn changed(&self) -> bool {
+        self.told_of
+            .as_ref()
+            .is_some_and(|(root, severity)| *root != self.root || self.severity.rank() > severity.rank())
+    }
+
+    /// Whether somebody was told of it.
+    pub fn was_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+}
+
+/// What a message says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MessageKind {
+    /// It began.
+    Alert,
+    /// It got worse, or its cause is another one.
+    Update,
+    /// It still goes on.
+    Reminder,
+    /// It is over.
+    Resolved,
+    /// It began and is over, and nobody could be told in between.
+    Missed,
+    /// Nothing is wrong: it only has to arrive.
+    Test,
+}
+
+/// Something to tell people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Message {
+    /// What it says.
+    pub kind: MessageKind,
+    /// When it was due.
+    pub at: DateTime<Utc>,
+    /// About which incident.
+    pub incident: IncidentRecord,
+    /// What a person should be able to find at the other end, of a test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// When incidents are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IncidentOptions {
+    /// Looks that confirm that something is down.
+    pub down: u32,
+    /// Looks that confirm that it is up again.
+    pub up: u32,
+    /// Minutes between reminders.
+    pub remind_minutes: u32,
+    /// Seconds for which an alert waits at most until what its probe depends on was looked at again.
+    pub hold_seconds: u32,
+}
+
+impl Default for IncidentOptions {
+    /// Two looks down, two up, a reminder every four hours, three minutes of waiting.
+    fn default() -> Self {
+        Self { down: 2, up: 2, remind_minutes: 240, hold_seconds: 180 }
+    }
+}
+
+/// The confirmed state of all probes, and the incidents that come of them.
+#[derive(Debug)]
+pub struct Incidents {
+    dependencies: Dependencies,
+    options: IncidentOptions,
+    states: BTreeMap<String, State>,
+    open: Vec<IncidentRecord>,
+    closed: Vec<IncidentRecord>,
+}
+
+#[derive(Debug)]
+struct State {
+    title: String,
+    debounce: Debounce,
+    flapping: Flapping,
+    last: Option<DateTime<Utc>>,
+    since: DateTime<Utc>,
+    reason: String,
+}
+
+impl State {
+    fn confirmed(&self) -> Verdict {
+        self.debounce.confirmed().unwrap_or(Verdict::Healthy)
+    }
+
+    fn bad(&self) -> bool {
+        !self.confirmed().is_healthy()
+    }
+}
+
+impl Incidents {
+    /// No incident yet. `open` are those that an earlier process left.
+    pub fn new(dependencies: Dependencies, options: IncidentOptions, open: Vec<IncidentRecord>) -> Self {
+        Self { dependencies, options, states: BTreeMap::new(), open, closed: Vec::new() }
+    }
+
+    /// Takes the outcome of a look that began at `at`; says what it confirms.
+    pub fn observe(&mut self, probe: &str, title: &str, at: DateTime<Utc>, judgement: &Judgement) -> Option<Change> {
+        let known = self.open.iter().flat_map(|i| &i.members).find(|m| m.probe == probe && !m.verdict.is_healthy());
+        let options = self.options;
+        let state = self.states.entry(probe.to_owned()).or_insert_with(|| {
+            let mut debounce = Debounce::new(options.down, options.up);
+            // What an earlier process had confirmed is confirmed.
+            if let Some(member) = known {
+                for _ in 0..options.down {
+                    debounce.step(member.since, member.verdict);
+                }
+            }
+            State {
+                title: title.to_owned(),
+                debounce,
+                flapping: Flapping::default(),
+                last: None,
+                since: known.map_or(at, |m| m.since),
+                reason: known.map(|m| m.reason.clone()).unwrap_or_default(),
+            }
+        });
+        state.last = Some(at);
+        state.flapping.step(u8::from(!judgement.verdict.is_healthy()));
+        if !judgement.verdict.is_healthy() {
+            state.reason = judgement.reason();
+        }
+        let change = state.debounce.step(at, judgement.verdict);
+        if let Some(change) = change {
+            state.since = change.since;
+        }
+        change
+    }
+
+    /// The confirmed state of a probe, and since when.
+    pub fn state(&self, probe: &str) -> Option<(Verdict, DateTime<Utc>, bool)> {
+        let state = self.states.get(probe)?;
+        state.debounce.confirmed().map(|verdict| (verdict, state.since, state.flapping.flaps()))
+    }
+
+    /// The incidents that go on.
+    pub fn open(&self) -> &[IncidentRecord] {
+        &self.open
+    }
+
+    /// What is to be told at `now`. A message is due until [`Incidents::told`] says that it was delivered. What is under
+    /// maintenance opens no incident.
+    pub fn due(&mut self, now: DateTime<Utc>, under_maintenance: impl Fn(&str) -> bool) -> Vec<Message> {
+        self.refresh(now);
+        self.join_and_open(now, under_maintenance);
+        let mut due = Vec::new();
+        let remind = TimeDelta::minutes(self.options.remind_minutes.max(1).into());
+        for incident in &mut self.open {
+            let over = incident.members.iter().all(|m| m.verdict.is_healthy()) && !incident.flapping;
+            if over && incident.resolved.is_none() {
+                incident.resolved = Some(incident.members.iter().map(|m| m.since).max().unwrap_or(now));
+            }
+            let last = incident.told.last().copied();
+            let kind = match (incident.resolved, last) {
+                (Some(_), None) => MessageKind::Missed,
+                (Some(_), Some(_)) => MessageKind::Resolved,
+                (None, None) => MessageKind::Alert,
+                (None, Some(_)) if incident.changed() => MessageKind::Update,
+                (None, Some((at, _))) if now - at >= remind => MessageKind::Reminder,
+                (None, Some(_)) => continue,
+            };
+            due.push(Message { kind, at: now, incident: incident.clone(), token: None });
+        }
+        due
+    }
+
+    /// Says that a message was delivered.
+    pub fn told(&mut self, message: &Message, now: DateTime<Utc>) {
+        let Some(at) = self.open.iter().position(|i| i.id == message.incident.id) else { return };
+        let incident = &mut self.open[at];
+        incident.told.push((now, message.kind));
+        incident.told_of = Some((message.incident.root.clone(), message.incident.severity));
+        if matches!(message.kind, MessageKind::Resolved | MessageKind::Missed) {
+            let closed = self.open.remove(at);
+            self.closed.push(closed);
+        }
+    }
+
+    /// The incidents that were closed since the last call.
+    pub fn take_closed(&mut self) -> Vec<IncidentRecord> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// Brings the members of the open incidents up to date.
+    fn refresh(&mut self, now: DateTime<Utc>) {
+        let hold = TimeDelta::seconds(self.options.hold_seconds.into());
+        for incident in &mut self.open {
+            for member in &mut incident.members {
+                let Some(state) = self.states.get(&member.probe) else { continue };
+                if state.debounce.confirmed().is_some() {
+                    (member.verdict, member.since) = (state.confirmed(), state.since);
+                }
+                if state.bad() {
+                    member.reason.clone_from(&state.reason);
+                }
+            }
+            let flaps = |m: &Member| self.states.get(&m.probe).is_some_and(|s| s.flapping.flaps());
+            incident.flapping = incident.members.iter().any(flaps);
+            let bad = || incident.members.iter().filter(|m| !m.verdict.is_healthy());
+            if let Some(worst) = bad().map(|m| m.verdict).max_by_key(|v| v.rank()) {
+                incident.severity = incident.severity.worse(worst);
+                incident.resolved = None;
+            }
+            // The cause is over, and the rest is not: it has another one.
+            let over = incident.root_member().is_some_and(|m| m.verdict.is_healthy() && m.since + hold <= now);
+            if over {
+                let names: BTreeSet<&str> = bad().map(|m| m.probe.as_str()).collect();
+                let first = bad().find(|m| !self.dependencies.of(&m.probe).any(|d| names.contains(d)));
+                if let Some(first) = first.map(|m| m.probe.clone()) {
+                    incident.root = first;
+                }
+            }
+        }
+    }
+
+    /// What is bad and belongs to no incident joins one, or opens one.
+    fn join_and_open(&mut self, now: DateTime<Utc>, under_maintenance: impl Fn(&str) -> bool) {
+        let taken: BTreeSet<String> = self.open.iter().flat_map(|i| &i.members).map(|m| m.probe.clone()).collect();
+        let bad: BTreeSet<&str> = self
+            .states
+            .iter()
+            .filter(|(probe, state)| state.bad() && !under_maintenance(probe))
+            .map(|(probe, _)| probe.as_str())
+            .collect();
+        let mut free: Vec<&str> = bad.iter().copied().filter(|p| !taken.contains(*p)).collect();
+        // Causes first, so that what depends on them finds their incident.
+        free.sort_by_key(|p| (self.dependencies.of(p).filter(|d| bad.contains(d)).count(), *p));
+        for probe in free {
+            let member = self.member(probe);
+            let dependents = |i: &IncidentRecord| self.dependencies.of(&i.root).any(|d| d == probe);
+            if let Some(incident) = self.open.iter_mut().find(|i| i.resolved.is_none() && dependents(i)) {
+                incident.root = probe.to_owned();
+                incident.severity = incident.severity.worse(member.verdict);
+                incident.opened = incident.opened.min(member.since);
+                incident.members.insert(0, member);
+                continue;
+            }
+            let causes: Vec<&str> = self.dependencies.of(probe).filter(|d| bad.contains(d)).collect();
+            if !causes.is_empty() {
+                let joined =
+                    self.open.iter_mut().find(|i| i.members.iter().any(|m| causes.contains(&m.probe.as_str())));
+                // Where the cause waits to be confirmed by what it depends on in turn, so does this.
+                if let Some(incident) = joined {
+                    incident.severity = incident.severity.worse(member.verdict);
+                    incident.members.push(member);
+                }
+                continue;
+            }
+            if self.undecided(probe, member.since, now) {
+                continue;
+            }
+            let mut incident =
+                IncidentRecord::empty(&format!("{} {probe}", member.since.format("%FT%TZ")), member.since);
+            probe.clone_into(&mut incident.root);
+            incident.severity = member.verdict;
+            incident.members.push(member);
+            self.open.push(incident);
+        }
+    }
+
+    /// Whether something that the probe depends on was not looked at since it fails, or looks bad and is not confirmed.
+    fn undecided(&self, probe: &str, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        let hold = TimeDelta::seconds(self.options.hold_seconds.into());
+        now < since + hold
+            && self.dependencies.of(probe).any(|on| {
+                self.states.get(on).is_none_or(|s| s.debounce.suspect() || s.last.is_none_or(|last| last < since))
+            })
+    }
+
+    fn member(&self, probe: &str) -> Member {
+        let state = &self.states[probe];
+        Member {
+            probe: probe.to_owned(),
+            title: state.title.clone(),
+            verdict: state.confirmed(),
+            since: state.since,
+            reason: state.reason.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minute: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::minutes(minute)
+    }
+
+    fn judgement(verdict: Verdict) -> Judgement {
+        let mut judgement = Judgement::unknown(format!("it is {}", verdict.word()));
+        judgement.verdict = verdict;
+        judgement.findings[0].verdict = verdict;
+        judgement
+    }
+
+    fn shop() -> Incidents {
+        let on = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let (none, database, app) = (on(&[]), on(&["database"]), on(&["app"]));
+        let graph = [
+            ("database", none.as_slice()),
+            ("app", database.as_slice()),
+            ("pages", app.as_slice()),
+            ("orders", database.as_slice()),
+            ("payments", database.as_slice()),
+            ("mail", none.as_slice()),
+        ];
+        let options = IncidentOptions { remind_minutes: 60, ..IncidentOptions::default() };
+        Incidents::new(Dependencies::new(graph).unwrap(), options, Vec::new())
+    }
+
+    /// Every probe each minute, in an order that puts causes last; messages are delivered where `delivers`.
+    fn run(
+        incidents: &mut Incidents,
+        minutes: std::ops::Range<i64>,
+        down: impl Fn(&str, i64) -> Verdict,
+        delivers: bool,
+    ) -> Vec<(i64, MessageKind, String, Vec<String>)> {
+        let mut said = Vec::new();
+        for minute in minutes {
+            for probe in ["pages", "payments", "orders", "mail", "app", "database"] {
+                incidents.observe(probe, probe, at(minute), &judgement(down(probe, minute)));
+                for message in incidents.due(at(minute), |_| false) {
+                    if delivers {
+                        incidents.told(&message, at(minute));
+                    }
+                    let rest: Vec<String> = message.incident.members.iter().map(|m| m.probe.clone()).collect();
+                    said.push((minute, message.kind, message.incident.root.clone(), rest));
+                }
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn an_outage_of_the_database_is_one_alert_one_reminder_one_resolution() {
+        let mut incidents = shop();
+        let down = |probe: &str, m: i64| match probe {
+            "mail" => Verdict::Healthy,
+            _ if (10..100).contains(&m) => Verdict::Critical,
+            _ => Verdict::Healthy,
+        };
+        let said = run(&mut incidents, 0..200, down, true);
+        let kinds: Vec<_> = said.iter().map(|(_, kind, root, _)| (*kind, root.as_str())).collect();
+        assert_eq!(
+            kinds,
+            [
+                (MessageKind::Alert, "database"),
+                (MessageKind::Reminder, "database"),
+                (MessageKind::Resolved, "database")
+            ]
+        );
+        assert!(said[0].0 <= 12, "{said:?}");
+        let mut named = said[0].3.clone();
+        named.sort();
+        assert_eq!(named, ["app", "database", "orders", "pages", "payments"]);
+        assert!(incidents.open().is_empty());
+        assert_eq!(incidents.take_closed().len(), 1);
+    }
+
+    #[test]
+    fn two_causes_are_two_incidents_and_a_cause_that_shows_late_takes_over() {
+        let mut incidents = shop();
+        let down = |probe: &str, m: i64| match probe {
+            "mail" if m >= 5 => Verdict::Warning,
+            // The app fails at once; the database only looks bad later.
+            "app" | "pages" if m >= 5 => Verdict::Critical,
+            "database" if m >= 8 => Verdict::Critical,
+            _ => Verdict::Healthy,
+        };
+        let said = run(&mut incidents, 0..20, down, true);
+        let kinds: Vec<_> = said.iter().map(|(_, kind, root, _)| (*kind, root.as_str())).collect();
+        assert!(kinds.contains(&(MessageKind::Alert, "mail")) && kinds.contains(&(MessageKind::Alert, "app")));
+        assert!(kinds.contains(&(MessageKind::Update, "database")), "{kinds:?}");
+        assert_eq!(kinds.len(), 3, "{kinds:?}");
+    }
+
+    #[test]
+    fn what_was_not_delivered_is_due_again_and_what_nobody_could_be_told_is_told_late() {
+        let mut incidents = shop();
+        let down = |probe: &str, m: i64| match probe {
+            "mail" if (5..10).contains(&m) => Verdict::Critical,
+            _ => Verdict::Healthy,
+        };
+        let said = run(&mut incidents, 0..20, down, false);
+        assert!(said.iter().filter(|s| s.1 == MessageKind::Alert).count() > 3, "{said:?}");
+        assert_eq!(said.last().unwrap().1, MessageKind::Missed);
+        assert_eq!(incidents.open().len(), 1, "kept until somebody was told");
+    }
+
+    #[test]
+    fn maintenance_opens_nothing_and_another_process_goes_on() {
+        let mut incidents = shop();
+        for minute in 0..5 {
+            incidents.observe("mail", "mail", at(minute), &judgement(Verdict::Critical));
+            assert!(incidents.due(at(minute), |_| true).is_empty());
+        }
+        let due = incidents.due(at(5), |_| false);
+        assert_eq!(due[0].kind, MessageKind::Alert);
+        incidents.told(&due[0], at(5));
+        // A restart: the same incident, nothing told twice.
+        let kept: Vec<IncidentRecord> =
+            serde_json::from_str(&serde_json::to_string(incidents.open()).unwrap()).unwrap();
+        let mut again = Incidents::new(incidents.dependencies.clone(), incidents.options, kept);
+        assert!(again.due(at(6), |_| false).is_empty());
+        again.observe("mail", "mail", at(6), &judgement(Verdict::Critical));
+        assert!(again.due(at(6), |_| false).is_empty());
+        for minute in 7..9 {
+            again.observe("mail", "mail", at(minute), &judgement(Verdict::Healthy));
+        }
+        assert_eq!(again.due(at(9), |_| false)[0].kind, MessageKind::Resolved);
+    }
+
+    #[test]
+    fn dependencies_that_go_in_circles_or_nowhere_are_refused() {
+        let on = |name: &str| vec![name.to_owned()];
+        let (a, b) = (on("b"), on("a"));
+        let e = Dependencies::new([("a", a.as_slice()), ("b", b.as_slice())]).unwrap_err();
+        assert!(e.to_string().contains("depends on itself"));
+        assert!(Dependencies::new([("a", a.as_slice())]).unwrap_err().to_string().contains("no probe"));
+    }
+}

@@ -1,0 +1,6 @@
+//! The network, one connection a look: addresses are vetted, TLS is recorded, phases are timed, bodies are bounded.
+
+pub(crate) mod address;
+pub(crate) mod connect;
+pub(crate) mod fetch;
+pub(crate) mod tls;

@@ -1,0 +1,217 @@
+//! Probes of the web against nginx and PHP from Debian, and against servers that answer as no server should.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chrono::Utc;
+use health_probe::{
+    Context, Expect, Family, HttpProbe, Judgement, Limits, Observation, Probe, Reach, Starttls, TcpProbe, TlsProbe,
+    Unit, Verdict, judge,
+};
+use storefront::answers::{self, Answer};
+use storefront::certificates::{Authority, Kind};
+use storefront::{nginx, php};
+
+async fn look(probe: &impl Probe) -> (Observation, Judgement) {
+    let seen = probe.observe(&Context::at(Utc::now())).await.unwrap();
+    let judgement = judge(&seen, &probe.spec().policy);
+    (seen, judgement)
+}
+
+fn verdict(judgement: &Judgement, reading: &str) -> Option<Verdict> {
+    judgement.finding(reading).map(|f| f.verdict)
+}
+
+#[tokio::test]
+async fn a_page_of_nginx_and_php_is_timed_and_held_against_what_is_expected() {
+    let php = php::Server::start().await.unwrap();
+    php.page(
+        "health.php",
+        "<?php header('X-Shop: dija'); header('Content-Type: application/json'); \
+        echo json_encode(['status' => 'ok', 'checks' => ['db' => true], 'queue' => 12]);",
+    )
+    .unwrap();
+    php.page("broken.php", "<?php nothing_of_that_name();").unwrap();
+    let web = nginx::Server::start(&format!("server {{ listen 127.0.0.1:{{port}}; {} }}", php.nginx())).await.unwrap();
+    let probe = HttpProbe::new("app", &format!("{}health.php", web.url()))
+        .unwrap()
+        .expecting(Expect::Status(vec![200]))
+        .expecting(Expect::Header("x-shop".into(), "dija".into()))
+        .expecting(Expect::Body("\"ok\"".into()))
+        .expecting(Expect::NotInBody("Fatal error".into()))
+        .expecting(Expect::Json("/status".into(), "ok".into()))
+        .expecting(Expect::Json("/checks/db".into(), true.into()))
+        .expecting(Expect::JsonBelow("/queue".into(), Unit::Count, Limits::new(100.0, 1000.0)));
+    let (seen, judgement) = look(&probe).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "{judgement:?}\n{seen:?}");
+    for phase in ["dns", "connect", "first byte", "transfer", "response time"] {
+        assert!(seen.finite(phase).is_some_and(|t| (0.0..3.0).contains(&t)), "{phase}: {seen:?}");
+    }
+    assert!(seen.finite("clock off").unwrap().abs() < 2.0);
+
+    // What is not there is unknown, not 0; a wrong type too.
+    let probe = HttpProbe::new("app", &format!("{}health.php", web.url()))
+        .unwrap()
+        .expecting(Expect::JsonBelow("/queue/depth".into(), Unit::Count, Limits::new(100.0, 1000.0)))
+        .expecting(Expect::JsonBelow("/status".into(), Unit::Count, Limits::new(100.0, 1000.0)))
+        .expecting(Expect::Json("/checks/db".into(), "true".into()));
+    let (_, judgement) = look(&probe).await;
+    for reading in ["json /queue/depth", "json /status", "json /checks/db"] {
+        assert_eq!(verdict(&judgement, reading), Some(Verdict::Unknown), "{judgement:?}");
+    }
+
+    let (_, judgement) = look(&HttpProbe::new("app", &format!("{}broken.php", web.url())).unwrap()).await;
+    assert_eq!(verdict(&judgement, "status as expected"), Some(Verdict::Critical), "{judgement:?}");
+    assert!(std::fs::read_to_string(php.error_log()).unwrap().contains("nothing_of_that_name"));
+}
+
+#[tokio::test]
+async fn each_property_of_a_certificate_has_its_own_verdict() {
+    let authority = Authority::new().unwrap();
+    use Verdict::{Critical, Healthy, Warning};
+    // trusted, name matches, already valid, days left, chain days left
+    let cases = [
+        (Kind::Good, [Some(Healthy); 5]),
+        (Kind::Expired, [Some(Healthy), Some(Healthy), Some(Healthy), Some(Critical), Some(Critical)]),
+        (Kind::NotYetValid, [Some(Healthy), Some(Healthy), Some(Critical), Some(Healthy), Some(Healthy)]),
+        (Kind::WrongName, [Some(Healthy), Some(Critical), Some(Healthy), Some(Healthy), Some(Healthy)]),
+        (Kind::SelfSigned, [Some(Critical), Some(Healthy), Some(Healthy), Some(Healthy), None]),
+        (Kind::MissingIntermediate, [Some(Critical), Some(Healthy), Some(Healthy), Some(Healthy), None]),
+        (Kind::ExpiredExtra, [Some(Healthy); 5]),
+        (Kind::EndsSoon, [Some(Healthy), Some(Healthy), Some(Healthy), Some(Warning), Some(Warning)]),
+        (Kind::ChainEndsSoon, [Some(Healthy), Some(Healthy), Some(Healthy), Some(Healthy), Some(Critical)]),
+    ];
+    for (kind, wanted) in cases {
+        let server = format!("server {{ listen 127.0.0.1:{{port}} ssl; {} }}", authority.nginx(kind));
+        let web = nginx::Server::start(&server).await.unwrap();
+        let address = local(&web.url());
+        let probe =
+            TlsProbe::new("tls", "shop.test", address.port()).pinned_to(address).trusting(&authority.root()).unwrap();
+        let (seen, judgement) = look(&probe).await;
+        let names = ["trusted", "name matches", "already valid", "days left", "chain days left"];
+        assert_eq!(names.map(|n| verdict(&judgement, n)), wanted, "{kind:?}: {judgement:?}\n{seen:?}");
+        assert_eq!(verdict(&judgement, "protocol"), Some(Healthy), "{kind:?}");
+        assert!(seen.finite("clock off").unwrap().abs() < 3.0, "{seen:?}");
+
+        // The page behind it is refused where a browser refuses it.
+        let page = HttpProbe::new("page", &format!("https://shop.test:{}/", address.port()))
+            .unwrap()
+            .pinned_to(address)
+            .trusting(&authority.root())
+            .unwrap()
+            .expecting(Expect::Status(vec![200, 403, 404]));
+        let (seen, judgement) = look(&page).await;
+        let good = matches!(kind, Kind::Good | Kind::ExpiredExtra | Kind::EndsSoon | Kind::ChainEndsSoon);
+        assert_eq!(verdict(&judgement, "reachable") == Some(Healthy), good, "{kind:?}: {seen:?}");
+        // A clock that is wrong makes dates unknown, not expired.
+        if kind == Kind::Good {
+            let wrong = Context::at(Utc::now() + chrono::TimeDelta::days(400));
+            let seen = probe.observe(&wrong).await.unwrap();
+            let judgement = judge(&seen, &probe.spec().policy);
+            assert_eq!(verdict(&judgement, "days left"), Some(Verdict::Unknown), "{judgement:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tls_begins_after_starttls_and_a_certificate_for_the_name_that_was_asked_for() {
+    let authority = Authority::new().unwrap();
+    // SNI: two names at one port.
+    let (good, other) = (authority.nginx(Kind::Good), authority.nginx(Kind::WrongName));
+    let web = nginx::Server::start(&format!(
+        "server {{ listen 127.0.0.1:{{port}} ssl; server_name other.test; {other} }}\n\
+         server {{ listen 127.0.0.1:{{port}} ssl; server_name shop.test; {good} }}"
+    ))
+    .await
+    .unwrap();
+    let address = local(&web.url());
+    for name in ["shop.test", "other.test"] {
+        let probe = TlsProbe::new("tls", name, address.port()).pinned_to(address).trusting(&authority.root()).unwrap();
+        let (_, judgement) = look(&probe).await;
+        assert_eq!(judgement.verdict, Verdict::Healthy, "{name}: {judgement:?}");
+    }
+    // No TLS at all, and nobody there.
+    let plain = nginx::Server::start("server { listen 127.0.0.1:{port}; }").await.unwrap();
+    let address = local(&plain.url());
+    for starttls in [Starttls::None, Starttls::Smtp, Starttls::Imap, Starttls::Pop3, Starttls::Postgres] {
+        let probe = TlsProbe::new("tls", "shop.test", address.port())
+            .pinned_to(address)
+            .after(starttls)
+            .with_limit(Duration::from_secs(2));
+        let (_, judgement) = look(&probe).await;
+        assert_eq!(verdict(&judgement, "handshake"), Some(Verdict::Critical), "{starttls:?}: {judgement:?}");
+    }
+    drop(plain);
+    let (_, judgement) = look(&TlsProbe::new("tls", "127.0.0.1", address.port())).await;
+    assert_eq!(verdict(&judgement, "reachable"), Some(Verdict::Critical));
+    let (_, judgement) = look(&TcpProbe::new("port", "127.0.0.1", address.port())).await;
+    assert_eq!(judgement.verdict, Verdict::Critical);
+}
+
+#[tokio::test]
+async fn answers_that_no_server_should_give_are_critical_and_end_in_time() {
+    let server = answers::Server::start(Answer::Json(200, "{}".into())).await.unwrap();
+    let probe = |path: &str| {
+        HttpProbe::new("x", &format!("{}{path}", server.url()))
+            .unwrap()
+            .with_limits(Duration::from_millis(700), 1 << 20)
+    };
+    let (_, judgement) = look(&probe("/")).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "{judgement:?}");
+    for (path, answer, reading, wanted) in [
+        ("/down", Answer::Json(503, "{}".into()), "status as expected", Verdict::Critical),
+        ("/garbage", Answer::Garbage, "reachable", Verdict::Critical),
+        ("/large", Answer::Large(10 << 20), "body within limit", Verdict::Warning),
+        ("/endless", Answer::Endless, "body ended", Verdict::Critical),
+        ("/loop", Answer::Loop, "reachable", Verdict::Critical),
+        ("/silent", Answer::Silent, "reachable", Verdict::Critical),
+        ("/hangup", Answer::Hangup, "reachable", Verdict::Critical),
+        ("/slow", Answer::Slow(Duration::from_secs(60), Box::new(Answer::Loop)), "reachable", Verdict::Critical),
+    ] {
+        server.answer(path, answer);
+        let (seen, judgement) = look(&probe(path)).await;
+        assert_eq!(verdict(&judgement, reading), Some(wanted), "{path}: {judgement:?}\n{seen:?}");
+        assert!(seen.finite("body size").unwrap_or(0.0) <= f64::from(1 << 20), "{path}");
+    }
+    let (seen, _) = look(&probe("/loop")).await;
+    assert!(seen.evidence.iter().any(|l| l.contains("loop")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn redirects_are_vetted_and_credentials_stay_at_home() {
+    let (shop, other) = (
+        answers::Server::start(Answer::Json(200, "{}".into())).await.unwrap(),
+        answers::Server::start(Answer::Json(200, "{}".into())).await.unwrap(),
+    );
+    let to = |url: &str| Answer::Plain(302, format!("Location: {url}\r\n"), String::new());
+    shop.answer("/out", to(&format!("{}/in", other.url())));
+    shop.answer("/metadata", to("http://169.254.169.254/latest/meta-data/"));
+    shop.answer("/mapped", to("http://[::ffff:169.254.169.254]/"));
+    shop.answer("/file", to("file:///etc/passwd"));
+    let probe = |path: &str| {
+        HttpProbe::new("x", &format!("{}{path}", shop.url()))
+            .unwrap()
+            .with_header("Authorization", "Bearer geheim")
+            .unwrap()
+    };
+    let (seen, judgement) = look(&probe("/out")).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "{judgement:?}");
+    assert_eq!(seen.finite("redirects"), Some(1.0));
+    assert!(shop.requests()[0].contains("geheim") && !other.requests()[0].contains("geheim"));
+    for path in ["/metadata", "/mapped", "/file"] {
+        let (seen, judgement) = look(&probe(path)).await;
+        assert_eq!(judgement.verdict, Verdict::Critical, "{path}");
+        assert!(seen.evidence.iter().any(|l| l.starts_with("redirect:")), "{path}: {seen:?}");
+    }
+    let (seen, judgement) = look(&probe("/out").with_redirects(0)).await;
+    assert_eq!(verdict(&judgement, "status as expected"), Some(Verdict::Critical), "{seen:?}");
+    let (_, judgement) = look(&probe("/").with_reach(Reach::PublicOnly)).await;
+    assert_eq!(judgement.verdict, Verdict::Critical);
+    let (_, judgement) = look(&probe("/").over(Family::V6)).await;
+    assert_eq!(verdict(&judgement, "reachable"), Some(Verdict::Critical));
+    assert!(!format!("{:?}", probe("/?token=geheim")).contains("geheim"));
+}
+
+fn local(url: &str) -> SocketAddr {
+    url.trim_start_matches("http://").trim_end_matches('/').parse().unwrap()
+}
