@@ -6,6 +6,7 @@ mod error;
 mod incident;
 mod judge;
 pub mod ledger;
+pub mod logs;
 #[cfg(feature = "http")]
 mod net;
 pub mod notify;

@@ -1,0 +1,360 @@
+//! Requests of an access log, counted: errors, what is not found, bots apart, failed logins, scanners, rates.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::access::AccessLine;
+use super::top::Top;
+
+/// What counts as what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrafficOptions {
+    /// Paths of log-ins: a POST to one that ends in 401, 403, 422 or 429 is a failed one.
+    pub login_paths: Vec<String>,
+    /// Whether a log-in that fails answers with 200 and the form again, as many shops in PHP do; one that succeeds redirects.
+    pub login_failure_is_200: bool,
+    /// Beginnings of paths that nobody but a scanner asks for.
+    pub scanner_paths: Vec<String>,
+}
+
+impl Default for TrafficOptions {
+    fn default() -> Self {
+        let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+        Self {
+            login_paths: owned(&[
+                "/login",
+                "/signin",
+                "/api/auth/callback/credentials",
+                "/admin/login",
+                "/login.php",
+                "/admin/login.php",
+            ]),
+            login_failure_is_200: false,
+            scanner_paths: owned(&[
+                "/.env",
+                "/.git/",
+                "/.aws/",
+                "/.ssh/",
+                "/.svn/",
+                "/.DS_Store",
+                "/wp-login.php",
+                "/wp-admin",
+                "/wp-content/",
+                "/xmlrpc.php",
+                "/phpmyadmin",
+                "/pma/",
+                "/adminer",
+                "/vendor/phpunit",
+                "/cgi-bin/",
+                "/boaform",
+                "/actuator",
+                "/server-status",
+                "/backup",
+                "/dump.sql",
+                "/database.sql",
+                "/config.php.bak",
+                "/shell",
+                "/eval-stdin",
+                "/owa/",
+                "/solr/",
+                "/telescope",
+            ]),
+        }
+    }
+}
+
+/// What was counted. Bounded: two days of minutes, and the most frequent of what there may be any number of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Traffic {
+    options: TrafficOptions,
+    /// Lines that were read.
+    pub lines: u64,
+    /// Lines of another format.
+    pub unreadable: u64,
+    /// Requests by the first digit of their status.
+    pub by_class: [u64; 10],
+    /// Requests by bots that say so.
+    pub bots: u64,
+    /// Bytes that were sent.
+    pub bytes: u64,
+    /// Server errors (500 to 599) by path.
+    pub error_paths: Top,
+    /// What was not found (404) by path, scanners left out.
+    pub not_found: Top,
+    /// Addresses that asked for what only scanners ask for.
+    pub scanners: Top,
+    /// Paths that only scanners ask for and that were answered with 200 to 299.
+    pub exposed: Top,
+    /// Requests by address.
+    pub addresses: Top,
+    minutes: BTreeMap<i64, Minute>,
+    logins: BTreeMap<i64, HashMap<String, u32>>,
+    #[serde(skip)]
+    last_time: (Vec<u8>, i64),
+    #[serde(skip)]
+    last_agent: HashMap<u64, bool>,
+}
+
+/// One minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Minute {
+    /// Requests, bots left out.
+    pub requests: u32,
+    /// Of them, server errors: 500 to 599. 499 is the client's going away, 404 is no error of the server.
+    pub errors: u32,
+    /// Requests of bots.
+    pub bots: u32,
+    /// Log-ins that failed.
+    pub failed_logins: u32,
+}
+
+const MINUTES: usize = 2 * 1440;
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self::new(TrafficOptions::default())
+    }
+}
+
+impl Traffic {
+    /// Nothing counted yet.
+    pub fn new(options: TrafficOptions) -> Self {
+        let top = || Top::new(2000);
+        Self {
+            options,
+            lines: 0,
+            unreadable: 0,
+            by_class: [0; 10],
+            bots: 0,
+            bytes: 0,
+            error_paths: top(),
+            not_found: top(),
+            scanners: top(),
+            exposed: top(),
+            addresses: Top::new(20_000),
+            minutes: BTreeMap::new(),
+            logins: BTreeMap::new(),
+            last_time: (Vec::new(), 0),
+            last_agent: HashMap::new(),
+        }
+    }
+
+    /// Takes a line.
+    pub fn add(&mut self, line: &[u8]) {
+        self.lines += 1;
+        let Some(request) = AccessLine::parse(line) else {
+            self.unreadable += 1;
+            return;
+        };
+        self.by_class[usize::from(request.status / 100)] += 1;
+        self.bytes += request.bytes;
+        self.addresses.add(&String::from_utf8_lossy(request.address));
+        let minute = self.minute_of(&request);
+        let bot = self.is_bot(request.agent);
+        let path = request.path();
+        let scanner = self.options.scanner_paths.iter().any(|p| starts_with(path, p.as_bytes()));
+        if scanner {
+            self.scanners.add(&String::from_utf8_lossy(request.address));
+            if (200..300).contains(&request.status) {
+                self.exposed.add(&shown(path));
+            }
+        }
+        let failed = self.failed_login(&request);
+        let server_error = (500..600).contains(&request.status);
+        if server_error {
+            self.error_paths.add(&shown(path));
+        }
+        if request.status == 404 && !scanner {
+            self.not_found.add(&shown(path));
+        }
+        if bot {
+            self.bots += 1;
+        }
+        let Some(at) = minute else { return };
+        let minute = self.minutes.entry(at).or_default();
+        match bot {
+            true => minute.bots += 1,
+            false => {
+                minute.requests += 1;
+                minute.errors += u32::from(server_error);
+            }
+        }
+        if failed {
+            minute.failed_logins += 1;
+            let by_address = self.logins.entry(at.div_euclid(60)).or_default();
+            // Bounded: an attack from more addresses an hour than this shows in the total.
+            if by_address.len() < 10_000 || by_address.contains_key(&*String::from_utf8_lossy(request.address)) {
+                *by_address.entry(String::from_utf8_lossy(request.address).into_owned()).or_default() += 1;
+            }
+        }
+        while self.minutes.len() > MINUTES {
+            self.minutes.pop_first();
+        }
+        while self.logins.len() > 48 {
+            self.logins.pop_first();
+        }
+    }
+
+    /// The minutes from `from` (inclusive) to `to` (exclusive), added up.
+    pub fn between(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Minute {
+        let (from, to) = (from.timestamp().div_euclid(60), to.timestamp().div_euclid(60));
+        let mut sum = Minute::default();
+        for minute in self.minutes.range(from..to.max(from)).map(|(_, m)| m) {
+            sum.requests += minute.requests;
+            sum.errors += minute.errors;
+            sum.bots += minute.bots;
+            sum.failed_logins += minute.failed_logins;
+        }
+        sum
+    }
+
+    /// The minute of the newest request.
+    pub fn newest(&self) -> Option<DateTime<Utc>> {
+        self.minutes.last_key_value().and_then(|(m, _)| DateTime::from_timestamp(m * 60, 0))
+    }
+
+    /// Failed log-ins by address since the hour of `from`, most first.
+    pub fn failed_logins_by_address(&self, from: DateTime<Utc>) -> Vec<(String, u32)> {
+        self.failed_logins(from, |address| address.to_owned())
+    }
+
+    /// The same by subnet: /24 of IPv4, /48 of IPv6.
+    pub fn failed_logins_by_subnet(&self, from: DateTime<Utc>) -> Vec<(String, u32)> {
+        self.failed_logins(from, subnet)
+    }
+
+    fn failed_logins(&self, from: DateTime<Utc>, group: impl Fn(&str) -> String) -> Vec<(String, u32)> {
+        let mut sums: HashMap<String, u32> = HashMap::new();
+        for (address, count) in self.logins.range(from.timestamp().div_euclid(3600)..).flat_map(|(_, m)| m) {
+            *sums.entry(group(address)).or_default() += count;
+        }
+        let mut all: Vec<_> = sums.into_iter().collect();
+        all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        all
+    }
+
+    /// The minute a request was in. Lines of one second share the text of their time.
+    fn minute_of(&mut self, request: &AccessLine<'_>) -> Option<i64> {
+        let upto = request.time.len().min(26);
+        if self.last_time.0 != request.time[..upto] {
+            let at = request.at()?.timestamp().div_euclid(60);
+            self.last_time = (request.time[..upto].to_vec(), at);
+        }
+        Some(self.last_time.1)
+    }
+
+    /// Few agents make most requests: what they are is remembered.
+    fn is_bot(&mut self, agent: &[u8]) -> bool {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(agent);
+        if let Some(known) = self.last_agent.get(&hash) {
+            return *known;
+        }
+        let lower = agent.to_ascii_lowercase();
+        let words: [&[u8]; 12] = [
+            b"bot",
+            b"crawl",
+            b"spider",
+            b"slurp",
+            b"curl/",
+            b"wget/",
+            b"python-",
+            b"go-http-client",
+            b"monitor",
+            b"uptime",
+            b"headless",
+            b"caretaker",
+        ];
+        let bot = words.iter().any(|w| memchr::memmem::find(&lower, w).is_some());
+        if self.last_agent.len() >= 4096 {
+            self.last_agent.clear();
+        }
+        self.last_agent.insert(hash, bot);
+        bot
+    }
+
+    fn failed_login(&self, request: &AccessLine<'_>) -> bool {
+        if request.method != b"POST" {
+            return false;
+        }
+        let failed = match request.status {
+            401 | 403 | 422 | 429 => true,
+            200 => self.options.login_failure_is_200,
+            _ => false,
+        };
+        failed
+            && self
+                .options
+                .login_paths
+                .iter()
+                .any(|p| request.path().trim_ascii_end().strip_suffix(b"/").unwrap_or(request.path()) == p.as_bytes())
+    }
+}
+
+/// The subnet of an address: /24, /48.
+fn subnet(address: &str) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => {
+            let [a, b, c, _] = ip.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        Ok(IpAddr::V6(ip)) => {
+            let s = ip.segments();
+            format!("{:x}:{:x}:{:x}::/48", s[0], s[1], s[2])
+        }
+        Err(_) => address.to_owned(),
+    }
+}
+
+/// A path for people: at most 200 characters, nothing that a terminal obeys.
+fn shown(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&path[..path.len().min(200)]);
+    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
+}
+
+/// Regardless of case: scanners try both.
+fn starts_with(path: &[u8], beginning: &[u8]) -> bool {
+    path.len() >= beginning.len() && path[..beginning.len()].eq_ignore_ascii_case(beginning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bots_are_apart_and_what_is_not_found_is_no_error_of_the_server() {
+        let mut traffic = Traffic::default();
+        let line = |ip: &str, request: &str, status: u16, agent: &str| {
+            format!("{ip} - - [25/Nov/2026:10:00:30 +0000] \"{request} HTTP/1.1\" {status} 10 \"-\" \"{agent}\"")
+        };
+        for l in [
+            line("1.1.1.1", "GET /", 200, "Mozilla"),
+            line("1.1.1.1", "GET /gone?x=1", 404, "Mozilla"),
+            line("1.1.1.1", "GET /cart", 499, "Mozilla"),
+            line("1.1.1.1", "GET /cart", 502, "Mozilla"),
+            line("2.2.2.2", "GET /", 500, "Googlebot/2.1"),
+            line("3.3.3.3", "GET /.env", 404, "x"),
+            line("3.3.3.3", "GET /.git/config", 200, "x"),
+            line("4.4.4.1", "POST /login", 401, "x"),
+            line("4.4.4.2", "POST /login/", 403, "x"),
+            line("4.4.4.2", "POST /login", 302, "x"),
+            "no line".into(),
+        ] {
+            traffic.add(l.as_bytes());
+        }
+        let at = DateTime::parse_from_rfc3339("2026-11-25T10:00:00Z").unwrap().to_utc();
+        let minute = traffic.between(at, at + chrono::TimeDelta::minutes(1));
+        assert_eq!(minute, Minute { requests: 9, errors: 1, bots: 1, failed_logins: 2 });
+        assert_eq!((traffic.lines, traffic.unreadable), (11, 1));
+        assert_eq!(traffic.not_found.most(5), [("/gone", 1)]);
+        assert_eq!(traffic.exposed.most(5), [("/.git/config", 1)]);
+        assert_eq!(traffic.scanners.most(5), [("3.3.3.3", 2)]);
+        assert_eq!(traffic.failed_logins_by_subnet(at), [("4.4.4.0/24".to_owned(), 2)]);
+        let again: Traffic = serde_json::from_str(&serde_json::to_string(&traffic).unwrap()).unwrap();
+        assert_eq!(again.between(at, at + chrono::TimeDelta::minutes(1)), minute);
+    }
+}
