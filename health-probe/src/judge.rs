@@ -244,6 +244,11 @@ impl Judgement {
         Self { verdict: Verdict::Unknown, findings: vec![finding] }
     }
 
+    /// A judgement of one finding.
+    pub(crate) fn of(reading: &str, verdict: Verdict, reason: String) -> Self {
+        Self { verdict, findings: vec![Finding { reading: reading.to_owned(), verdict, reason }] }
+    }
+
     /// The reasons of what is not healthy, in one line; of a healthy one, the first.
     pub fn reason(&self) -> String {
         let bad: Vec<&str> =

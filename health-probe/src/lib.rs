@@ -7,6 +7,7 @@ mod incident;
 mod judge;
 pub mod ledger;
 pub mod logs;
+mod monitor;
 #[cfg(feature = "http")]
 mod net;
 pub mod notify;
@@ -20,6 +21,7 @@ pub use adapt::{Cached, Change, Debounce, ProbeExt, Retried, TimeLimited};
 pub use error::{Error, ErrorKind, Result};
 pub use incident::{Dependencies, IncidentOptions, IncidentRecord, Incidents, Member, Message, MessageKind};
 pub use judge::{Condition, Drought, FailureRate, Finding, Judgement, Limits, Policy, Rule, Verdict, judge};
+pub use monitor::{Clock, Heartbeat, Look, Monitor, ProbeStatus, Snapshot, Watch};
 #[cfg(feature = "http")]
 pub use net::address::{Family, Reach};
 pub use observation::{Observation, Reading, Unit, Value};

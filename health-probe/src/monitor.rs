@@ -1,0 +1,495 @@
+//! A set of probes on their schedules, what is known of them now, and who is told.
+
+mod schedule;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc};
+
+pub use schedule::{Clock, Look, Watch};
+
+use crate::alert::Alerter;
+use crate::error::{Error, ErrorKind, Result};
+use crate::incident::{Dependencies, IncidentOptions, IncidentRecord, Incidents, Message, MessageKind};
+use crate::judge::{Judgement, Verdict};
+use crate::ledger::{Ledger, Maintenance, Record, for_probe};
+use crate::slo::{BURN_RULES, judge_service_level};
+
+/// For how long the ledger keeps what it has.
+const KEEP_DAYS: i64 = 400;
+
+/// Looks at a shop: probes on their schedules, confirmed states, incidents, the ledger, alerts.
+///
+/// ```
+/// use std::time::Duration;
+/// use health_probe::{Limits, Monitor, Observation, Policy, ProbeSpec, Unit, Verdict, Watch, probe_fn};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> health_probe::Result<()> {
+/// let policy = Policy::new().below("queue", Unit::Count, Limits::new(100.0, 1000.0));
+/// let queue = probe_fn(ProbeSpec::new("mail queue", policy), |cx| async move {
+///     let mut seen = Observation::new(cx.now);
+///     seen.number("queue", 3.0, Unit::Count);
+///     Ok(seen)
+/// });
+/// let monitor = Monitor::new(vec![Watch::new(queue, Duration::from_secs(60))])?;
+/// let looks = monitor.look_once().await;
+/// assert_eq!(looks[0].judgement.verdict, Verdict::Healthy);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Monitor {
+    watches: Vec<Arc<Watch>>,
+    dependencies: Dependencies,
+    options: IncidentOptions,
+    concurrency: usize,
+    clock: Clock,
+    ledger: Option<Arc<dyn Ledger>>,
+    alerter: Option<Arc<Alerter>>,
+    heartbeat: Option<(Arc<dyn Heartbeat>, Duration)>,
+    board: Arc<Mutex<Board>>,
+}
+
+/// A sign of life to somebody outside, who misses it: what watches the watcher.
+#[async_trait]
+pub trait Heartbeat: fmt::Debug + Send + Sync {
+    /// Sends it.
+    async fn beat(&self) -> Result<()>;
+}
+
+/// What is known of the shop now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// When this was.
+    pub at: DateTime<Utc>,
+    /// The worst of all confirmed states; unknown before everything was looked at.
+    pub verdict: Verdict,
+    /// Each probe, in the order that they were given in.
+    pub probes: Vec<ProbeStatus>,
+    /// Incidents that go on.
+    pub incidents: Vec<IncidentRecord>,
+    /// What the monitor itself could not do: outcomes that were not written down, messages that were not delivered.
+    pub troubles: Vec<String>,
+}
+
+/// What is known of one probe.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ProbeStatus {
+    /// Its name.
+    pub id: String,
+    /// What people call it.
+    pub title: String,
+    /// Its confirmed state; `None` before there is one.
+    pub verdict: Option<Verdict>,
+    /// Since when it is so.
+    pub since: Option<DateTime<Utc>>,
+    /// Whether it goes up and down.
+    pub flapping: bool,
+    /// Seconds between its looks.
+    pub every_s: u64,
+    /// What it depends on.
+    pub depends_on: Vec<String>,
+    /// The last look.
+    pub last: Option<Look>,
+}
+
+#[derive(Debug, Default)]
+struct Board {
+    states: BTreeMap<String, (Verdict, DateTime<Utc>, bool)>,
+    last: BTreeMap<String, Look>,
+    incidents: Vec<IncidentRecord>,
+    troubles: BTreeMap<&'static str, String>,
+    maintenance: Vec<Maintenance>,
+}
+
+impl Monitor {
+    /// A monitor of these probes, without ledger and alerts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where two probes have one name, or dependencies lead nowhere or in a circle.
+    pub fn new(watches: Vec<Watch>) -> Result<Self> {
+        let watches: Vec<Arc<Watch>> = watches.into_iter().map(Arc::new).collect();
+        let mut names: Vec<&str> = watches.iter().map(|w| w.id()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
+            return Err(Error::new(ErrorKind::Config, format!("two probes are called {}", twice[0]))
+                .with_next_step("give each a name of its own"));
+        }
+        let mut direct: Vec<(String, Vec<String>)> =
+            watches.iter().map(|w| (w.id().to_owned(), w.depends_on().to_vec())).collect();
+        // A service level is no second incident of what it is the level of.
+        direct.extend(
+            watches.iter().filter(|w| w.objective().is_some()).map(|w| (level(w.id()), vec![w.id().to_owned()])),
+        );
+        let dependencies = Dependencies::new(direct.iter().map(|(id, on)| (id.as_str(), on.as_slice())))?;
+        Ok(Self {
+            watches,
+            dependencies,
+            options: IncidentOptions::default(),
+            concurrency: 64,
+            clock: Clock::system(),
+            ledger: None,
+            alerter: None,
+            heartbeat: None,
+            board: Arc::default(),
+        })
+    }
+
+    /// The same with other rules for incidents.
+    #[must_use]
+    pub fn with_options(mut self, options: IncidentOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The same with so many looks at once at most; 64 without.
+    #[must_use]
+    pub fn with_concurrency(mut self, looks: usize) -> Self {
+        self.concurrency = looks.max(1);
+        self
+    }
+
+    /// The same with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The same that writes outcomes and incidents down, and goes on with the incidents that it finds there.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// The same that tells people.
+    #[must_use]
+    pub fn with_alerter(mut self, alerter: Alerter) -> Self {
+        self.alerter = Some(Arc::new(alerter));
+        self
+    }
+
+    /// The same with a sign of life so often, for as long as looks are taken and written down.
+    #[must_use]
+    pub fn with_heartbeat(mut self, heartbeat: impl Heartbeat + 'static, every: Duration) -> Self {
+        self.heartbeat = Some((Arc::new(heartbeat), every));
+        self
+    }
+
+    /// The probes.
+    pub fn watches(&self) -> &[Arc<Watch>] {
+        &self.watches
+    }
+
+    /// Looks at everything once, and tells nobody. In the order of the probes.
+    pub async fn look_once(&self) -> Vec<Look> {
+        let permits = Arc::new(Semaphore::new(self.concurrency));
+        let looks = self.watches.iter().map(|watch| {
+            let (permits, watch) = (Arc::clone(&permits), Arc::clone(watch));
+            let due = self.clock.now();
+            async move {
+                // The semaphore is never closed.
+                let _permit = permits.acquire().await;
+                watch.look(due, self.clock.now(), &mut None).await
+            }
+        });
+        futures::future::join_all(looks).await
+    }
+
+    /// What is known now. Cheap; from any task.
+    pub fn snapshot(&self) -> Snapshot {
+        let board = self.board.lock().unwrap_or_else(|e| e.into_inner());
+        let probes: Vec<ProbeStatus> = self
+            .watches
+            .iter()
+            .map(|watch| {
+                let state = board.states.get(watch.id());
+                ProbeStatus {
+                    id: watch.id().to_owned(),
+                    title: watch.title().to_owned(),
+                    verdict: state.map(|s| s.0),
+                    since: state.map(|s| s.1),
+                    flapping: state.is_some_and(|s| s.2),
+                    every_s: watch.every().as_secs(),
+                    depends_on: watch.depends_on().to_vec(),
+                    last: board.last.get(watch.id()).cloned(),
+                }
+            })
+            .collect();
+        let verdict = probes.iter().map(|p| p.verdict.unwrap_or(Verdict::Unknown)).max_by_key(|v| v.rank());
+        Snapshot {
+            at: self.clock.now(),
+            verdict: verdict.unwrap_or(Verdict::Unknown),
+            probes,
+            incidents: board.incidents.clone(),
+            troubles: board.troubles.iter().map(|(what, why)| format!("{what}: {why}")).collect(),
+        }
+    }
+
+    /// Looks, judges, writes down and tells, until `stop` ends. `seen` is called for each look, `said` for each message that was
+    /// delivered (without an alerter: that was due).
+    ///
+    /// Dropping the future ends all looks; what was not yet written down is missing in the ledger.
+    ///
+    /// # Errors
+    /// Where the ledger cannot be read at the beginning. Later, what cannot be written is a trouble of the [`Snapshot`].
+    pub async fn run(
+        &self,
+        stop: impl Future<Output = ()>,
+        mut seen: impl FnMut(&Look),
+        mut said: impl FnMut(&Message),
+    ) -> Result<()> {
+        let mut incidents = Incidents::new(self.dependencies.clone(), self.options, self.open_incidents().await?);
+        let (sender, mut looks) = mpsc::channel(2 * self.watches.len().max(1));
+        let permits = Arc::new(Semaphore::new(self.concurrency));
+        // All of them end with this value.
+        let mut tasks = tokio::task::JoinSet::new();
+        for watch in &self.watches {
+            tasks.spawn(Arc::clone(watch).keep_looking(self.clock.clone(), Arc::clone(&permits), sender.clone()));
+        }
+        drop(sender);
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut telling = pin!(futures::future::Either::Left(std::future::pending::<Vec<(Message, bool)>>()));
+        let mut is_telling = false;
+        let (mut next_beat, mut next_level, mut next_forget) = (self.clock.now(), self.clock.now(), self.clock.now());
+        let mut pending: Vec<Record> = Vec::new();
+        let mut stop = pin!(stop);
+        loop {
+            let mut batch = Vec::new();
+            tokio::select! {
+                () = &mut stop => break,
+                n = looks.recv_many(&mut batch, 1024) => {
+                    if n == 0 {
+                        // No probe is left to look.
+                        (&mut stop).await;
+                        break;
+                    }
+                }
+                told = &mut telling, if is_telling => {
+                    is_telling = false;
+                    for (message, delivered) in told {
+                        if delivered {
+                            incidents.told(&message, self.clock.now());
+                            said(&message);
+                        }
+                    }
+                    self.keep_incidents(&mut incidents).await;
+                }
+                _ = tick.tick() => {}
+            }
+            for look in batch {
+                incidents.observe(&look.probe, &look.title, look.began, &look.judgement);
+                pending.push(look.record());
+                seen(&look);
+                self.put_on_board(look, &incidents);
+            }
+            self.write_down(&mut pending).await;
+            let now = self.clock.now();
+            if now >= next_level {
+                next_level = now + TimeDelta::seconds(60);
+                self.judge_levels(&mut incidents, now).await;
+                self.refresh_maintenance(now).await;
+            }
+            if now >= next_forget {
+                next_forget = now + TimeDelta::days(1);
+                self.forget(now).await;
+            }
+            if let Some((heartbeat, every)) = &self.heartbeat
+                && now >= next_beat
+                && self.is_alive(now)
+            {
+                next_beat = now + TimeDelta::from_std(*every).unwrap_or(TimeDelta::seconds(60));
+                let heartbeat = Arc::clone(heartbeat);
+                tasks.spawn(async move {
+                    if let Err(e) = heartbeat.beat().await {
+                        tracing::warn!(error = %e, "a sign of life was not sent");
+                    }
+                });
+            }
+            while tasks.try_join_next().is_some() {}
+            if !is_telling {
+                let maintenance = self.maintained(now);
+                let due = incidents.due(now, |probe| maintenance.iter().any(|p| p == probe || level(p) == probe));
+                self.show_incidents(&incidents);
+                if !due.is_empty() {
+                    self.keep_incidents(&mut incidents).await;
+                    telling.set(futures::future::Either::Right(self.tell(due)));
+                    is_telling = true;
+                }
+            }
+        }
+        self.write_down(&mut pending).await;
+        self.keep_incidents(&mut incidents).await;
+        Ok(())
+    }
+
+    async fn tell(&self, due: Vec<Message>) -> Vec<(Message, bool)> {
+        let mut told = Vec::new();
+        let mut failed = Vec::new();
+        for message in due {
+            let delivered = match &self.alerter {
+                Some(alerter) => {
+                    let delivery = alerter.deliver(&message).await;
+                    failed.extend(delivery.failed.iter().map(|(name, e)| format!("{name}: {e}")));
+                    delivery.is_told()
+                }
+                None => true,
+            };
+            told.push((message, delivered));
+        }
+        self.trouble("messages were not delivered", failed.first().cloned());
+        if told.iter().any(|(_, delivered)| !delivered) {
+            // What was not delivered is due again at once.
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        told
+    }
+
+    async fn open_incidents(&self) -> Result<Vec<IncidentRecord>> {
+        let Some(ledger) = &self.ledger else { return Ok(Vec::new()) };
+        let recent = ledger.incidents(self.clock.now() - TimeDelta::days(7)).await?;
+        let closed = |i: &IncidentRecord| {
+            i.told.last().is_some_and(|(_, kind)| matches!(kind, MessageKind::Resolved | MessageKind::Missed))
+        };
+        Ok(recent.into_iter().filter(|i| !closed(i)).collect())
+    }
+
+    async fn keep_incidents(&self, incidents: &mut Incidents) {
+        let Some(ledger) = &self.ledger else {
+            incidents.take_closed();
+            return;
+        };
+        let mut failed = None;
+        let closed = incidents.take_closed();
+        for incident in incidents.open().iter().chain(&closed) {
+            if let Err(e) = ledger.put_incident(incident).await {
+                failed = Some(e.to_string());
+            }
+        }
+        self.trouble("incidents were not written down", failed);
+    }
+
+    /// What cannot be written stays, up to a bound: then the oldest is missing.
+    async fn write_down(&self, pending: &mut Vec<Record>) {
+        let Some(ledger) = &self.ledger else {
+            pending.clear();
+            return;
+        };
+        if pending.is_empty() {
+            return;
+        }
+        match ledger.record(pending).await {
+            Ok(()) => {
+                pending.clear();
+                self.trouble("outcomes were not written down", None);
+            }
+            Err(e) => {
+                self.trouble("outcomes were not written down", Some(e.to_string()));
+                pending.drain(..pending.len().saturating_sub(100_000));
+            }
+        }
+    }
+
+    async fn judge_levels(&self, incidents: &mut Incidents, now: DateTime<Utc>) {
+        let Some(ledger) = &self.ledger else { return };
+        let mut failed = None;
+        for watch in &self.watches {
+            let Some(objective) = watch.objective() else { continue };
+            let from = now - TimeDelta::days(objective.days.into());
+            let read = async {
+                let slots = ledger.timeline(watch.id(), from, now).await?;
+                Ok::<_, Error>((slots, for_probe(&ledger.maintenance(from, now).await?, watch.id())))
+            };
+            match read.await {
+                Ok((slots, maintenance)) => {
+                    let budget = objective.budget(&slots, &maintenance, crate::ledger::View::WithoutMaintenance, now);
+                    let burns = objective.burns(&slots, &maintenance, &BURN_RULES, now);
+                    let (verdict, reason) = judge_service_level(&budget, &burns);
+                    // A service level that is not known yet is no incident: the probe's own state says that it does not look.
+                    let verdict = if verdict == Verdict::Unknown { Verdict::Healthy } else { verdict };
+                    let title = format!("service level of {}", watch.title());
+                    incidents.observe(
+                        &level(watch.id()),
+                        &title,
+                        now,
+                        &Judgement::of("service level", verdict, reason),
+                    );
+                }
+                Err(e) => failed = Some(e.to_string()),
+            }
+        }
+        self.trouble("service levels cannot be read", failed);
+    }
+
+    async fn refresh_maintenance(&self, now: DateTime<Utc>) {
+        let Some(ledger) = &self.ledger else { return };
+        match ledger.maintenance(now - TimeDelta::minutes(1), now + TimeDelta::minutes(5)).await {
+            Ok(windows) => {
+                self.board.lock().unwrap_or_else(|e| e.into_inner()).maintenance = windows;
+                self.trouble("windows of maintenance cannot be read", None);
+            }
+            Err(e) => self.trouble("windows of maintenance cannot be read", Some(e.to_string())),
+        }
+    }
+
+    fn maintained(&self, now: DateTime<Utc>) -> Vec<String> {
+        let board = self.board.lock().unwrap_or_else(|e| e.into_inner());
+        let current: Vec<&Maintenance> = board.maintenance.iter().filter(|m| m.from <= now && now < m.to).collect();
+        let covered = |id: &str| current.iter().any(|m| m.probe.as_deref().is_none_or(|p| p == id));
+        self.watches.iter().map(|w| w.id()).filter(|id| covered(id)).map(str::to_owned).collect()
+    }
+
+    async fn forget(&self, now: DateTime<Utc>) {
+        if let Some(ledger) = &self.ledger {
+            let outcome = ledger.forget(now - TimeDelta::days(KEEP_DAYS)).await;
+            self.trouble("what is old was not forgotten", outcome.err().map(|e| e.to_string()));
+        }
+    }
+
+    /// Whether some look was taken within the time in which there should have been two, and outcomes are written down.
+    fn is_alive(&self, now: DateTime<Utc>) -> bool {
+        let board = self.board.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(shortest) = self.watches.iter().map(|w| w.every() + w.timeout()).min() else { return false };
+        let limit = TimeDelta::from_std(shortest * 2).unwrap_or(TimeDelta::hours(1));
+        let looked = board.last.values().any(|l| now - l.began <= limit);
+        looked && !board.troubles.contains_key("outcomes were not written down")
+    }
+
+    fn put_on_board(&self, look: Look, incidents: &Incidents) {
+        let mut board = self.board.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(state) = incidents.state(&look.probe) {
+            board.states.insert(look.probe.clone(), state);
+        }
+        board.last.insert(look.probe.clone(), look);
+    }
+
+    fn show_incidents(&self, incidents: &Incidents) {
+        self.board.lock().unwrap_or_else(|e| e.into_inner()).incidents = incidents.open().to_vec();
+    }
+
+    fn trouble(&self, what: &'static str, why: Option<String>) {
+        let mut board = self.board.lock().unwrap_or_else(|e| e.into_inner());
+        match why {
+            Some(why) => {
+                tracing::error!(why, "{what}");
+                board.troubles.insert(what, why);
+            }
+            None => drop(board.troubles.remove(what)),
+        }
+    }
+}
+
+/// What the service level of a probe is called.
+fn level(probe: &str) -> String {
+    format!("slo:{probe}")
+}

@@ -1,0 +1,260 @@
+//! A whole set under the monitor, on a clock that runs as fast as there is nothing to do.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use health_probe::alert::{Alerter, Route};
+use health_probe::ledger::{HourOfResponses, Ledger, Maintenance, Record, SqliteLedger, Timeline};
+use health_probe::notify::Notifier;
+use health_probe::{
+    Clock, ErrorKind, IncidentOptions, IncidentRecord, Message, MessageKind, Monitor, Observation, Policy, Probe,
+    ProbeSpec, Result, Verdict, Watch, probe_fn,
+};
+
+fn switch(id: &str, up: &Arc<AtomicBool>) -> impl Probe + use<> {
+    let up = Arc::clone(up);
+    let spec = ProbeSpec::new(id, Policy::new().is("up", true, Verdict::Critical));
+    probe_fn(spec, move |cx| {
+        let up = up.load(Ordering::SeqCst);
+        async move {
+            let mut seen = Observation::new(cx.now);
+            seen.flag("up", up);
+            Ok(seen)
+        }
+    })
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    broken: AtomicBool,
+}
+
+#[async_trait]
+impl Notifier for Inbox {
+    fn name(&self) -> &str {
+        "inbox"
+    }
+
+    async fn notify(&self, message: &Message) -> Result<()> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(health_probe::Error::new(ErrorKind::Unreachable, "the inbox is full"));
+        }
+        self.messages.lock().unwrap().push(message.clone());
+        Ok(())
+    }
+}
+
+/// A ledger whose calls end before anything else goes on: a paused clock would run while another thread is waited for.
+#[derive(Debug)]
+struct AtOnce(SqliteLedger);
+
+/// Runs it to its end on threads of its own, while this one waits.
+fn block_on<T: Send>(call: impl Future<Output = T> + Send) -> T {
+    static ELSEWHERE: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+    std::thread::scope(|s| s.spawn(|| ELSEWHERE.block_on(call)).join().unwrap())
+}
+
+impl AtOnce {
+    fn new() -> Arc<dyn Ledger> {
+        Arc::new(Self(block_on(SqliteLedger::in_memory()).unwrap()))
+    }
+}
+
+#[async_trait]
+impl Ledger for AtOnce {
+    async fn record(&self, records: &[Record]) -> Result<()> {
+        block_on(self.0.record(records))
+    }
+    async fn retire(&self, probe: &str, at: DateTime<Utc>) -> Result<()> {
+        block_on(self.0.retire(probe, at))
+    }
+    async fn add_maintenance(&self, window: &Maintenance) -> Result<()> {
+        block_on(self.0.add_maintenance(window))
+    }
+    async fn maintenance(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<Maintenance>> {
+        block_on(self.0.maintenance(from, to))
+    }
+    async fn probes(&self) -> Result<Vec<String>> {
+        block_on(self.0.probes())
+    }
+    async fn timeline(&self, probe: &str, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Timeline> {
+        block_on(self.0.timeline(probe, from, to))
+    }
+    async fn response_times(&self, p: &str, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<HourOfResponses>> {
+        block_on(self.0.response_times(p, from, to))
+    }
+    async fn put_incident(&self, incident: &IncidentRecord) -> Result<()> {
+        block_on(self.0.put_incident(incident))
+    }
+    async fn incidents(&self, from: DateTime<Utc>) -> Result<Vec<IncidentRecord>> {
+        block_on(self.0.incidents(from))
+    }
+    async fn save(&self, key: &str, value: &str) -> Result<()> {
+        block_on(self.0.save(key, value))
+    }
+    async fn load(&self, key: &str) -> Result<Option<String>> {
+        block_on(self.0.load(key))
+    }
+    async fn forget(&self, before: DateTime<Utc>) -> Result<()> {
+        block_on(self.0.forget(before))
+    }
+}
+
+fn noon() -> DateTime<Utc> {
+    DateTime::parse_from_rfc3339("2026-01-15T12:00:00Z").unwrap().to_utc()
+}
+
+fn alerter(inbox: &Arc<Inbox>) -> Alerter {
+    let notifier: Arc<dyn Notifier> = inbox.clone();
+    Alerter::new(vec![notifier], vec![Route::new(Verdict::Unknown, ["inbox"])]).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_database_is_told_once_reminded_once_and_resolved_once() {
+    let (database, mail) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+    let minute = Duration::from_secs(60);
+    let watches = vec![
+        Watch::new(switch("orders", &database), minute).after(["database"]),
+        Watch::new(switch("payments", &database), minute).after(["database"]),
+        Watch::new(switch("pages", &database), minute).after(["app"]),
+        Watch::new(switch("app", &database), minute).after(["database"]),
+        Watch::new(switch("database", &database), minute),
+        Watch::new(switch("mail", &mail), minute),
+    ];
+    let inbox = Arc::new(Inbox::default());
+    let ledger = AtOnce::new();
+    let monitor = Monitor::new(watches)
+        .unwrap()
+        .with_clock(Clock::starting_at(noon()))
+        .with_options(IncidentOptions { remind_minutes: 60, ..IncidentOptions::default() })
+        .with_ledger(Arc::clone(&ledger))
+        .with_alerter(alerter(&inbox));
+    let stop = async {
+        tokio::time::sleep(minute * 10).await;
+        database.store(false, Ordering::SeqCst);
+        // Nobody can be told for the first while; the alert is not lost.
+        inbox.broken.store(true, Ordering::SeqCst);
+        tokio::time::sleep(minute * 5).await;
+        inbox.broken.store(false, Ordering::SeqCst);
+        tokio::time::sleep(minute * 85).await;
+        assert_eq!(monitor.snapshot().verdict, Verdict::Critical);
+        database.store(true, Ordering::SeqCst);
+        tokio::time::sleep(minute * 30).await;
+    };
+    monitor.run(stop, |_| {}, |_| {}).await.unwrap();
+    let messages = inbox.messages.lock().unwrap();
+    let kinds: Vec<_> = messages.iter().map(|m| (m.kind, m.incident.root.as_str())).collect();
+    assert_eq!(
+        kinds,
+        [(MessageKind::Alert, "database"), (MessageKind::Reminder, "database"), (MessageKind::Resolved, "database")]
+    );
+    let text = messages[0].text();
+    for name in ["app", "pages", "orders", "payments"] {
+        assert!(text.contains(name), "{text}");
+    }
+    assert!(
+        messages[0].subject().starts_with("CRITICAL: database (and 4 that depend on it)"),
+        "{}",
+        messages[0].subject()
+    );
+    assert_eq!(monitor.snapshot().verdict, Verdict::Healthy);
+    let kept = ledger.incidents(noon()).await.unwrap();
+    assert_eq!((kept.len(), kept[0].told.len()), (1, 3));
+    let minutes = (kept[0].resolved.unwrap() - kept[0].opened).num_minutes();
+    assert!((88..=92).contains(&minutes), "{minutes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_or_hangs_is_a_verdict_and_others_go_on() {
+    let spec = |id: &str| ProbeSpec::new(id, Policy::new().is("up", true, Verdict::Critical));
+    let panics = probe_fn(spec("panics"), |_| async { panic!("on purpose") });
+    let hangs = probe_fn(spec("hangs"), |_| std::future::pending());
+    let fails = probe_fn(spec("fails"), |_| async { Err(health_probe::Error::new(ErrorKind::Denied, "no right")) });
+    let up = Arc::new(AtomicBool::new(true));
+    let ten = Duration::from_secs(10);
+    let watches = vec![
+        Watch::new(panics, ten),
+        Watch::new(hangs, ten),
+        Watch::new(fails, ten),
+        Watch::new(switch("good", &up), ten),
+    ];
+    let monitor = Monitor::new(watches).unwrap().with_clock(Clock::starting_at(noon())).with_concurrency(2);
+    let counts: Mutex<HashMap<(String, Verdict), u32>> = Mutex::default();
+    let seen = |look: &health_probe::Look| {
+        *counts.lock().unwrap().entry((look.probe.clone(), look.judgement.verdict)).or_default() += 1;
+    };
+    monitor.run(tokio::time::sleep(Duration::from_secs(100)), seen, |_| {}).await.unwrap();
+    let counts = counts.into_inner().unwrap();
+    for (probe, verdict) in [
+        ("panics", Verdict::Unknown),
+        ("hangs", Verdict::Unknown),
+        ("fails", Verdict::Unknown),
+        ("good", Verdict::Healthy),
+    ] {
+        let n = counts.get(&(probe.to_owned(), verdict)).copied().unwrap_or(0);
+        assert!((8..=10).contains(&n), "{probe}: {counts:?}");
+    }
+    assert_eq!(counts.len(), 4, "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_slot_is_looked_at_once_and_maintenance_is_silent() {
+    let up = Arc::new(AtomicBool::new(false));
+    let inbox = Arc::new(Inbox::default());
+    let ledger = AtOnce::new();
+    let window = Maintenance {
+        probe: None,
+        from: noon() - TimeDelta::minutes(1),
+        to: noon() + TimeDelta::minutes(30),
+        reason: "a new server".into(),
+    };
+    ledger.add_maintenance(&window).await.unwrap();
+    let monitor = Monitor::new(vec![Watch::new(switch("site", &up), Duration::from_secs(60))])
+        .unwrap()
+        .with_clock(Clock::starting_at(noon()))
+        .with_ledger(Arc::clone(&ledger))
+        .with_alerter(alerter(&inbox));
+    let stop = async {
+        tokio::time::sleep(Duration::from_secs(25 * 60)).await;
+        assert!(inbox.messages.lock().unwrap().is_empty(), "under maintenance");
+        tokio::time::sleep(Duration::from_secs(35 * 60)).await;
+    };
+    monitor.run(stop, |_| {}, |_| {}).await.unwrap();
+    assert_eq!(inbox.messages.lock().unwrap()[0].kind, MessageKind::Alert);
+    let slots = ledger.timeline("site", noon(), noon() + TimeDelta::minutes(60)).await.unwrap();
+    let bad = slots.slots.iter().filter(|s| s.2 == health_probe::ledger::Slot::Bad).count();
+    assert!((59..=60).contains(&bad) && slots.slots.len() <= 60, "{bad} of {}", slots.slots.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_stops_with_the_looks() {
+    #[derive(Debug)]
+    struct Counted(Arc<AtomicU32>);
+    #[async_trait]
+    impl health_probe::Heartbeat for Counted {
+        async fn beat(&self) -> Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+    let (up, beats) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let monitor = Monitor::new(vec![Watch::new(switch("site", &up), Duration::from_secs(60))])
+        .unwrap()
+        .with_clock(Clock::starting_at(noon()))
+        .with_heartbeat(Counted(Arc::clone(&beats)), Duration::from_secs(60));
+    monitor.run(tokio::time::sleep(Duration::from_secs(600)), |_| {}, |_| {}).await.unwrap();
+    assert!((8..=11).contains(&beats.load(Ordering::SeqCst)), "{beats:?}: also while the shop is down");
+    // Without a probe there is nothing that is watched.
+    let none = Arc::new(AtomicU32::new(0));
+    let monitor = Monitor::new(Vec::new())
+        .unwrap()
+        .with_clock(Clock::starting_at(noon()))
+        .with_heartbeat(Counted(Arc::clone(&none)), Duration::from_secs(60));
+    monitor.run(tokio::time::sleep(Duration::from_secs(600)), |_| {}, |_| {}).await.unwrap();
+    assert_eq!(none.load(Ordering::SeqCst), 0);
+}
