@@ -15,6 +15,8 @@ mod observation;
 mod probe;
 mod redact;
 pub mod slo;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod sql;
 pub mod statistics;
 
 pub use adapt::{Cached, Change, Debounce, ProbeExt, Retried, TimeLimited};
@@ -25,8 +27,13 @@ pub use monitor::{Clock, Heartbeat, Look, Monitor, ProbeStatus, Snapshot, Watch}
 #[cfg(feature = "http")]
 pub use net::address::{Family, Reach};
 pub use observation::{Observation, Reading, Unit, Value};
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use probe::database::DatabaseProbe;
+pub use probe::freshness::FreshnessProbe;
 #[cfg(feature = "http")]
 pub use probe::http::{Expect, HttpProbe};
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use probe::sql::{Metric, MetricReport, SqlProbe};
 #[cfg(feature = "http")]
 pub use probe::tcp::TcpProbe;
 #[cfg(feature = "http")]

@@ -1,7 +1,12 @@
 //! What a probe is, and how any closure becomes one.
 
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) mod database;
+pub(crate) mod freshness;
 #[cfg(feature = "http")]
 pub(crate) mod http;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) mod sql;
 #[cfg(feature = "http")]
 pub(crate) mod tcp;
 #[cfg(feature = "http")]

@@ -1,0 +1,134 @@
+//! Probes of databases and of what is in them, on PostgreSQL, MariaDB and SQLite.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use health_probe::{
+    Context, DatabaseProbe, ErrorKind, FreshnessProbe, Judgement, Limits, Metric, Observation, Policy, Probe, SqlProbe,
+    Unit, Verdict, judge,
+};
+
+async fn look(probe: &impl Probe) -> (Observation, Judgement) {
+    let seen = probe.observe(&Context::at(Utc::now())).await.unwrap();
+    let judgement = judge(&seen, &probe.spec().policy);
+    (seen, judgement)
+}
+
+const SHOP: &[&str] = &[
+    "CREATE TABLE pay (id int PRIMARY KEY, state varchar(20) NOT NULL, amount numeric(10,2) NOT NULL)",
+    "INSERT INTO pay VALUES (1,'ok',10.50),(2,'ok',20.00),(3,'failed',5.25),(4,'ok',7),(5,'ok',1),(6,'ok',1)",
+];
+
+const PAYMENTS: &str = "SELECT count(*) AS attempts, sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END) AS failed, \
+    (SELECT count(*) FROM pay b WHERE b.id > (SELECT max(id) FROM pay WHERE state = 'ok')) AS failed_in_a_row FROM pay;";
+
+async fn same_on_every_engine(url: &str) {
+    let (seen, judgement) = look(&DatabaseProbe::new("db", url).unwrap()).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "{seen:?}");
+
+    let payments = SqlProbe::payments("payments", url, PAYMENTS).unwrap();
+    let (seen, judgement) = look(&payments).await;
+    assert_eq!((seen.finite("attempts"), seen.finite("failed")), (Some(6.0), Some(1.0)), "{seen:?}");
+    assert_eq!(judgement.verdict, Verdict::Healthy, "one of six is chance: {judgement:?}");
+
+    // Every type of column that a sum, a mean, a flag or a name may have.
+    let policy = Policy::new().below("mean", Unit::Other("EUR".into()), Limits::warning(100.0));
+    let sql = "SELECT avg(amount) AS mean, max(state) AS state, sum(amount) AS total, max(id) AS id FROM pay";
+    let (seen, judgement) =
+        look(&SqlProbe::new("m", url, sql, policy.clone()).unwrap().with_unit("mean", Unit::Other("EUR".into()))).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "{seen:?}");
+    assert!((seen.finite("total").unwrap() - 44.75).abs() < 1e-9, "{seen:?}");
+    // Another unit, nothing, NULL: unknown.
+    let (_, judgement) = look(&SqlProbe::new("m", url, sql, policy.clone()).unwrap()).await;
+    assert_eq!(judgement.verdict, Verdict::Unknown);
+    for nothing in ["SELECT avg(amount) AS mean FROM pay WHERE id < 0", "SELECT amount AS mean FROM pay WHERE id < 0"] {
+        let probe =
+            SqlProbe::new("m", url, nothing, policy.clone()).unwrap().with_unit("mean", Unit::Other("EUR".into()));
+        assert_eq!(look(&probe).await.1.verdict, Verdict::Unknown, "{nothing}");
+    }
+    // What writes is refused, and so is a wrong query; neither is a verdict on the shop.
+    for wrong in ["DELETE FROM pay", "SELECT nothing_of_that_name AS x FROM pay", "SELECT id AS x FROM pay"] {
+        let probe = SqlProbe::new("m", url, wrong, policy.clone()).unwrap();
+        let e = probe.observe(&Context::at(Utc::now())).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Malformed, "{wrong}: {e}");
+    }
+    let (seen, _) = look(&payments).await;
+    assert_eq!(seen.finite("attempts"), Some(6.0), "nothing was deleted");
+
+    let metric = |sql: &str, target| Metric { name: "orders".into(), sql: sql.into(), unit: "a day".into(), target };
+    let day = "SELECT '2026-01-15' AS day, 12 AS value UNION ALL SELECT '2026-01-14', 8";
+    let report = metric(day, Some(11.0)).read(url, Duration::from_secs(5)).await.unwrap();
+    assert_eq!((report.recent, report.verdict), (Some(10.0), Verdict::Warning));
+    assert_eq!(report.values[0].0, "2026-01-14");
+    let report = metric("SELECT 'a' AS day, 1 AS value FROM pay WHERE id < 0", Some(1.0))
+        .read(url, Duration::from_secs(5))
+        .await;
+    assert_eq!(report.unwrap().verdict, Verdict::Unknown, "no value is not on target");
+}
+
+#[tokio::test]
+async fn postgres() {
+    let server = storefront::postgres::Server::start().await.unwrap();
+    let url = server.database("probes").await.unwrap();
+    let mut db = storefront::postgres::open(&url).await.unwrap();
+    for statement in SHOP {
+        storefront::postgres::run(&mut db, statement).await.unwrap();
+    }
+    same_on_every_engine(&url).await;
+    // A query that takes too long is ended by the server.
+    let slow = SqlProbe::new("slow", &url, "SELECT pg_sleep(60) IS NULL AS x", Policy::new()).unwrap();
+    let e = slow.with_limit(Duration::from_millis(300)).observe(&Context::at(Utc::now())).await.unwrap_err();
+    assert!(e.to_string().contains("timeout"), "{e}");
+    drop(server);
+    let (seen, judgement) = look(&DatabaseProbe::new("db", &url).unwrap()).await;
+    assert_eq!(judgement.verdict, Verdict::Critical, "{seen:?}");
+}
+
+#[tokio::test]
+async fn mariadb() {
+    let server = storefront::mysql::Server::start().await.unwrap();
+    let url = server.database("probes").unwrap();
+    let mut db = storefront::mysql::open(&url).await.unwrap();
+    for statement in SHOP {
+        storefront::mysql::run(&mut db, statement).await.unwrap();
+    }
+    same_on_every_engine(&url).await;
+    let slow = SqlProbe::new("slow", &url, "SELECT sleep(60) + count(*) AS x FROM pay", Policy::new()).unwrap();
+    let e = slow.with_limit(Duration::from_millis(300)).observe(&Context::at(Utc::now())).await.unwrap_err();
+    assert!(e.to_string().contains("max_statement_time"), "{e}");
+    drop(server);
+    let (seen, judgement) = look(&DatabaseProbe::new("db", &url).unwrap()).await;
+    assert_eq!(judgement.verdict, Verdict::Critical, "{seen:?}");
+}
+
+#[tokio::test]
+async fn sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shop.db");
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}?mode=rwc", path.display())).await.unwrap();
+    for statement in SHOP {
+        sqlx::query(*statement).execute(&pool).await.unwrap();
+    }
+    same_on_every_engine(&format!("sqlite:{}", path.display())).await;
+    let (_, judgement) = look(&DatabaseProbe::new("db", "sqlite:/nothing/there.db").unwrap()).await;
+    assert_eq!(judgement.verdict, Verdict::Critical);
+    assert!(DatabaseProbe::new("db", "mongodb://u:geheim@h").unwrap_err().to_string().starts_with("mongodb:…"));
+}
+
+#[tokio::test]
+async fn what_is_too_old_or_not_there_is_no_backup() {
+    let age = |hours: Option<i64>| {
+        FreshnessProbe::new("backup", Duration::from_secs(3600), move || async move {
+            Ok(hours.map(|h| Utc::now() - chrono::TimeDelta::minutes(61 * h)))
+        })
+    };
+    for (hours, verdict) in [
+        (Some(0), Verdict::Healthy),
+        (Some(1), Verdict::Warning),
+        (Some(3), Verdict::Critical),
+        (None, Verdict::Critical),
+        (Some(-5), Verdict::Unknown),
+    ] {
+        assert_eq!(look(&age(hours)).await.1.verdict, verdict, "{hours:?}");
+    }
+}
