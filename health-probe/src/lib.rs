@@ -32,11 +32,17 @@ pub use probe::database::DatabaseProbe;
 pub use probe::freshness::FreshnessProbe;
 #[cfg(feature = "http")]
 pub use probe::http::{Expect, HttpProbe};
+pub use probe::logs::{AccessLogProbe, ErrorLogProbe};
+#[cfg(feature = "smtp")]
+pub use probe::mail::SmtpProbe;
+pub use probe::mail::{Maildir, Receipt, RoundTripProbe};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use probe::sql::{Metric, MetricReport, SqlProbe};
 #[cfg(feature = "http")]
 pub use probe::tcp::TcpProbe;
 #[cfg(feature = "http")]
 pub use probe::tls::{Starttls, TlsProbe};
+#[cfg(feature = "http")]
+pub use probe::vendor::VendorProbe;
 pub use probe::{Context, Probe, ProbeSpec, probe_fn};
 pub use redact::redact;

@@ -5,12 +5,16 @@ pub(crate) mod database;
 pub(crate) mod freshness;
 #[cfg(feature = "http")]
 pub(crate) mod http;
+pub(crate) mod logs;
+pub(crate) mod mail;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod sql;
 #[cfg(feature = "http")]
 pub(crate) mod tcp;
 #[cfg(feature = "http")]
 pub(crate) mod tls;
+#[cfg(feature = "http")]
+pub(crate) mod vendor;
 
 use std::fmt;
 use std::future::Future;

@@ -106,7 +106,8 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<(
         read.extend_from_slice(&buffer[..n]);
         let text = String::from_utf8_lossy(&read).into_owned();
         if let Some(head) = text.find("\r\n\r\n") {
-            let length = text[..head].lines().find_map(|l| l.to_lowercase().strip_prefix("content-length:").map(str::to_owned));
+            let length =
+                text[..head].lines().find_map(|l| l.to_lowercase().strip_prefix("content-length:").map(str::to_owned));
             let length: usize = length.and_then(|l| l.trim().parse().ok()).unwrap_or(0);
             if text.len() >= head + 4 + length {
                 break text;
@@ -166,8 +167,5 @@ async fn write(stream: &mut TcpStream, path: &str, answer: Answer) -> std::io::R
 }
 
 fn whole(status: u16, headers: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {status} as told\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 {status} as told\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }

@@ -19,6 +19,7 @@
 //! pgbouncer  a pooler in front of it
 //! mysql      the same on MariaDB (feature mysql)
 //! redis      a Redis server
+//! smtp       a mail server
 //! nginx      a web server
 //! php        PHP behind it
 //! certificates  good ones and bad ones
@@ -38,9 +39,9 @@ pub mod faults;
 pub mod mysql;
 pub mod network;
 pub mod nginx;
-pub mod php;
 #[cfg(feature = "postgres")]
 pub mod pgbouncer;
+pub mod php;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 // The databases need more of it than the others.
@@ -49,6 +50,7 @@ mod process;
 pub mod redis;
 #[cfg(feature = "s3-server")]
 pub mod s3;
+pub mod smtp;
 pub mod sqlite;
 pub mod uploads;
 

@@ -1,0 +1,117 @@
+//! Other people's services, by servers that answer with what those services were seen to answer: on good days and bad ones.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use health_probe::{Context, Judgement, Observation, Probe, VendorProbe, Verdict, judge};
+use storefront::answers::{Answer, Server};
+
+async fn look(probe: &VendorProbe) -> (Observation, Judgement) {
+    let seen = probe.observe(&Context::at(Utc::now())).await.unwrap();
+    let judgement = judge(&seen, &probe.spec().policy);
+    (seen, judgement)
+}
+
+fn all(url: &str) -> Vec<VendorProbe> {
+    let limit = Duration::from_millis(700);
+    let probes = [
+        VendorProbe::statuspage("paystack status", url),
+        VendorProbe::stripe_status("stripe status", url),
+        VendorProbe::stripe_key("stripe key", url, "rk_live_geheimgeheim"),
+        VendorProbe::paystack_key("paystack key", url, "sk_live_geheimgeheim"),
+        VendorProbe::sentry("sentry", url, "shop", "web", "sntrys_geheimgeheim"),
+    ];
+    probes.into_iter().map(|p| p.unwrap().with_limit(limit)).collect()
+}
+
+fn issue(hours: i64, substatus: &str) -> String {
+    let first = (Utc::now() - TimeDelta::hours(hours)).to_rfc3339();
+    format!(
+        r#"{{"id":"1","title":"TypeError: x is undefined","firstSeen":"{first}","substatus":"{substatus}","count":"12"}}"#
+    )
+}
+
+fn statuspage(indicator: &str) -> String {
+    format!(
+        r#"{{"page":{{"id":"x","name":"Paystack"}},"status":{{"indicator":"{indicator}","description":"d"}},
+        "components":[{{"name":"API","status":"operational"}},{{"name":"Transfers","status":"partial_outage"}}],
+        "incidents":[{{"name":"Delayed transfers","impact":"minor"}}],"scheduled_maintenances":[]}}"#
+    )
+}
+
+#[tokio::test]
+async fn good_days() {
+    let server = Server::start(Answer::Json(404, "{}".into())).await.unwrap();
+    server.answer("/api/v2/summary.json", Answer::Json(200, statuspage("none")));
+    server.answer("/current", Answer::Json(200, r#"{"largestatus":"up","message":"All services are online."}"#.into()));
+    let balance = r#"{"object":"balance","available":[{"amount":1,"currency":"gbp"}],"livemode":true}"#;
+    server.answer("/v1/balance", Answer::Json(200, balance.into()));
+    server.answer("/balance", Answer::Json(200, r#"{"status":true,"message":"Balances retrieved","data":[]}"#.into()));
+    server.answer("/api/0/projects/shop/web/issues/", Answer::Json(200, format!("[{}]", issue(200, "ongoing"))));
+    for probe in all(&server.url()) {
+        let (seen, judgement) = look(&probe).await;
+        assert_eq!(judgement.verdict, Verdict::Healthy, "{}: {judgement:?} {seen:?}", probe.spec().id);
+        assert!(!format!("{probe:?} {seen:?}").contains("geheim"));
+    }
+    let asked = server.requests();
+    assert!(asked.iter().all(|r| r.starts_with("GET ")), "nothing is changed");
+    assert!(asked[2].contains("authorization: Bearer rk_live_geheimgeheim"));
+}
+
+#[tokio::test]
+async fn bad_days() {
+    let server = Server::start(Answer::Json(404, "{}".into())).await.unwrap();
+    let one = |i: usize| all(&server.url()).swap_remove(i);
+    for (indicator, verdict) in
+        [("minor", Verdict::Warning), ("critical", Verdict::Warning), ("new-word", Verdict::Unknown)]
+    {
+        server.answer("/api/v2/summary.json", Answer::Json(200, statuspage(indicator)));
+        let (seen, judgement) = look(&one(0)).await;
+        assert_eq!(judgement.verdict, verdict, "{indicator}");
+        assert!(seen.evidence.iter().any(|l| l.contains("Transfers")));
+    }
+    server
+        .answer("/current", Answer::Json(200, r#"{"largestatus":"degraded","message":"Some payments fail."}"#.into()));
+    assert_eq!(look(&one(1)).await.1.verdict, Verdict::Warning);
+    for status in [401, 403] {
+        let refused = r#"{"error":{"type":"invalid_request_error","message":"Invalid API Key provided"}}"#;
+        server.answer("/v1/balance", Answer::Json(status, refused.into()));
+        assert_eq!(look(&one(2)).await.1.finding("key accepted").unwrap().verdict, Verdict::Critical);
+    }
+    server.answer("/balance", Answer::Json(200, r#"{"status":false,"message":"Invalid key"}"#.into()));
+    assert_eq!(look(&one(3)).await.1.finding("key accepted").unwrap().verdict, Verdict::Critical);
+    let issues = format!("[{},{}]", issue(2, "new"), issue(500, "regressed"));
+    server.answer("/api/0/", Answer::Json(200, issues));
+    let (seen, judgement) = look(&one(4)).await;
+    assert_eq!(
+        (seen.finite("new"), seen.finite("regressed"), judgement.verdict),
+        (Some(1.0), Some(1.0), Verdict::Warning)
+    );
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_never_healthy_and_ends_in_time() {
+    let server = Server::start(Answer::Json(200, "{}".into())).await.unwrap();
+    for answer in [
+        Answer::Json(200, "{}".into()),
+        Answer::Json(200, "[]x".into()),
+        Answer::Json(200, r#"{"status":"none","object":7,"largestatus":true}"#.into()),
+        Answer::Json(200, "<html>".into()),
+        Answer::Json(500, "{}".into()),
+        Answer::Json(204, String::new()),
+        Answer::Garbage,
+        Answer::Large(10 << 20),
+        Answer::Endless,
+        Answer::Loop,
+        Answer::Silent,
+        Answer::Hangup,
+        Answer::Slow(Duration::from_secs(60), Box::new(Answer::Json(200, "{}".into()))),
+    ] {
+        server.answer("/", answer.clone());
+        let looks = all(&server.url());
+        let looks = looks.iter().map(look);
+        for (seen, judgement) in futures::future::join_all(looks).await {
+            assert_ne!(judgement.verdict, Verdict::Healthy, "{answer:?}: {seen:?}");
+        }
+    }
+}
