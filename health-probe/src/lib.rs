@@ -2,11 +2,14 @@
 
 mod adapt;
 pub mod alert;
+pub mod deployment;
 mod error;
 mod incident;
 mod judge;
 pub mod ledger;
 pub mod logs;
+#[cfg(feature = "prometheus")]
+pub mod metrics;
 mod monitor;
 #[cfg(feature = "http")]
 mod net;
@@ -14,10 +17,13 @@ pub mod notify;
 mod observation;
 mod probe;
 mod redact;
+pub mod runbook;
 pub mod slo;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod sql;
 pub mod statistics;
+pub mod status_page;
+pub mod vitals;
 
 pub use adapt::{Cached, Change, Debounce, ProbeExt, Retried, TimeLimited};
 pub use error::{Error, ErrorKind, Result};
@@ -29,13 +35,17 @@ pub use net::address::{Family, Reach};
 pub use observation::{Observation, Reading, Unit, Value};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use probe::database::DatabaseProbe;
+pub use probe::files::{FileRules, FilesProbe, ImagesProbe};
 pub use probe::freshness::FreshnessProbe;
+pub use probe::host::HostProbe;
 #[cfg(feature = "http")]
 pub use probe::http::{Expect, HttpProbe};
 pub use probe::logs::{AccessLogProbe, ErrorLogProbe};
 #[cfg(feature = "smtp")]
 pub use probe::mail::SmtpProbe;
 pub use probe::mail::{Maildir, Receipt, RoundTripProbe};
+#[cfg(feature = "http")]
+pub use probe::page::PageProbe;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use probe::sql::{Metric, MetricReport, SqlProbe};
 #[cfg(feature = "http")]

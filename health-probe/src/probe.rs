@@ -2,11 +2,15 @@
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod database;
+pub(crate) mod files;
 pub(crate) mod freshness;
+pub(crate) mod host;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 pub(crate) mod logs;
 pub(crate) mod mail;
+#[cfg(feature = "http")]
+pub(crate) mod page;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod sql;
 #[cfg(feature = "http")]

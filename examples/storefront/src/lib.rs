@@ -20,6 +20,7 @@
 //! mysql      the same on MariaDB (feature mysql)
 //! redis      a Redis server
 //! smtp       a mail server
+//! chromium   a browser
 //! nginx      a web server
 //! php        PHP behind it
 //! certificates  good ones and bad ones
@@ -33,6 +34,7 @@
 
 pub mod answers;
 pub mod certificates;
+pub mod chromium;
 mod data;
 pub mod faults;
 #[cfg(feature = "mysql")]

@@ -115,6 +115,11 @@ impl Watch {
         self.objective.as_ref()
     }
 
+    /// Looks once, now.
+    pub async fn look_now(&self, now: DateTime<Utc>) -> Look {
+        self.look(now, now, &mut None).await
+    }
+
     /// One look that was due at `due` and begins at `began`. It runs in a task of its own, so that neither a panic nor a hang
     /// is more than a verdict; `hanging` is the task of a look that did not end when it was told to.
     pub(super) async fn look(

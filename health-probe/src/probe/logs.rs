@@ -182,7 +182,7 @@ impl Probe for ErrorLogProbe {
         let errors = &kept.counted;
         seen.number("lines lost", f64::from(u8::from(scan.lost)), Unit::Count);
         // At the first look everything is new, which says nothing.
-        let new: Vec<_> = if first { Vec::new() } else { errors.faults.new_since(cx.now - TimeDelta::milliseconds(1)) };
+        let new: Vec<_> = if first { Vec::new() } else { errors.faults.new_since(cx.now - TimeDelta::nanoseconds(1)) };
         let new: Vec<_> = new.into_iter().filter(|f| f.level >= crate::logs::Level::Error).collect();
         seen.number("new errors", new.len() as f64, Unit::Count);
         for fault in new.iter().take(10) {

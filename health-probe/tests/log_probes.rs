@@ -1,0 +1,98 @@
+//! What nginx and PHP really write, through the probes of logs.
+
+use std::io::Write;
+
+use chrono::{TimeDelta, Utc};
+use health_probe::logs::TrafficOptions;
+use health_probe::{AccessLogProbe, Context, ErrorLogProbe, HttpProbe, Judgement, Observation, Probe, Verdict, judge};
+use storefront::{nginx, php};
+
+async fn look(probe: &impl Probe) -> (Observation, Judgement) {
+    let seen = probe.observe(&Context::at(Utc::now())).await.unwrap();
+    let judgement = judge(&seen, &probe.spec().policy);
+    (seen, judgement)
+}
+
+fn verdict(judgement: &Judgement, reading: &str) -> Option<Verdict> {
+    judgement.finding(reading).map(|f| f.verdict)
+}
+
+async fn ask(url: &str, times: u32) {
+    let probe = HttpProbe::new("x", url).unwrap().with_header("user-agent", "Mozilla/5.0").unwrap();
+    for _ in 0..times {
+        probe.observe(&Context::at(Utc::now())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nginx_and_php_write_and_the_probes_read() {
+    let php = php::Server::start().await.unwrap();
+    php.page("ok.php", "<?php echo 'ok';").unwrap();
+    php.page("broken.php", "<?php if ($_GET['n'] > 0) { throw new Exception('order ' . $_GET['n'] . ' failed'); }")
+        .unwrap();
+    let web = nginx::Server::start(&format!("server {{ listen 127.0.0.1:{{port}}; {} }}", php.nginx())).await.unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let access = || {
+        let log = web.directory().join("access.log");
+        AccessLogProbe::new("access", log, state.path().join("access.json"), TrafficOptions::default())
+    };
+    let errors = ErrorLogProbe::new("errors", php.error_log(), state.path().join("errors.json"));
+    ask(&format!("{}broken.php?n=1", web.url()), 1).await;
+    let (seen, judgement) = look(&errors).await;
+    assert_eq!(verdict(&judgement, "new errors"), Some(Verdict::Healthy), "at the first look all is new: {seen:?}");
+    ask(&format!("{}ok.php", web.url()), 200).await;
+    ask(&format!("{}gone.html", web.url()), 5).await;
+    let (seen, judgement) = look(&access()).await;
+    assert_eq!(seen.finite("requests"), Some(206.0), "{seen:?}");
+    assert_eq!(seen.finite("server errors"), Some(1.0));
+    assert_eq!(judgement.verdict, Verdict::Healthy, "one of 206 is chance, not found is none: {judgement:?}");
+    ask(&format!("{}broken.php?n=2", web.url()), 12).await;
+    // Another process reads on where this one was.
+    let (seen, judgement) = look(&access()).await;
+    assert_eq!((seen.finite("requests"), seen.finite("server errors")), (Some(218.0), Some(13.0)));
+    assert_eq!(verdict(&judgement, "server errors"), Some(Verdict::Critical), "{judgement:?}");
+    let (seen, judgement) = look(&errors).await;
+    assert_eq!(verdict(&judgement, "new errors"), Some(Verdict::Healthy), "the same fault: {seen:?}");
+    assert_eq!(seen.finite("errors in the last hour"), Some(13.0), "{seen:?}");
+    php.page("other.php", "<?php nothing_of_that_name();").unwrap();
+    ask(&format!("{}other.php", web.url()), 2).await;
+    let (seen, judgement) = look(&errors).await;
+    assert_eq!((seen.finite("new errors"), verdict(&judgement, "new errors")), (Some(1.0), Some(Verdict::Warning)));
+    assert!(seen.evidence[0].contains("nothing_of_that_name") && seen.evidence[0].contains("(2 times)"), "{seen:?}");
+    assert_eq!(look(&errors).await.0.finite("new errors"), Some(0.0), "new once");
+}
+
+#[tokio::test]
+async fn guessed_passwords_scanners_and_a_log_that_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, state) = (dir.path().join("access.log"), dir.path().join("state.json"));
+    let probe = || AccessLogProbe::new("access", &log, &state, TrafficOptions::default());
+    assert!(probe().observe(&Context::at(Utc::now())).await.is_err(), "no log says nothing");
+    let mut out = std::fs::File::create(&log).unwrap();
+    let mut line = |ago: i64, ip: &str, request: &str, status: u16| {
+        let at = (Utc::now() - TimeDelta::minutes(ago)).format("%d/%b/%Y:%H:%M:%S +0000");
+        writeln!(out, "{ip} - - [{at}] \"{request} HTTP/1.1\" {status} 5 \"-\" \"Mozilla\"").unwrap();
+    };
+    for i in 0..30 {
+        line(10, "203.0.113.7", "POST /login", 401);
+        line(10, &format!("198.51.100.{i}"), "POST /login", 401);
+        line(10, &format!("198.51.100.{i}"), "POST /login", 401);
+    }
+    line(5, "192.0.2.1", "GET /.env", 200);
+    line(5, "192.0.2.1", "GET /wp-login.php", 404);
+    let (seen, judgement) = look(&probe()).await;
+    assert_eq!(seen.finite("failed logins of one address"), Some(30.0));
+    assert_eq!(verdict(&judgement, "failed logins of one address"), Some(Verdict::Warning));
+    assert_eq!(
+        (seen.finite("failed logins of one subnet"), verdict(&judgement, "failed logins of one subnet")),
+        (Some(60.0), Some(Verdict::Warning))
+    );
+    assert_eq!(verdict(&judgement, "exposed"), Some(Verdict::Critical), "{seen:?}");
+    // Rotated away and deleted before it was read to its end: said.
+    std::fs::remove_file(&log).unwrap();
+    std::fs::write(&log, "").unwrap();
+    let (_, judgement) = look(&probe()).await;
+    assert_eq!(verdict(&judgement, "lines lost"), Some(Verdict::Warning));
+    std::fs::write(&state, "no state").unwrap();
+    assert!(probe().observe(&Context::at(Utc::now())).await.unwrap_err().to_string().contains("is not what was kept"));
+}
