@@ -6,6 +6,8 @@
 //! locate     sources and targets from URLs
 //! maintain_text  what `maintain` says to people
 //! policy_file    a shop's policy as a TOML file
+//! probe_text what `probe` says to people
+//! shop_file  a shop, described once, as a TOML file
 //! display    sizes, times and progress for people
 //! report     one HTML file
 //! ```
@@ -17,4 +19,6 @@ pub mod display;
 pub mod locate;
 pub mod maintain_text;
 pub mod policy_file;
+pub mod probe_text;
 pub mod report;
+pub mod shop_file;

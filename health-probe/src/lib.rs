@@ -4,6 +4,8 @@ mod adapt;
 pub mod alert;
 pub mod deployment;
 mod error;
+#[cfg(feature = "http")]
+mod heartbeat;
 mod incident;
 mod judge;
 pub mod ledger;
@@ -27,6 +29,8 @@ pub mod vitals;
 
 pub use adapt::{Cached, Change, Debounce, ProbeExt, Retried, TimeLimited};
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "http")]
+pub use heartbeat::HttpHeartbeat;
 pub use incident::{Dependencies, IncidentOptions, IncidentRecord, Incidents, Member, Message, MessageKind};
 pub use judge::{Condition, Drought, FailureRate, Finding, Judgement, Limits, Policy, Rule, Verdict, judge};
 pub use monitor::{Clock, Heartbeat, Look, Monitor, ProbeStatus, Snapshot, Watch};
@@ -35,6 +39,8 @@ pub use net::address::{Family, Reach};
 pub use observation::{Observation, Reading, Unit, Value};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use probe::database::DatabaseProbe;
+#[cfg(feature = "dns")]
+pub use probe::dns::DnsProbe;
 pub use probe::files::{FileRules, FilesProbe, ImagesProbe};
 pub use probe::freshness::FreshnessProbe;
 pub use probe::host::HostProbe;

@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod database;
+#[cfg(feature = "dns")]
+pub(crate) mod dns;
 pub(crate) mod files;
 pub(crate) mod freshness;
 pub(crate) mod host;

@@ -312,7 +312,7 @@ article.critical{border-left-color:var(--critical)}article.warning{border-left-c
 .state{font-weight:600;font-size:.85rem;white-space:nowrap}.state.healthy{color:var(--healthy)}.state.warning{color:var(--warning)}.state.critical{color:var(--critical)}.state.unknown{color:var(--unknown)}\
 .bars{width:100%;height:28px;margin-top:8px;display:block}rect.healthy{fill:var(--healthy)}rect.warning{fill:var(--warning)}rect.critical{fill:var(--critical)}rect.none{fill:var(--none)}\
 .chart{width:100%;height:60px;margin-top:8px;display:block}.chart path{fill:none;stroke-width:1.5;vector-effect:non-scaling-stroke}.mean{stroke:var(--healthy)}.longest{stroke:var(--none)}\
-.scale{display:flex;justify-content:space-between;gap:8px}.key{display:inline-block;width:10px;height:10px;border-radius:2px;margin:0 4px 0 10px}\
+.scale{display:flex;justify-content:space-between;gap:8px;text-align:center}.scale span:first-child,.scale span:last-child{white-space:nowrap;overflow-wrap:normal}.key{display:inline-block;width:10px;height:10px;border-radius:2px;margin:0 4px 0 10px}\
 .key.healthy{background:var(--healthy)}.key.warning{background:var(--warning)}.key.critical{background:var(--critical)}.key.none{background:var(--none)}";
 
 fn class(verdict: Verdict) -> &'static str {

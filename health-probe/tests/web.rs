@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use health_probe::{
-    Context, Expect, Family, HttpProbe, Judgement, Limits, Observation, Probe, Reach, Starttls, TcpProbe, TlsProbe,
-    Unit, Verdict, judge,
+    Context, DnsProbe, Expect, Family, HttpProbe, Judgement, Limits, Observation, Probe, Reach, Starttls, TcpProbe,
+    TlsProbe, Unit, Verdict, judge,
 };
 use storefront::answers::{self, Answer};
 use storefront::certificates::{Authority, Kind};
@@ -214,4 +214,36 @@ async fn redirects_are_vetted_and_credentials_stay_at_home() {
 
 fn local(url: &str) -> SocketAddr {
     url.trim_start_matches("http://").trim_end_matches('/').parse().unwrap()
+}
+
+#[tokio::test]
+async fn names_are_asked_of_a_name_server() {
+    let server = storefront::dns::Server::start(&[
+        "--host-record=shop.test,192.0.2.7",
+        "--mx-host=shop.test,mail.shop.test,10",
+        "--txt-record=shop.test,v=spf1 include:_spf.mail.test -all",
+        "--local=/test/",
+    ])
+    .await
+    .unwrap();
+    let probe = |kind: &str, expect: &str| {
+        let expect = if expect.is_empty() { vec![] } else { vec![expect.to_owned()] };
+        DnsProbe::new("dns", "shop.test", kind).unwrap().asking(server.address()).expecting(expect)
+    };
+    for (kind, expect) in [("A", "192.0.2.7"), ("mx", "10 mail.shop.test"), ("TXT", "v=spf1"), ("A", "")] {
+        let (seen, judgement) = look(&probe(kind, expect)).await;
+        assert_eq!(judgement.verdict, Verdict::Healthy, "{kind}: {judgement:?} {seen:?}");
+    }
+    let (_, judgement) = look(&probe("A", "198.51.100.1")).await;
+    assert_eq!(verdict(&judgement, "as expected"), Some(Verdict::Critical));
+    for none in [probe("AAAA", ""), DnsProbe::new("dns", "gone.test", "A").unwrap().asking(server.address())] {
+        let (seen, judgement) = look(&none).await;
+        assert_eq!(verdict(&judgement, "has records"), Some(Verdict::Critical), "{seen:?}");
+    }
+    let address = server.address();
+    drop(server);
+    let nobody = DnsProbe::new("dns", "shop.test", "A").unwrap().asking(address).with_limit(Duration::from_secs(2));
+    let (_, judgement) = look(&nobody).await;
+    assert_eq!(verdict(&judgement, "answered"), Some(Verdict::Critical));
+    assert!(DnsProbe::new("dns", "shop.test", "NONSENSE").is_err());
 }

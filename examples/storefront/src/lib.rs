@@ -21,6 +21,7 @@
 //! redis      a Redis server
 //! smtp       a mail server
 //! chromium   a browser
+//! dns        a name server
 //! nginx      a web server
 //! php        PHP behind it
 //! certificates  good ones and bad ones
@@ -36,6 +37,7 @@ pub mod answers;
 pub mod certificates;
 pub mod chromium;
 mod data;
+pub mod dns;
 pub mod faults;
 #[cfg(feature = "mysql")]
 pub mod mysql;

@@ -106,6 +106,13 @@ impl FilesProbe {
         self
     }
 
+    /// The same with another spec: title, policy.
+    #[must_use]
+    pub fn with_spec(mut self, change: impl FnOnce(&mut ProbeSpec)) -> Self {
+        change(&mut self.spec);
+        self
+    }
+
     /// Takes the code as it is now for what it should be: after a deployment. Blocking.
     ///
     /// # Errors
@@ -349,6 +356,13 @@ impl ImagesProbe {
         policy = policy.below("images damaged", Unit::Count, Limits::warning(1.0));
         let spec = ProbeSpec::new(id, policy).with_title(format!("images under {}", folder.display()));
         Self { spec, folder }
+    }
+
+    /// The same with another spec: title, policy.
+    #[must_use]
+    pub fn with_spec(mut self, change: impl FnOnce(&mut ProbeSpec)) -> Self {
+        change(&mut self.spec);
+        self
     }
 
     fn look(&self, seen: &mut Observation) -> Result<()> {

@@ -62,6 +62,13 @@ impl FreshnessProbe {
         self.spec.title = title.into();
         self
     }
+
+    /// The same with another spec: title, policy.
+    #[must_use]
+    pub fn with_spec(mut self, change: impl FnOnce(&mut ProbeSpec)) -> Self {
+        change(&mut self.spec);
+        self
+    }
 }
 
 #[async_trait]

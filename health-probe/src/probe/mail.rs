@@ -34,6 +34,13 @@ impl SmtpProbe {
         let title = format!("mail server {}", server.host_and_port());
         Self { spec: ProbeSpec::new(id, policy).with_title(title).with_response_time("handshake"), server }
     }
+
+    /// The same with another spec: title, policy.
+    #[must_use]
+    pub fn with_spec(mut self, change: impl FnOnce(&mut ProbeSpec)) -> Self {
+        change(&mut self.spec);
+        self
+    }
 }
 
 #[cfg(feature = "smtp")]
@@ -103,10 +110,10 @@ impl RoundTripProbe {
         Self { spec, notifier, receipt, within, pause: Duration::from_millis(500) }
     }
 
-    /// The same with another title.
+    /// The same with another spec: title, policy.
     #[must_use]
-    pub fn with_title(mut self, title: impl Into<String>) -> Self {
-        self.spec.title = title.into();
+    pub fn with_spec(mut self, change: impl FnOnce(&mut ProbeSpec)) -> Self {
+        change(&mut self.spec);
         self
     }
 }

@@ -47,6 +47,13 @@ impl TcpProbe {
         self.limit = limit;
         self
     }
+
+    /// The same with another spec: title, policy.
+    #[must_use]
+    pub fn with_spec(mut self, change: impl FnOnce(&mut ProbeSpec)) -> Self {
+        change(&mut self.spec);
+        self
+    }
 }
 
 #[async_trait]
