@@ -12,13 +12,16 @@ use chrono::{DateTime, NaiveTime, TimeDelta, Utc, Weekday};
 use health_probe::alert::{Alerter, Contact, Hours, Route};
 use health_probe::ledger::SqliteLedger;
 use health_probe::logs::TrafficOptions;
-use health_probe::notify::{CommandNotifier, Notifier, SmtpNotifier, SmtpServer, SmtpTls, WebhookFormat, WebhookNotifier};
+use health_probe::notify::{
+    CommandNotifier, Notifier, SmtpNotifier, SmtpServer, SmtpTls, WebhookFormat, WebhookNotifier,
+};
 use health_probe::runbook::Runbook;
 use health_probe::slo::Objective;
 use health_probe::{
-    AccessLogProbe, DatabaseProbe, DnsProbe, Error, ErrorKind, ErrorLogProbe, Expect, FileRules, FilesProbe, FreshnessProbe,
-    HostProbe, HttpProbe, ImagesProbe, IncidentOptions, Limits, Maildir, Metric, PageProbe, Policy, Probe,
-    ProbeSpec, Result, RoundTripProbe, SmtpProbe, SqlProbe, Starttls, TcpProbe, TlsProbe, Unit, VendorProbe, Verdict, Watch,
+    AccessLogProbe, DatabaseProbe, DnsProbe, Error, ErrorKind, ErrorLogProbe, Expect, FileRules, FilesProbe,
+    FreshnessProbe, HostProbe, HttpProbe, ImagesProbe, IncidentOptions, Limits, Maildir, Metric, PageProbe, Policy,
+    Probe, ProbeSpec, Result, RoundTripProbe, SmtpProbe, SqlProbe, Starttls, TcpProbe, TlsProbe, Unit, VendorProbe,
+    Verdict, Watch,
 };
 use serde::{Deserialize, Deserializer};
 
@@ -68,7 +71,9 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         let period: db_maint::Period = text.parse().map_err(|_| {
-            serde::de::Error::custom(format!("{text:?} is no span of time: write a number and a unit: 90s, 15m, 24h, 30d"))
+            serde::de::Error::custom(format!(
+                "{text:?} is no span of time: write a number and a unit: 90s, 15m, 24h, 30d"
+            ))
         })?;
         Ok(Self(period.duration().max(Duration::from_secs(1))))
     }
@@ -87,11 +92,15 @@ impl std::fmt::Debug for Secret {
 
 impl Secret {
     fn read(&self, what: &str) -> Result<String> {
-        let wrong = |why: String, next: &str| Error::new(ErrorKind::Config, format!("{what}: {why}")).with_next_step(next);
+        let wrong =
+            |why: String, next: &str| Error::new(ErrorKind::Config, format!("{what}: {why}")).with_next_step(next);
         if let Some(name) = self.0.strip_prefix("env:") {
             return match std::env::var(name) {
                 Ok(value) if !value.is_empty() => Ok(value),
-                _ => Err(wrong(format!("the variable {name} is not set"), "set it where this is started, or write file:PATH")),
+                _ => Err(wrong(
+                    format!("the variable {name} is not set"),
+                    "set it where this is started, or write file:PATH",
+                )),
             };
         }
         if let Some(path) = self.0.strip_prefix("file:").filter(|p| !p.starts_with("//")) {
@@ -528,7 +537,8 @@ impl ShopFile {
         }
         for s in &mut p.stripe_status {
             let c = s.common();
-            let probe = VendorProbe::stripe_status(c.id.clone(), s.url.as_deref().unwrap_or("https://status.stripe.com"))?;
+            let probe =
+                VendorProbe::stripe_status(c.id.clone(), s.url.as_deref().unwrap_or("https://status.stripe.com"))?;
             out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
         }
         for s in &mut p.statuspage {
@@ -579,7 +589,8 @@ impl ShopFile {
         }
         for s in &mut p.mail_round_trip {
             let c = s.common();
-            let mail = SmtpNotifier::new(c.id.clone(), server(&servers, &s.server)?, &s.from, std::slice::from_ref(&s.to))?;
+            let mail =
+                SmtpNotifier::new(c.id.clone(), server(&servers, &s.server)?, &s.from, std::slice::from_ref(&s.to))?;
             let within = s.within.map_or(Duration::from_secs(120), |w| w.0);
             let probe = RoundTripProbe::new(c.id.clone(), Arc::new(mail), Arc::new(Maildir::new(&s.maildir)), within);
             let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600);
@@ -594,7 +605,9 @@ impl ShopFile {
             out.push(watch.with_timeout(c.timeout.map_or(Duration::from_secs(120), |t| t.0)));
         }
         if out.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "there is no probe").with_next_step("add some: [[probe.http]], …"));
+            return Err(
+                Error::new(ErrorKind::Config, "there is no probe").with_next_step("add some: [[probe.http]], …")
+            );
         }
         Ok(out)
     }
@@ -738,7 +751,12 @@ async fn newest_verified(
 }
 
 fn files(s: &FilesSection, state: &Path, c: &Common) -> FilesProbe {
-    let mut rules = FileRules { root: s.root.clone(), uploads: s.uploads.clone(), public: s.public.clone(), ..FileRules::default() };
+    let mut rules = FileRules {
+        root: s.root.clone(),
+        uploads: s.uploads.clone(),
+        public: s.public.clone(),
+        ..FileRules::default()
+    };
     rules.owner = s.owner;
     if let Some(secrets) = &s.secrets {
         rules.secrets.clone_from(secrets);
@@ -805,10 +823,12 @@ fn route(r: &RouteSection, zone: chrono_tz::Tz) -> Result<Route> {
 
 fn server(servers: &BTreeMap<String, SmtpServer>, name: &str) -> Result<SmtpServer> {
     servers.get(name).cloned().ok_or_else(|| {
-        Error::new(ErrorKind::Config, format!("there is no mail server called {name}")).with_next_step("add it: [[smtp]]")
+        Error::new(ErrorKind::Config, format!("there is no mail server called {name}"))
+            .with_next_step("add it: [[smtp]]")
     })
 }
 
 fn unknown(who: &str, key: &str, value: &str, known: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("{who}: {key} = {value:?} is not known")).with_next_step(format!("one of: {known}"))
+    Error::new(ErrorKind::Config, format!("{who}: {key} = {value:?} is not known"))
+        .with_next_step(format!("one of: {known}"))
 }

@@ -235,6 +235,20 @@ impl Monitor {
         }
     }
 
+    /// What these looks say, taken as confirmed: for a page or a report that is made at once.
+    pub fn snapshot_of(&self, looks: &[Look]) -> Snapshot {
+        let mut snapshot = self.snapshot();
+        for probe in &mut snapshot.probes {
+            if let Some(look) = looks.iter().find(|l| l.probe == probe.id) {
+                (probe.verdict, probe.since) = (Some(look.judgement.verdict), Some(look.began));
+                probe.last = Some(look.clone());
+            }
+        }
+        let worst = snapshot.probes.iter().map(|p| p.verdict.unwrap_or(Verdict::Unknown)).max_by_key(|v| v.rank());
+        snapshot.verdict = worst.unwrap_or(Verdict::Unknown);
+        snapshot
+    }
+
     /// Looks, judges, writes down and tells, until `stop` ends. `seen` is called for each look, `said` for each message that was
     /// delivered (without an alerter: that was due).
     ///

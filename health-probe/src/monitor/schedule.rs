@@ -73,6 +73,13 @@ impl Watch {
         self
     }
 
+    /// The same that depends on nothing: for a set that leaves out what it depends on.
+    #[must_use]
+    pub fn without_dependencies(mut self) -> Self {
+        self.depends_on.clear();
+        self
+    }
+
     /// The same with a service level objective.
     #[must_use]
     pub fn with_objective(mut self, objective: Objective) -> Self {
