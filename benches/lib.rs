@@ -20,6 +20,11 @@ pub struct Measured {
 
 /// Runs `command` to its end, watching its memory; an error where it fails.
 pub fn measure(command: &mut Command) -> Result<Measured> {
+    measure_ending(command, &[0])
+}
+
+/// The same where it may end with any of these codes.
+pub fn measure_ending(command: &mut Command, codes: &[i32]) -> Result<Measured> {
     let began = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let status_file = format!("/proc/{}/status", child.id());
@@ -33,7 +38,7 @@ pub fn measure(command: &mut Command) -> Result<Measured> {
         std::thread::sleep(Duration::from_millis(5));
     };
     let time = began.elapsed();
-    if !status.success() {
+    if !status.code().is_some_and(|code| codes.contains(&code)) {
         return Err(format!("{command:?} ended with {status}").into());
     }
     Ok(Measured { time, memory })
@@ -41,9 +46,14 @@ pub fn measure(command: &mut Command) -> Result<Measured> {
 
 /// The release build of the `backup` tool, beside this program.
 pub fn backup_tool() -> Result<PathBuf> {
+    tool("backup")
+}
+
+/// The release build of a tool, beside this program.
+pub fn tool(name: &str) -> Result<PathBuf> {
     let mut path = std::env::current_exe()?;
     path.set_file_name("examples");
-    path.push("backup");
+    path.push(name);
     if !path.exists() {
         return Err(format!("{} is not built: cargo build --release --examples", path.display()).into());
     }

@@ -114,7 +114,9 @@ fn the_sample_configuration_is_one_and_slips_are_named() {
         let mut command = Command::new(tool("probe"));
         command.args(["check", "--config"]).arg(path).env_clear();
         let names = ["STRIPE_RESTRICTED_KEY", "PAYSTACK_SECRET_KEY", "SENTRY_TOKEN", "SMTP_PASSWORD"];
-        names.iter().for_each(|n| drop(command.env(n, "geheim")));
+        for name in names {
+            command.env(name, "geheim");
+        }
         command.env("DATABASE_URL", "postgres://shop:geheim@db/shop");
         if all {
             command.env("SLACK_WEBHOOK_URL", "https://hooks.slack.test/geheim");
@@ -196,7 +198,7 @@ async fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
 async fn a_shop_is_watched_told_of_and_shown() {
     let shop = Shop::new().await;
     let (page, metrics) = (shop.path("status.html"), shop.path("caretaker.prom"));
-    let mut watching = Command::new(tool("probe"))
+    let watching = Command::new(tool("probe"))
         .args(["watch", "--json", "--page", &page, "--metrics", &metrics, "--config"])
         .arg(&shop.config)
         .env("STRIPE_KEY", "rk_live_geheimgeheim")
@@ -278,7 +280,7 @@ async fn one_off_looks_need_no_configuration() {
     .unwrap();
     let http = probe(&["http", &web.url(), "--json"]);
     assert_eq!(code(&http), 0, "{}", text(&http));
-    assert_eq!(document("run", &http)["probes"][0]["title"].as_str().unwrap().ends_with("over IPv4"), true);
+    assert!(document("run", &http)["probes"][0]["title"].as_str().unwrap().ends_with("over IPv4"));
     assert_eq!(code(&probe(&["http", &format!("{}bad", web.url())])), 1);
     assert_eq!(code(&probe(&["http", "ftp://x"])), 2);
     // Plain HTTP behind the port.

@@ -325,6 +325,11 @@ impl Incidents {
         let hold = TimeDelta::seconds(self.options.hold_seconds.into());
         for incident in &mut self.open {
             for member in &mut incident.members {
+                // What an earlier process looked at and nobody looks at any more is not waited for.
+                if !self.dependencies.all.contains_key(&member.probe) && !member.verdict.is_healthy() {
+                    (member.verdict, member.since) = (Verdict::Healthy, now);
+                    member.reason = format!("{} (nobody looks at it any more)", member.reason);
+                }
                 let Some(state) = self.states.get(&member.probe) else { continue };
                 if state.debounce.confirmed().is_some() {
                     (member.verdict, member.since) = (state.confirmed(), state.since);
@@ -548,6 +553,17 @@ mod tests {
             again.observe("mail", "mail", at(minute), &judgement(Verdict::Healthy));
         }
         assert_eq!(again.due(at(9), |_| false)[0].kind, MessageKind::Resolved);
+    }
+
+    #[test]
+    fn an_incident_of_a_probe_that_is_gone_ends() {
+        let mut incidents = shop();
+        let mut left = IncidentRecord::empty("gone", at(0));
+        left.severity = Verdict::Critical;
+        left.members = vec![Member::new("gone", "gone", "down", at(0))];
+        left.told = vec![(at(0), MessageKind::Alert)];
+        incidents.open = vec![left];
+        assert_eq!(incidents.due(at(1), |_| false)[0].kind, MessageKind::Resolved);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) enum Cell {
     Null,
     Number(f64),
     Text(String),
+    /// Of PostgreSQL only; the others have numbers for it.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     Flag(bool),
 }
 

@@ -48,9 +48,12 @@ pub struct WebVitals {
     inner: Arc<Mutex<Inner>>,
 }
 
+/// How many values there are in each bucket.
+type Histogram = BTreeMap<u16, u32>;
+
 #[derive(Debug, Default)]
 struct Inner {
-    days: BTreeMap<i64, HashMap<(String, Vital), BTreeMap<u16, u32>>>,
+    days: BTreeMap<i64, HashMap<(String, Vital), Histogram>>,
     recent: HashMap<String, (i64, String, Vital, u16)>,
     order: VecDeque<String>,
 }

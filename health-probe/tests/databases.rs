@@ -1,5 +1,7 @@
 //! Probes of databases and of what is in them, on PostgreSQL, MariaDB and SQLite.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::time::Duration;
 
 use chrono::Utc;

@@ -1,5 +1,7 @@
 //! What people and programs are shown: the status page in a real browser, metrics, runbooks, the verdict on a deployment.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,5 +1,7 @@
 //! The machine and its files: real ones, and trees that stand for a container or a careless shop.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

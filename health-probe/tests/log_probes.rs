@@ -1,5 +1,7 @@
 //! What nginx and PHP really write, through the probes of logs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::io::Write;
 
 use chrono::{TimeDelta, Utc};

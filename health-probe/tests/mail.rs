@@ -1,5 +1,7 @@
 //! Mail by a real server: the handshake, alerts, and the round trip of what is sent.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! A whole set under the monitor, on a clock that runs as fast as there is nothing to do.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -60,7 +62,7 @@ fn block_on<T: Send>(call: impl Future<Output = T> + Send) -> T {
 }
 
 impl AtOnce {
-    fn new() -> Arc<dyn Ledger> {
+    fn ledger() -> Arc<dyn Ledger> {
         Arc::new(Self(block_on(SqliteLedger::in_memory()).unwrap()))
     }
 }
@@ -127,7 +129,7 @@ async fn an_outage_of_the_database_is_told_once_reminded_once_and_resolved_once(
         Watch::new(switch("mail", &mail), minute),
     ];
     let inbox = Arc::new(Inbox::default());
-    let ledger = AtOnce::new();
+    let ledger = AtOnce::ledger();
     let monitor = Monitor::new(watches)
         .unwrap()
         .with_clock(Clock::starting_at(noon()))
@@ -147,7 +149,7 @@ async fn an_outage_of_the_database_is_told_once_reminded_once_and_resolved_once(
         tokio::time::sleep(minute * 30).await;
     };
     monitor.run(stop, |_| {}, |_| {}).await.unwrap();
-    let messages = inbox.messages.lock().unwrap();
+    let messages = inbox.messages.lock().unwrap().clone();
     let kinds: Vec<_> = messages.iter().map(|m| (m.kind, m.incident.root.as_str())).collect();
     assert_eq!(
         kinds,
@@ -206,7 +208,7 @@ async fn a_probe_that_panics_or_hangs_is_a_verdict_and_others_go_on() {
 async fn each_slot_is_looked_at_once_and_maintenance_is_silent() {
     let up = Arc::new(AtomicBool::new(false));
     let inbox = Arc::new(Inbox::default());
-    let ledger = AtOnce::new();
+    let ledger = AtOnce::ledger();
     let window = Maintenance {
         probe: None,
         from: noon() - TimeDelta::minutes(1),

@@ -1,5 +1,7 @@
 //! The ledger and the service levels, over a simulated month of minutes, against a calculation that shares no code with them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};

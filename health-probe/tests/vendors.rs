@@ -1,5 +1,7 @@
 //! Other people's services, by servers that answer with what those services were seen to answer: on good days and bad ones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};

@@ -1,5 +1,7 @@
 //! Whatever was or was not seen: what is not known is never healthy.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use chrono::DateTime;
 use health_probe::{
     Condition, Drought, FailureRate, Limits, Observation, Policy, Reading, Unit, Value, Verdict, judge,

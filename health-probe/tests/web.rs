@@ -1,5 +1,7 @@
 //! Probes of the web against nginx and PHP from Debian, and against servers that answer as no server should.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -97,6 +97,9 @@ pub struct Traffic {
     last_time: (Vec<u8>, i64),
     #[serde(skip)]
     last_agent: HashMap<u64, bool>,
+    /// The second bytes of what only scanners ask for: most paths are none of them by that alone.
+    #[serde(skip)]
+    scanner_bytes: Vec<bool>,
 }
 
 /// One minute.
@@ -140,6 +143,7 @@ impl Traffic {
             logins: BTreeMap::new(),
             last_time: (Vec::new(), 0),
             last_agent: HashMap::new(),
+            scanner_bytes: Vec::new(),
         }
     }
 
@@ -156,7 +160,7 @@ impl Traffic {
         let minute = self.minute_of(&request);
         let bot = self.is_bot(request.agent);
         let path = request.path();
-        let scanner = self.options.scanner_paths.iter().any(|p| starts_with(path, p.as_bytes()));
+        let scanner = self.is_scanner(path);
         if scanner {
             self.scanners.add(&String::from_utf8_lossy(request.address));
             if (200..300).contains(&request.status) {
@@ -245,6 +249,25 @@ impl Traffic {
             self.last_time = (request.time[..upto].to_vec(), at);
         }
         Some(self.last_time.1)
+    }
+
+    /// Whether nobody but a scanner asks for it.
+    fn is_scanner(&mut self, path: &[u8]) -> bool {
+        if self.scanner_bytes.is_empty() {
+            self.scanner_bytes = vec![false; 256];
+            for beginning in &self.options.scanner_paths {
+                // One that is shorter than two bytes fits every path.
+                match beginning.as_bytes().get(1) {
+                    Some(byte) => {
+                        self.scanner_bytes[usize::from(byte.to_ascii_lowercase())] = true;
+                        self.scanner_bytes[usize::from(byte.to_ascii_uppercase())] = true;
+                    }
+                    None => self.scanner_bytes.fill(true),
+                }
+            }
+        }
+        let may_be = path.get(1).is_none_or(|byte| self.scanner_bytes[usize::from(*byte)]);
+        may_be && self.options.scanner_paths.iter().any(|p| starts_with(path, p.as_bytes()))
     }
 
     /// Few agents make most requests: what they are is remembered.

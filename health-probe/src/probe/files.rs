@@ -15,6 +15,9 @@ use crate::judge::{Limits, Policy};
 use crate::observation::{Observation, Unit};
 use crate::probe::{Context, Probe, ProbeSpec};
 
+/// A file, and what is known of it.
+type Found = (PathBuf, std::fs::Metadata);
+
 /// Files that are looked at, at most.
 const MOST: usize = 500_000;
 
@@ -131,7 +134,7 @@ impl FilesProbe {
     }
 
     /// The files of a tree, and what could not be read.
-    fn walk(&self, root: &Path) -> Result<(Vec<(PathBuf, std::fs::Metadata)>, Vec<PathBuf>)> {
+    fn walk(&self, root: &Path) -> Result<(Vec<Found>, Vec<PathBuf>)> {
         let (mut files, mut unreadable, mut open) = (Vec::new(), Vec::new(), vec![root.to_owned()]);
         while let Some(folder) = open.pop() {
             let entries = match std::fs::read_dir(&folder) {
@@ -167,7 +170,7 @@ impl FilesProbe {
         Ok((files, unreadable))
     }
 
-    fn digests(&self, files: &[(PathBuf, std::fs::Metadata)]) -> Result<BTreeMap<String, String>> {
+    fn digests(&self, files: &[Found]) -> Result<BTreeMap<String, String>> {
         let is_code = |path: &Path| {
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let end = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
@@ -276,7 +279,7 @@ impl FilesProbe {
     fn changes(
         &self,
         seen: &mut Observation,
-        files: &[(PathBuf, std::fs::Metadata)],
+        files: &[Found],
         add: &mut impl FnMut(&'static str, &Path, &str),
     ) -> Result<()> {
         const WHAT: &str = "changed code files";

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 
 use crate::error::{Error, ErrorKind, Result, file};
 use crate::incident::Message;
-use crate::judge::{Limits, Policy, Verdict};
+#[cfg(feature = "smtp")]
+use crate::judge::Limits;
+use crate::judge::{Policy, Verdict};
 use crate::notify::Notifier;
 use crate::observation::{Observation, Unit};
 use crate::probe::{Context, Probe, ProbeSpec};
