@@ -209,7 +209,8 @@ async fn a_deployment_is_kept_watched_or_rolled_back() {
     let report = watch(&watches, &baseline, &options, &clock, forever(), |_| {}).await;
     assert_eq!(report.comparison.advice, Advice::RollBack, "{report:?}");
 
-    (ms.store(400, Ordering::SeqCst), up.store(false, Ordering::SeqCst));
+    ms.store(400, Ordering::SeqCst);
+    up.store(false, Ordering::SeqCst);
     let report = watch(&watches, &baseline, &options, &clock, forever(), |_| {}).await;
     assert_eq!(report.comparison.advice, Advice::RollBack);
     assert_eq!(report.rounds, 3, "three in a row, and no more");
