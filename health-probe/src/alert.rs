@@ -120,12 +120,14 @@ pub struct Delivery {
     pub failed: Vec<(String, Error)>,
     /// Whether a route takes it at another hour.
     pub later: bool,
+    /// Whether no route ever takes it: then nobody wants to be told.
+    pub unrouted: bool,
 }
 
 impl Delivery {
-    /// Whether somebody was told.
+    /// Whether somebody was told, or nobody wants to be.
     pub fn is_told(&self) -> bool {
-        !self.delivered.is_empty()
+        !self.delivered.is_empty() || self.unrouted
     }
 }
 
@@ -176,8 +178,12 @@ impl Alerter {
         let mut names: Vec<&str> = taking.iter().filter(open).flat_map(|r| &r.notify).map(String::as_str).collect();
         names.sort_unstable();
         names.dedup();
-        let mut delivery =
-            Delivery { delivered: Vec::new(), failed: Vec::new(), later: names.is_empty() && !taking.is_empty() };
+        let mut delivery = Delivery {
+            delivered: Vec::new(),
+            failed: Vec::new(),
+            later: names.is_empty() && !taking.is_empty(),
+            unrouted: taking.is_empty(),
+        };
         let sending = names.into_iter().filter_map(|n| self.notifiers.get(n)).map(|n| self.send(n.as_ref(), message));
         for (name, outcome) in futures::future::join_all(sending).await {
             match outcome {

@@ -146,7 +146,7 @@ fn compare(probe: &str, before: &OfProbe, after: &OfProbe, options: &DeploymentO
         return vec![(Advice::Unknown, format!("{probe}: was not looked at"))];
     }
     let seen = |of: &OfProbe| of.verdicts.iter().any(|v| *v != Verdict::Unknown);
-    if seen(before) && !seen(after) {
+    if !seen(after) {
         found.push((Advice::Unknown, format!("{probe}: cannot be seen any more: {}", after.reason)));
     }
     let row = after.verdicts.iter().rev().take_while(|v| **v == Verdict::Critical).count();

@@ -222,8 +222,16 @@ impl State {
         self.debounce.confirmed().unwrap_or(Verdict::Healthy)
     }
 
+    /// What fails every other time never fails twice in a row: it goes up and down, and that is worth a look.
+    fn shown(&self) -> Verdict {
+        match self.confirmed() {
+            Verdict::Healthy if self.flapping.flaps() => Verdict::Warning,
+            confirmed => confirmed,
+        }
+    }
+
     fn bad(&self) -> bool {
-        !self.confirmed().is_healthy()
+        !self.shown().is_healthy()
     }
 }
 
@@ -255,6 +263,10 @@ impl Incidents {
             }
         });
         state.last = Some(at);
+        // Nobody bought and nobody paid: that is neither good nor bad, and changes nothing.
+        if judgement.is_idle() {
+            return None;
+        }
         state.flapping.step(u8::from(!judgement.verdict.is_healthy()));
         if !judgement.verdict.is_healthy() {
             state.reason = judgement.reason();
@@ -269,7 +281,7 @@ impl Incidents {
     /// The confirmed state of a probe, and since when.
     pub fn state(&self, probe: &str) -> Option<(Verdict, DateTime<Utc>, bool)> {
         let state = self.states.get(probe)?;
-        state.debounce.confirmed().map(|verdict| (verdict, state.since, state.flapping.flaps()))
+        state.debounce.confirmed().map(|_| (state.shown(), state.since, state.flapping.flaps()))
     }
 
     /// The incidents that go on.
@@ -315,6 +327,11 @@ impl Incidents {
         }
     }
 
+    /// Takes back closed incidents that could not be written down.
+    pub fn give_back(&mut self, closed: Vec<IncidentRecord>) {
+        self.closed.extend(closed);
+    }
+
     /// The incidents that were closed since the last call.
     pub fn take_closed(&mut self) -> Vec<IncidentRecord> {
         std::mem::take(&mut self.closed)
@@ -324,6 +341,13 @@ impl Incidents {
     fn refresh(&mut self, now: DateTime<Utc>) {
         let hold = TimeDelta::seconds(self.options.hold_seconds.into());
         for incident in &mut self.open {
+            // What was well again and fails anew is another failure: it joins again, or has an incident of its own.
+            if incident.was_told() {
+                let root = incident.root.clone();
+                let states = &self.states;
+                let anew = |m: &Member| m.verdict.is_healthy() && states.get(&m.probe).is_some_and(State::bad);
+                incident.members.retain(|m| m.probe == root || !anew(m));
+            }
             for member in &mut incident.members {
                 // What an earlier process looked at and nobody looks at any more is not waited for.
                 if !self.dependencies.all.contains_key(&member.probe) && !member.verdict.is_healthy() {
@@ -332,7 +356,7 @@ impl Incidents {
                 }
                 let Some(state) = self.states.get(&member.probe) else { continue };
                 if state.debounce.confirmed().is_some() {
-                    (member.verdict, member.since) = (state.confirmed(), state.since);
+                    (member.verdict, member.since) = (state.shown(), state.since);
                 }
                 if state.bad() {
                     member.reason.clone_from(&state.reason);
@@ -360,13 +384,10 @@ impl Incidents {
     /// What is bad and belongs to no incident joins one, or opens one.
     fn join_and_open(&mut self, now: DateTime<Utc>, under_maintenance: impl Fn(&str) -> bool) {
         let taken: BTreeSet<String> = self.open.iter().flat_map(|i| &i.members).map(|m| m.probe.clone()).collect();
-        let bad: BTreeSet<&str> = self
-            .states
-            .iter()
-            .filter(|(probe, state)| state.bad() && !under_maintenance(probe))
-            .map(|(probe, _)| probe.as_str())
-            .collect();
-        let mut free: Vec<&str> = bad.iter().copied().filter(|p| !taken.contains(*p)).collect();
+        let bad: BTreeSet<&str> =
+            self.states.iter().filter(|(_, state)| state.bad()).map(|(probe, _)| probe.as_str()).collect();
+        let free = bad.iter().copied().filter(|p| !taken.contains(*p) && !under_maintenance(p));
+        let mut free: Vec<&str> = free.collect();
         // Causes first, so that what depends on them finds their incident.
         free.sort_by_key(|p| (self.dependencies.of(p).filter(|d| bad.contains(d)).count(), *p));
         for probe in free {
@@ -379,7 +400,16 @@ impl Incidents {
                 incident.members.insert(0, member);
                 continue;
             }
-            let causes: Vec<&str> = self.dependencies.of(probe).filter(|d| bad.contains(d)).collect();
+            // What is worse than its cause is more than its consequence. What is being worked on explains anything.
+            let explains = |on: &&str| {
+                let cause = self.states.get(*on).map_or(0, |s| s.shown().rank());
+                bad.contains(on) && (cause >= member.verdict.rank() || under_maintenance(on))
+            };
+            let causes: Vec<&str> = self.dependencies.of(probe).filter(explains).collect();
+            // A service level lasts longer than what it suffers from: it waits, and is an incident of its own.
+            if !causes.is_empty() && (probe.starts_with("slo:") || causes.iter().any(|c| under_maintenance(c))) {
+                continue;
+            }
             if !causes.is_empty() {
                 let joined =
                     self.open.iter_mut().find(|i| i.members.iter().any(|m| causes.contains(&m.probe.as_str())));
@@ -416,7 +446,7 @@ impl Incidents {
         Member {
             probe: probe.to_owned(),
             title: state.title.clone(),
-            verdict: state.confirmed(),
+            verdict: state.shown(),
             since: state.since,
             reason: state.reason.clone(),
         }
@@ -553,6 +583,62 @@ mod tests {
             again.observe("mail", "mail", at(minute), &judgement(Verdict::Healthy));
         }
         assert_eq!(again.due(at(9), |_| false)[0].kind, MessageKind::Resolved);
+    }
+
+    #[test]
+    fn what_fails_again_within_another_incident_is_told_anew() {
+        let mut incidents = shop();
+        // The database is worth a look for hours; the app breaks twice meanwhile.
+        let down = |probe: &str, m: i64| match probe {
+            "database" => Verdict::Warning,
+            "app" if (10..15).contains(&m) || (30..35).contains(&m) => Verdict::Critical,
+            _ => Verdict::Healthy,
+        };
+        let said = run(&mut incidents, 0..45, down, true);
+        let app: Vec<_> = said.iter().filter(|s| s.2 == "app").map(|s| s.1).collect();
+        use MessageKind::{Alert, Resolved};
+        assert_eq!(app, [Alert, Resolved, Alert, Resolved], "{said:?}");
+    }
+
+    #[test]
+    fn what_fails_every_other_time_is_told_of() {
+        let mut incidents = shop();
+        let down = |probe: &str, m: i64| match probe {
+            "mail" if m % 2 == 0 => Verdict::Critical,
+            _ => Verdict::Healthy,
+        };
+        let said = run(&mut incidents, 0..40, down, true);
+        assert_eq!(said.iter().map(|s| (s.1, s.2.as_str())).collect::<Vec<_>>(), [(MessageKind::Alert, "mail")]);
+    }
+
+    #[test]
+    fn while_a_cause_is_worked_on_nothing_is_told_of_what_depends_on_it() {
+        let mut incidents = shop();
+        for minute in 0..20 {
+            for probe in ["database", "app", "orders"] {
+                incidents.observe(probe, probe, at(minute), &judgement(Verdict::Critical));
+                assert!(incidents.due(at(minute), |p| p == "database").is_empty(), "{minute}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_quiet_night_changes_nothing() {
+        let mut incidents = shop();
+        let idle = crate::judge::judge(&crate::Observation::new(at(0)), &crate::Policy::new());
+        assert!(!idle.is_idle(), "without a rule nothing is known");
+        let mut seen = crate::Observation::new(at(0));
+        seen.number("failed", 0.0, crate::Unit::Count).number("attempts", 0.0, crate::Unit::Count);
+        let rate =
+            crate::FailureRate { attempts: "attempts".into(), tolerated: 0.02, significance: 0.01, streak: None };
+        let policy = crate::Policy::new().with("failed", crate::Unit::Count, crate::Condition::FailureRate(rate));
+        let idle = crate::judge::judge(&seen, &policy);
+        assert!(idle.is_idle() && !idle.verdict.is_healthy());
+        for minute in 0..10 {
+            incidents.observe("payments", "payments", at(minute), &idle);
+            assert!(incidents.due(at(minute), |_| false).is_empty());
+        }
+        assert_eq!(incidents.state("payments"), None, "and is not well either");
     }
 
     #[test]

@@ -244,6 +244,20 @@ impl Judgement {
         Self { verdict: Verdict::Unknown, findings: vec![finding] }
     }
 
+    /// The same without secrets, and with reasons of at most 500 characters.
+    pub(crate) fn shown(mut self) -> Self {
+        for finding in &mut self.findings {
+            finding.reason = crate::redact::short(&finding.reason);
+        }
+        self
+    }
+
+    /// Whether nothing that was asked about was there: no payment in an hour, no swap, no image. That is unknown, and no reason
+    /// to call anybody.
+    pub fn is_idle(&self) -> bool {
+        self.verdict == Verdict::Unknown && self.findings.iter().all(|f| f.reading == IDLE)
+    }
+
     /// A judgement of one finding.
     pub(crate) fn of(reading: &str, verdict: Verdict, reason: String) -> Self {
         Self { verdict, findings: vec![Finding { reading: reading.to_owned(), verdict, reason }] }
@@ -266,6 +280,9 @@ impl Judgement {
     }
 }
 
+/// The reading of a finding that says that nothing applied.
+const IDLE: &str = "nothing applies";
+
 /// Holds an observation against a policy.
 ///
 /// A reading that is missing, has another unit, is of another type or is no finite number is unknown; so are an empty policy and
@@ -276,7 +293,7 @@ pub fn judge(seen: &Observation, policy: &Policy) -> Judgement {
     match findings.first() {
         Some(worst) => Judgement { verdict: worst.verdict, findings },
         None if policy.rules.is_empty() => Judgement::unknown("there is no rule to hold it against"),
-        None => Judgement::unknown("nothing that was asked about is there"),
+        None => Judgement::of(IDLE, Verdict::Unknown, "nothing that was asked about is there".into()),
     }
 }
 
@@ -314,6 +331,13 @@ fn hold(seen: &Observation, rule: &Rule) -> Option<Finding> {
                 Ok(number) => number,
                 Err(why) => return finding(Verdict::Unknown, why),
             };
+            // Nobody tried and nothing failed: there is nothing to judge.
+            if let Condition::FailureRate(rate) = &rule.condition
+                && number == 0.0
+                && other_count(seen, &rate.attempts, &rule.unit) == Ok(0.0)
+            {
+                return None;
+            }
             let (verdict, reason) = hold_number(seen, rule, number);
             finding(verdict, reason)
         }

@@ -384,12 +384,19 @@ impl Monitor {
             return;
         };
         let mut failed = None;
-        let closed = incidents.take_closed();
-        for incident in incidents.open().iter().chain(&closed) {
+        let mut unwritten = Vec::new();
+        for incident in incidents.take_closed() {
+            if let Err(e) = ledger.put_incident(&incident).await {
+                failed = Some(e.to_string());
+                unwritten.push(incident);
+            }
+        }
+        for incident in incidents.open() {
             if let Err(e) = ledger.put_incident(incident).await {
                 failed = Some(e.to_string());
             }
         }
+        incidents.give_back(unwritten);
         self.trouble("incidents were not written down", failed);
     }
 

@@ -71,6 +71,19 @@ impl Observation {
         }
     }
 
+    /// Takes secrets out of words and evidence, and cuts them to 500 characters each.
+    pub(crate) fn show(&mut self) {
+        for reading in &mut self.readings {
+            if let Value::Text(text) = &mut reading.value {
+                *text = crate::redact::short(text);
+            }
+        }
+        for line in self.evidence.iter_mut().chain(&mut self.earlier_failures) {
+            *line = crate::redact::short(line);
+        }
+        self.evidence.truncate(200);
+    }
+
     fn push(&mut self, name: impl Into<String>, value: Value, unit: Unit) -> &mut Self {
         self.readings.push(Reading { name: name.into(), value, unit });
         self

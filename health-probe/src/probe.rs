@@ -24,6 +24,7 @@ pub(crate) mod vendor;
 
 use std::fmt;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -48,6 +49,13 @@ pub trait Probe: fmt::Debug + Send + Sync {
     /// # Errors
     /// Where nothing could be observed; its verdict is unknown.
     async fn observe(&self, cx: &Context) -> Result<Observation>;
+}
+
+/// The file beside another in which it is written anew, before it takes its place.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
+    name.push(".new");
+    path.with_file_name(name)
 }
 
 /// What is to be known of a probe before it looks.

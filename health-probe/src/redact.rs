@@ -35,8 +35,20 @@ const PREFIXES: [&str; 16] = [
     "hooks.slack.com/services/",
 ];
 
-const NAMES: [&str; 9] =
-    ["password", "passwd", "token", "secret", "api_key", "apikey", "access_key", "signature", "key"];
+/// Names whose values are secret, also as the end of a longer name: `PGPASSWORD`, `clientSecret`.
+const NAMES: [&str; 6] = ["password", "passwd", "token", "secret", "apikey", "signature"];
+
+/// Those that are so as a word of their own, or after `_` or `-`: `api_key`, `DB_PASS`; a monkey is none.
+const WORDS: [&str; 3] = ["key", "pass", "pwd"];
+
+/// The text without secrets, cut to 500 characters.
+pub(crate) fn short(text: &str) -> String {
+    let whole = redact(text);
+    match whole.char_indices().nth(500) {
+        Some((end, _)) => format!("{}…", &whole[..end]),
+        None => whole,
+    }
+}
 
 fn secret_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/' | '+' | '=' | '.' | '~' | '%')
@@ -83,15 +95,16 @@ fn in_urls(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let after = &rest[at + 3..];
         out.push_str(&rest[..at + 3]);
-        let end = after.find(['/', '?', '#', ' ', '"', '\'', '\n']).unwrap_or(after.len());
-        let authority = &after[..end];
-        match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {
+        // A password may have a slash in it, against the rules.
+        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>')).unwrap_or(after.len());
+        let address = &after[..end];
+        match address.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {
             Some((user, host)) => {
                 out.push_str(user);
                 out.push_str(":…@");
                 out.push_str(host);
             }
-            None => out.push_str(authority),
+            None => out.push_str(address),
         }
         rest = &after[end..];
     }
@@ -100,29 +113,37 @@ fn in_urls(text: &str) -> String {
 
 fn named(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
-    let (mut out, mut from) = (String::with_capacity(text.len()), 0);
-    let mut at = 0;
+    let (mut out, mut from, mut at) = (String::with_capacity(text.len()), 0, 0);
     while at < text.len() {
         let here = &lower[at..];
-        let start = at == 0 || !lower.as_bytes()[at - 1].is_ascii_alphanumeric();
-        let name = NAMES.iter().find(|n| start && here.starts_with(**n));
-        let value = name.and_then(|n| {
-            let after = here[n.len()..].trim_start_matches(['"', '\'']);
-            let after = after.strip_prefix(['=', ':'])?;
-            let after = after.trim_start_matches([' ', '"', '\'']);
-            Some(text.len() - after.len())
-        });
-        match value {
-            Some(value) if length(&text[value..]) > 0 => {
-                out.push_str(&text[from..value]);
+        let word = at == 0 || !lower.as_bytes()[at - 1].is_ascii_alphanumeric();
+        let names = NAMES.iter().chain(WORDS.iter().filter(|_| word));
+        let found = names.filter(|n| here.starts_with(**n)).find_map(|n| value(text, at + n.len()));
+        match found {
+            Some((begin, end)) => {
+                out.push_str(&text[from..begin]);
                 out.push('…');
-                from = value + length(&text[value..]);
-                at = from;
+                (from, at) = (end, end);
             }
-            _ => at += here.chars().next().map_or(1, char::len_utf8),
+            None => at += here.chars().next().map_or(1, char::len_utf8),
         }
     }
     out + &text[from..]
+}
+
+/// Where the value begins and ends whose name ends at `at`: after `=` or `:`, in quotes or up to white space or a separator.
+fn value(text: &str, at: usize) -> Option<(usize, usize)> {
+    let after = text[at..].trim_start_matches(['"', '\'']).trim_start_matches(' ');
+    let after = after.strip_prefix(['=', ':'])?.trim_start_matches(' ');
+    let quote = after.chars().next().filter(|c| matches!(c, '"' | '\''));
+    let after = quote.map_or(after, |q| &after[q.len_utf8()..]);
+    let begin = text.len() - after.len();
+    let ends = |c: char| match quote {
+        Some(quote) => c == quote || c == '\n',
+        None => c.is_whitespace() || matches!(c, '&' | ',' | ';' | '}' | ')' | '"' | '\''),
+    };
+    let length = after.find(ends).unwrap_or(after.len());
+    (length > 0).then_some((begin, begin + length))
 }
 
 #[cfg(test)]
@@ -140,6 +161,9 @@ mod tests {
             ("https://hooks.slack.com/services/T000/B000/XXXX failed", "https://hooks.slack.com/services/… failed"),
             ("monkey: banana, keyboard", "monkey: banana, keyboard"),
             ("http://h/?api_key=1&x=2", "http://h/?api_key=…&x=2"),
+            ("password=!geheim and PGPASSWORD=x", "password=… and PGPASSWORD=…"),
+            ("DB_PASS = geh!eim clientSecret: \"$x y\"", "DB_PASS = … clientSecret: \"…\""),
+            ("postgres://u:pa/ss@h refused", "postgres://u:…@h refused"),
             ("a user@example.org wrote", "a user@example.org wrote"),
         ] {
             assert_eq!(redact(text), shown);

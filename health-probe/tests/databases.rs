@@ -58,10 +58,13 @@ async fn same_on_every_engine(url: &str) {
     assert_eq!(seen.finite("attempts"), Some(6.0), "nothing was deleted");
 
     let metric = |sql: &str, target| Metric { name: "orders".into(), sql: sql.into(), unit: "a day".into(), target };
-    let day = "SELECT '2026-01-15' AS day, 12 AS value UNION ALL SELECT '2026-01-14', 8";
-    let report = metric(day, Some(11.0)).read(url, Duration::from_secs(5)).await.unwrap();
+    let date = |ago: i64| (Utc::now() - chrono::TimeDelta::days(ago)).format("%F").to_string();
+    let days = |a: i64, b: i64| format!("SELECT '{}' AS day, 12 AS value UNION ALL SELECT '{}', 8", date(a), date(b));
+    let report = metric(&days(40, 41), Some(1.0)).read(url, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(report.verdict, Verdict::Unknown, "what was last month says nothing of now");
+    let report = metric(&days(1, 2), Some(11.0)).read(url, Duration::from_secs(5)).await.unwrap();
     assert_eq!((report.recent, report.verdict), (Some(10.0), Verdict::Warning));
-    assert_eq!(report.values[0].0, "2026-01-14");
+    assert_eq!(report.values[0].0, date(2));
     let report = metric("SELECT 'a' AS day, 1 AS value FROM pay WHERE id < 0", Some(1.0))
         .read(url, Duration::from_secs(5))
         .await;

@@ -110,8 +110,8 @@ impl Follower {
     /// it stood before.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] or [`ErrorKind::Storage`] where a file cannot be read, [`ErrorKind::Malformed`] where a compressed
-    /// one is damaged.
+    /// [`ErrorKind::Denied`] or [`ErrorKind::Storage`] where a file cannot be read, [`ErrorKind::Unreachable`] where the log is
+    /// gone, was rotated just now, or a compressed one is not written to its end.
     pub fn scan(&mut self, now: DateTime<Utc>, mut line: impl FnMut(&[u8])) -> Result<Scan> {
         let candidates = self.candidates()?;
         let known = self.places.clone();
@@ -191,6 +191,10 @@ impl Follower {
         if found.is_empty() && self.places.is_none() {
             return Err(Error::new(ErrorKind::Storage, format!("{}: there is no such log", self.path.display()))
                 .with_next_step("check the path; a log that is not there says nothing"));
+        }
+        if !found.iter().any(|c| c.live) && self.places.is_some() {
+            return Err(Error::new(ErrorKind::Unreachable, format!("{}: the log is gone", self.path.display()))
+                .with_next_step("see whether the server still writes it, and where to"));
         }
         found.sort_by_key(|c| (c.live, age_rank(&name, &c.path), c.modified));
         let rotated = found.iter().filter(|c| !c.live).count();
@@ -308,6 +312,17 @@ fn assign(candidates: &[Candidate], places: &[Place]) -> Result<Assignments> {
     }
     if log_goes_on && let Some(p) = live_place {
         free[p] = None;
+    }
+    // A second copy of what was read already: compressed and not yet deleted, or kept under another name.
+    for (at, candidate) in candidates.iter().enumerate() {
+        if assigned[at].is_none() && !candidate.live {
+            for place in places.iter().filter(|p| p.offset > 0 && p.finished) {
+                if holds(candidate, place)? && length(candidate)? == place.offset {
+                    assigned[at] = Some(Assigned::Passed);
+                    break;
+                }
+            }
+        }
     }
     // A copy of a log that nobody read before, not yet truncated.
     if let Some(live) = live.map(|l| &candidates[l]) {

@@ -43,7 +43,6 @@ impl Default for TrafficOptions {
                 "/.DS_Store",
                 "/wp-login.php",
                 "/wp-admin",
-                "/wp-content/",
                 "/xmlrpc.php",
                 "/phpmyadmin",
                 "/pma/",
@@ -91,6 +90,7 @@ pub struct Traffic {
     pub exposed: Top,
     /// Requests by address.
     pub addresses: Top,
+    exposed_hours: BTreeMap<i64, u32>,
     minutes: BTreeMap<i64, Minute>,
     logins: BTreeMap<i64, HashMap<String, u32>>,
     #[serde(skip)]
@@ -139,6 +139,7 @@ impl Traffic {
             scanners: top(),
             exposed: top(),
             addresses: Top::new(20_000),
+            exposed_hours: BTreeMap::new(),
             minutes: BTreeMap::new(),
             logins: BTreeMap::new(),
             last_time: (Vec::new(), 0),
@@ -163,8 +164,13 @@ impl Traffic {
         let scanner = self.is_scanner(path);
         if scanner {
             self.scanners.add(&String::from_utf8_lossy(request.address));
-            if (200..300).contains(&request.status) {
+            // Shops on WordPress give these out to everybody.
+            let common = [&b"/wp-"[..], b"/xmlrpc.php"].iter().any(|p| starts_with(path, p));
+            if (200..300).contains(&request.status) && !common {
                 self.exposed.add(&shown(path));
+                if let Some(at) = minute {
+                    *self.exposed_hours.entry(at.div_euclid(60)).or_default() += 1;
+                }
             }
         }
         let failed = self.failed_login(&request);
@@ -178,7 +184,11 @@ impl Traffic {
         if bot {
             self.bots += 1;
         }
-        let Some(at) = minute else { return };
+        let Some(at) = minute else {
+            // A time that cannot be read: the request belongs nowhere.
+            self.unreadable += 1;
+            return;
+        };
         let minute = self.minutes.entry(at).or_default();
         match bot {
             true => minute.bots += 1,
@@ -198,6 +208,9 @@ impl Traffic {
         while self.minutes.len() > MINUTES {
             self.minutes.pop_first();
         }
+        while self.exposed_hours.len() > 48 {
+            self.exposed_hours.pop_first();
+        }
         while self.logins.len() > 48 {
             self.logins.pop_first();
         }
@@ -214,6 +227,23 @@ impl Traffic {
             sum.failed_logins += minute.failed_logins;
         }
         sum
+    }
+
+    /// What counts as what.
+    pub fn options(&self) -> &TrafficOptions {
+        &self.options
+    }
+
+    /// The same counts, by other options from now on.
+    #[must_use]
+    pub fn with_options(mut self, options: TrafficOptions) -> Self {
+        (self.options, self.scanner_bytes) = (options, Vec::new());
+        self
+    }
+
+    /// How often something was given out since the hour of `from` that only scanners ask for.
+    pub fn exposed_since(&self, from: DateTime<Utc>) -> u64 {
+        self.exposed_hours.range(from.timestamp().div_euclid(3600)..).map(|(_, n)| u64::from(*n)).sum()
     }
 
     /// The minute of the newest request.
@@ -267,7 +297,7 @@ impl Traffic {
             }
         }
         let may_be = path.get(1).is_none_or(|byte| self.scanner_bytes[usize::from(*byte)]);
-        may_be && self.options.scanner_paths.iter().any(|p| starts_with(path, p.as_bytes()))
+        may_be && self.options.scanner_paths.iter().any(|p| is_or_is_under(path, p.as_bytes()))
     }
 
     /// Few agents make most requests: what they are is remembered.
@@ -337,6 +367,12 @@ fn subnet(address: &str) -> String {
 fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(&path[..path.len().min(200)]);
     text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
+}
+
+/// Whole parts of a path: `/backup` is no beginning of `/backup-cameras`, and one of `/backup/x` and `/backup.zip`.
+fn is_or_is_under(path: &[u8], beginning: &[u8]) -> bool {
+    let ends = || beginning.ends_with(b"/") || path.get(beginning.len()).is_none_or(|b| matches!(b, b'/' | b'.'));
+    starts_with(path, beginning) && ends()
 }
 
 /// Regardless of case: scanners try both.

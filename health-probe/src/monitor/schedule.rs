@@ -52,17 +52,18 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks so often, in whole seconds. A look has 30 seconds, and no more than the time to the next one.
+    /// Looks so often, in whole seconds. A look has a minute: more than the probes themselves take, so that it is they who say what
+    /// did not answer. One that takes longer than the interval leaves the slots out that it fills.
     pub fn new(probe: impl Probe + 'static, every: Duration) -> Self {
         let every = Duration::from_secs(every.as_secs().clamp(1, 86_400));
-        let timeout = every.min(Duration::from_secs(30));
+        let timeout = Duration::from_secs(60);
         Self { probe: Arc::new(probe), every, timeout, depends_on: Vec::new(), objective: None }
     }
 
     /// The same with another limit for a look.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout.min(self.every);
+        self.timeout = timeout;
         self
     }
 
@@ -159,13 +160,14 @@ impl Watch {
         });
         let mut task = EndsWithMe(Some(task));
         match tokio::time::timeout(self.timeout, receiver).await {
-            Ok(Ok(Ok(seen))) => {
-                let judgement = judge(&seen, &self.probe.spec().policy);
+            Ok(Ok(Ok(mut seen))) => {
+                let judgement = judge(&seen, &self.probe.spec().policy).shown();
+                seen.show();
                 end(Some(seen), judgement)
             }
             Ok(Ok(Err(e))) => {
                 let next = e.next_step().map(|n| format!(" (next: {n})")).unwrap_or_default();
-                end(None, Judgement::unknown(format!("{e}{next}")))
+                end(None, Judgement::unknown(format!("{e}{next}")).shown())
             }
             Ok(Err(_)) => end(None, Judgement::unknown("the probe panicked")),
             Err(_) => {
@@ -192,6 +194,10 @@ impl Watch {
             let slot = now.timestamp().div_euclid(every.num_seconds()) * every.num_seconds();
             let slot = DateTime::from_timestamp(slot, 0).unwrap_or(now);
             let mut due = slot + offset;
+            // A clock that was set back does not stop the looks.
+            if last.is_some_and(|last| last > now + every * 2) {
+                last = None;
+            }
             // Not twice in one slot, and not in one whose moment has passed.
             while due < now || last.is_some_and(|last| due <= last) {
                 due += every;

@@ -99,6 +99,7 @@ pub(crate) async fn connect(
         return Err(Failed::new(Phase::Redirect, format!("{} is not a public address", to.host)));
     }
     let mut last = Failed::new(Phase::Connect, "no address was tried");
+    last.ours = true;
     for (at, address) in vetted.iter().enumerate() {
         let began = Instant::now();
         // Each gets its share of what is left, so that a dead first address does not use up the time of the second.
@@ -112,6 +113,8 @@ pub(crate) async fn connect(
                 }
                 return Ok(Connected { stream, address: *address, dns, connect });
             }
+            // One that this machine cannot reach says nothing of the others.
+            Ok(Err(e)) if is_ours(&e) && !last.ours => {}
             Ok(Err(e)) => {
                 last = Failed::new(Phase::Connect, format!("{address}: {e}"));
                 last.ours = is_ours(&e);

@@ -35,6 +35,8 @@ pub(crate) struct Fetch {
     pub(crate) family: Family,
     pub(crate) reach: Reach,
     pub(crate) pinned: Option<SocketAddr>,
+    /// The address of the page that named this one: it counts as the first of a chain of redirects.
+    pub(crate) named_by: Option<IpAddr>,
     pub(crate) tls: Arc<ClientConfig>,
 }
 
@@ -97,6 +99,7 @@ impl Fetch {
             family: Family::Any,
             reach: Reach::AsConfigured,
             pinned: None,
+            named_by: None,
             tls,
         }
     }
@@ -109,7 +112,7 @@ impl Fetch {
         let mut hops: Vec<Hop> = Vec::new();
         let mut asked = vec![(step.method.clone(), step.url.clone())];
         loop {
-            let first = hops.first().map(|h: &Hop| h.address.ip());
+            let first = self.named_by.or(hops.first().map(|h: &Hop| h.address.ip()));
             let answer = match self.ask(&step, first, until).await {
                 Ok(answer) => answer,
                 Err(failed) => return Err(Box::new(NoAnswer { hops, failed })),

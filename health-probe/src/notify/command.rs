@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::Notifier;
@@ -44,7 +44,8 @@ impl Notifier for CommandNotifier {
 
     async fn notify(&self, message: &Message) -> Result<()> {
         let failed = |why: String| {
-            Error::new(ErrorKind::Unreachable, format!("the command {}: {why}", self.program))
+            // Whether it told somebody before it failed is not known: it is not called again at once.
+            Error::new(ErrorKind::Denied, format!("the command {}: {why}", self.program))
                 .with_next_step("run it by hand and see what it says")
         };
         let json = serde_json::to_vec(message)
@@ -68,17 +69,25 @@ impl Notifier for CommandNotifier {
                 tracing::debug!(error = %e, "a command that does not read its input");
             }
         };
+        let mut stderr = child.stderr.take();
         let ended = async {
-            let (output, ()) = tokio::join!(child.wait_with_output(), feed);
-            output
+            let (status, ()) = tokio::join!(child.wait(), feed);
+            let mut said = Vec::new();
+            if let Some(stderr) = &mut stderr {
+                // A child of its own may hold it open for ever: what is there by now will do.
+                let mut bounded = stderr.take(4096);
+                let read = bounded.read_to_end(&mut said);
+                let _ = tokio::time::timeout(Duration::from_millis(200), read).await;
+            }
+            status.map(|status| (status, said))
         };
         match tokio::time::timeout(self.limit, ended).await {
             Err(_) => Err(failed(format!("did not end in {} s, and was killed", self.limit.as_secs_f64()))),
             Ok(Err(e)) => Err(failed(e.to_string()).with_source(e)),
-            Ok(Ok(output)) if output.status.success() => Ok(()),
-            Ok(Ok(output)) => {
-                let said: String = String::from_utf8_lossy(&output.stderr).chars().take(300).collect();
-                Err(failed(format!("{}: {}", output.status, redact(said.trim()))))
+            Ok(Ok((status, _))) if status.success() => Ok(()),
+            Ok(Ok((status, said))) => {
+                let said: String = String::from_utf8_lossy(&said).chars().take(300).collect();
+                Err(failed(format!("{status}: {}", redact(said.trim()))))
             }
         }
     }

@@ -127,7 +127,7 @@ impl FilesProbe {
         let digests = self.digests(&self.walk(&self.rules.root)?.0)?;
         let bytes = serde_json::to_vec(&digests)
             .map_err(|e| Error::new(ErrorKind::Storage, "digests that cannot be written").with_source(e))?;
-        let beside = state.with_extension("new");
+        let beside = crate::probe::beside(state);
         std::fs::write(&beside, bytes)
             .and_then(|()| std::fs::rename(&beside, state))
             .map_err(|e| file(state, "cannot be written", e))
@@ -392,7 +392,9 @@ impl ImagesProbe {
             let size = imagesize::size(path);
             let (Some(kind), Ok(size)) = (kind, size) else {
                 damaged += 1;
-                seen.evidence(format!("damaged: {}", path.display()));
+                if damaged <= 10 {
+                    seen.evidence(format!("damaged: {}", path.display()));
+                }
                 continue;
             };
             misnamed += u32::from(kind != wanted);
@@ -416,7 +418,10 @@ impl ImagesProbe {
                 all => seen.number(name, f64::from(n) / f64::from(all) * 100.0, Unit::Percent),
             };
         }
-        seen.number("images damaged", damaged as f64, Unit::Count);
+        match images {
+            0 if damaged == 0 => seen.not_applicable("images damaged", "there is no image"),
+            _ => seen.number("images damaged", damaged as f64, Unit::Count),
+        };
         Ok(())
     }
 }

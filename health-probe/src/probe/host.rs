@@ -108,7 +108,13 @@ impl Probe for HostProbe {
         }
         self.memory(&mut seen, &groups)?;
         for disk in &self.disks {
-            self.disk(&mut seen, disk, cx.now)?;
+            // A disk on a network that is gone hangs, and must not take this thread with it.
+            let path = disk.clone();
+            let about = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&path)).await;
+            let about =
+                about.map_err(|e| Error::new(ErrorKind::Panicked, "asking a disk ended early").with_source(e))?;
+            let about = about.map_err(|e| file(disk, "its disk cannot be asked", e.into()))?;
+            self.disk(&mut seen, disk, &about, cx.now);
         }
         seen.took = began.elapsed();
         Ok(seen)
@@ -150,8 +156,7 @@ impl HostProbe {
         Ok(())
     }
 
-    fn disk(&self, seen: &mut Observation, disk: &Path, now: DateTime<Utc>) -> Result<()> {
-        let about = rustix::fs::statvfs(disk).map_err(|e| file(disk, "its disk cannot be asked", e.into()))?;
+    fn disk(&self, seen: &mut Observation, disk: &Path, about: &rustix::fs::StatVfs, now: DateTime<Utc>) {
         let of = |what: &str, end: &str| format!("{what} {} {end}", disk.display());
         seen.flag(of("disk", "writable"), !about.f_flag.contains(StatVfsMountFlags::RDONLY));
         let used = (about.f_blocks - about.f_bfree) as f64;
@@ -176,7 +181,6 @@ impl HostProbe {
                 seen.number(of("inodes", "used"), used / (used + free) * 100.0, Unit::Percent);
             }
         }
-        Ok(())
     }
 
     fn full_in(&self, disk: &Path, now: DateTime<Utc>, used: f64, usable: f64) -> Option<f64> {

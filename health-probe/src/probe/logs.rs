@@ -32,7 +32,7 @@ pub struct AccessLogProbe {
 
 /// An error log (H4), of PHP, Next.js, nginx, Apache: what is new in it, and how much.
 ///
-/// Readings: `new errors`, groups that were never seen before this look (a warning from one on); `errors in the last hour` (a
+/// Readings: `new errors`, groups that were seen first within the last hour, and not at the first look of all (a warning from one on); `errors in the last hour` (a
 /// warning from 50, critical from 500); `fatal in the last hour` (critical from 10); `lines lost`. Evidence names the groups.
 pub struct ErrorLogProbe {
     spec: ProbeSpec,
@@ -66,6 +66,8 @@ impl AccessLogProbe {
             .below("failed logins of one address", Unit::Count, Limits::new(20.0, 100.0))
             .meaning("somebody guesses passwords")
             .below("failed logins of one subnet", Unit::Count, Limits::new(50.0, 200.0))
+            .below("newest line age", Unit::Seconds, Limits::warning(86_400.0))
+            .meaning("the server writes elsewhere, or nobody comes")
             .below("exposed", Unit::Count, Limits::critical(1.0))
             .meaning("the web server gives away what nobody should see")
             .above("unlikely rate", Unit::Percent, Limits::warning(0.0001))
@@ -112,11 +114,15 @@ impl Probe for AccessLogProbe {
     }
 
     async fn observe(&self, cx: &Context) -> Result<Observation> {
+        let before = {
+            let guard = self.log.lock().await;
+            (guard.counted.lines, guard.counted.unreadable)
+        };
         let (scan, kept) = scan(&self.log, cx.now, |traffic, line, _| traffic.add(line)).await?;
         let mut seen = Observation::new(cx.now);
         let traffic = &kept.counted;
         let hour = traffic.between(cx.now - TimeDelta::minutes(60), cx.now + TimeDelta::minutes(1));
-        seen.number("lines lost", f64::from(u8::from(scan.lost)), Unit::Count);
+        seen.number("lines lost", kept.lost_lately(&scan, cx.now), Unit::Count);
         seen.number("requests", f64::from(hour.requests), Unit::Count);
         match hour.requests {
             0 => drop_ref(seen.not_applicable("server errors", "nobody asked for anything")),
@@ -132,7 +138,13 @@ impl Probe for AccessLogProbe {
                 seen.evidence(format!("{n} failed log-ins by {who}"));
             }
         }
-        seen.number("exposed", traffic.exposed.len() as f64, Unit::Count);
+        match traffic.newest() {
+            Some(newest) => {
+                seen.number("newest line age", (cx.now - newest).as_seconds_f64().max(0.0), Unit::Seconds);
+            }
+            None => drop_ref(seen.not_applicable("newest line age", "there is no line with a time")),
+        }
+        seen.number("exposed", traffic.exposed_since(since) as f64, Unit::Count);
         for (path, n) in traffic.exposed.most(5) {
             seen.evidence(format!("{path} was given out {n} times"));
         }
@@ -140,10 +152,12 @@ impl Probe for AccessLogProbe {
             Some(p) => drop_ref(seen.number("unlikely rate", p * 100.0, Unit::Percent)),
             None => drop_ref(seen.not_applicable("unlikely rate", "there is no day before to compare with")),
         }
-        match traffic.lines {
-            0 => drop_ref(seen.not_applicable("unreadable", "there is no line")),
+        // Of what is new: a format that was changed must not hide behind millions of good lines.
+        match traffic.lines.saturating_sub(before.0) {
+            0 => drop_ref(seen.not_applicable("unreadable", "there is no new line")),
             lines => {
-                seen.number("unreadable", traffic.unreadable as f64 / lines as f64 * 100.0, Unit::Percent);
+                let unreadable = traffic.unreadable.saturating_sub(before.1);
+                seen.number("unreadable", unreadable as f64 / lines as f64 * 100.0, Unit::Percent);
             }
         }
         for (path, n) in traffic.error_paths.most(3) {
@@ -176,14 +190,15 @@ impl Probe for ErrorLogProbe {
     }
 
     async fn observe(&self, cx: &Context) -> Result<Observation> {
-        let first = self.log.lock().await.is_new();
         let (scan, kept) = scan(&self.log, cx.now, Errors::add).await?;
         let mut seen = Observation::new(cx.now);
         let errors = &kept.counted;
-        seen.number("lines lost", f64::from(u8::from(scan.lost)), Unit::Count);
-        // At the first look everything is new, which says nothing.
-        let new: Vec<_> = if first { Vec::new() } else { errors.faults.new_since(cx.now - TimeDelta::nanoseconds(1)) };
-        let new: Vec<_> = new.into_iter().filter(|f| f.level >= crate::logs::Level::Error).collect();
+        seen.number("lines lost", kept.lost_lately(&scan, cx.now), Unit::Count);
+        // At the first look everything is new, which says nothing. What is new stays so for an hour, so that a second look
+        // confirms it.
+        let since = errors.began.map_or(cx.now, |began| began.max(cx.now - TimeDelta::minutes(60)));
+        let new = errors.faults.new_since(since).into_iter();
+        let new: Vec<_> = new.filter(|f| f.level >= crate::logs::Level::Error).collect();
         seen.number("new errors", new.len() as f64, Unit::Count);
         for fault in new.iter().take(10) {
             seen.evidence(format!("new: {} ({} times)", fault.example, fault.count));
@@ -201,16 +216,21 @@ impl Probe for ErrorLogProbe {
 /// Faults, and how many errors came in each minute in which somebody looked.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Errors {
+    /// When the first look was.
+    #[serde(default)]
+    began: Option<DateTime<Utc>>,
     faults: Faults,
     minutes: std::collections::BTreeMap<i64, (u64, u64)>,
 }
 
 impl Errors {
     fn add(&mut self, line: &[u8], at: DateTime<Utc>) {
+        let began = *self.began.get_or_insert(at);
         let before = (self.faults.errors(), self.faults.by_level[3]);
         self.faults.add(line, at);
         let (all, fatal) = (self.faults.errors() - before.0, self.faults.by_level[3] - before.1);
-        if all > 0 {
+        // What the first look finds may be years old.
+        if all > 0 && at != began {
             let minute = self.minutes.entry(at.timestamp().div_euclid(60)).or_default();
             minute.0 += all;
             minute.1 += fatal;
@@ -233,18 +253,40 @@ struct Kept<T> {
     state: PathBuf,
     follower: Follower,
     counted: T,
+    /// When lines were lost last.
+    #[serde(default)]
+    lost: Option<DateTime<Utc>>,
     #[serde(skip)]
     loaded: bool,
 }
 
-impl<T: Clone + Serialize + serde::de::DeserializeOwned> Kept<T> {
+/// What is counted, and by which settings.
+trait Counted: Clone + Serialize + serde::de::DeserializeOwned {
+    /// What was kept, by the settings of this.
+    fn adopt(&self, kept: Self) -> Self;
+}
+
+impl Counted for Traffic {
+    fn adopt(&self, kept: Self) -> Self {
+        kept.with_options(self.options().clone())
+    }
+}
+
+impl Counted for Errors {
+    fn adopt(&self, kept: Self) -> Self {
+        kept
+    }
+}
+
+impl<T: Counted> Kept<T> {
     fn new(log: PathBuf, state: PathBuf, counted: T) -> Self {
-        Self { state, follower: Follower::new(log, Start::File), counted, loaded: false }
+        Self { state, follower: Follower::new(log, Start::File), counted, lost: None, loaded: false }
     }
 
-    /// Whether nothing was kept of it yet.
-    fn is_new(&self) -> bool {
-        !self.loaded && !self.state.exists()
+    /// 1 where lines were lost within the last hour, so that a second look confirms it.
+    fn lost_lately(&self, scan: &Scan, now: DateTime<Utc>) -> f64 {
+        let lately = self.lost.is_some_and(|lost| now - lost < TimeDelta::minutes(60));
+        f64::from(u8::from(scan.lost || lately))
     }
 
     fn load(&mut self) -> Result<()> {
@@ -259,7 +301,8 @@ impl<T: Clone + Serialize + serde::de::DeserializeOwned> Kept<T> {
                         .with_source(e)
                 })?;
                 if kept.follower.path() == self.follower.path() {
-                    (self.follower, self.counted) = (kept.follower, kept.counted);
+                    self.counted = self.counted.adopt(kept.counted);
+                    (self.follower, self.lost) = (kept.follower, kept.lost);
                 }
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -275,7 +318,7 @@ impl<T: Clone + Serialize + serde::de::DeserializeOwned> Kept<T> {
             Error::new(ErrorKind::Storage, format!("{}: cannot be written as JSON", self.state.display()))
                 .with_source(e)
         })?;
-        let beside = self.state.with_extension("new");
+        let beside = crate::probe::beside(&self.state);
         let mut out = std::fs::File::create(&beside).map_err(wrong)?;
         std::io::Write::write_all(&mut out, &bytes).and_then(|()| out.sync_all()).map_err(wrong)?;
         std::fs::rename(&beside, &self.state).map_err(wrong)
@@ -289,7 +332,7 @@ async fn scan<T>(
     add: impl Fn(&mut T, &[u8], DateTime<Utc>) + Send + 'static,
 ) -> Result<(Scan, Kept<T>)>
 where
-    T: Clone + Serialize + serde::de::DeserializeOwned + Send + 'static,
+    T: Counted + Send + 'static,
 {
     let mut guard = Arc::clone(log).lock_owned().await;
     let work = move || {
@@ -309,6 +352,9 @@ where
                 Err(e) => return Err(e),
             }
         };
+        if scan.lost {
+            next.lost = Some(now);
+        }
         next.save()?;
         *guard = next.clone();
         Ok((scan, next))

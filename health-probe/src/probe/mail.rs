@@ -56,18 +56,24 @@ impl Probe for SmtpProbe {
         let mut seen = Observation::new(cx.now);
         let transport = self.server.transport()?;
         let began = Instant::now();
-        let outcome = transport.test_connection().await;
+        // Each step has a limit; all of them together too.
+        let limit = Duration::from_secs(45);
+        let outcome = tokio::time::timeout(limit, transport.test_connection()).await;
         let took = began.elapsed();
         seen.took = took;
         match outcome {
-            Ok(true) => {
+            Err(_) => {
+                seen.flag("accepted", false).not_applicable("handshake", "it was not accepted");
+                seen.evidence(format!("the handshake did not end in {} s", limit.as_secs()));
+            }
+            Ok(Ok(true)) => {
                 seen.flag("accepted", true).number("handshake", took.as_secs_f64(), Unit::Seconds);
             }
-            Ok(false) => {
+            Ok(Ok(false)) => {
                 seen.flag("accepted", false).not_applicable("handshake", "it was not accepted");
                 seen.evidence("the server does not answer to NOOP");
             }
-            Err(e) => {
+            Ok(Err(e)) => {
                 seen.flag("accepted", false).not_applicable("handshake", "it was not accepted");
                 seen.evidence(crate::redact::redact(&e.to_string()));
             }

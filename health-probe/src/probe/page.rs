@@ -127,10 +127,19 @@ impl Probe for PageProbe {
         let base = document.hops.last().map_or(&self.fetch.url, |h| &h.url).clone();
         let html = plain_text(&document)?;
         let named = named(&html, &base);
+        let from = document.hops.first().map(|h| h.address.ip());
+        // All of it together may take twice as long as one thing.
+        let end = began + self.fetch.limit * 2;
         let mut parts: Vec<(Url, Option<usize>, String)> = futures::stream::iter(named.iter().take(MOST).cloned())
             .map(|url| async move {
                 let mut fetch = self.fetch.clone();
                 fetch.url = url.clone();
+                // A page names what strangers wrote into it.
+                fetch.named_by = from;
+                fetch.limit = fetch.limit.min(end.saturating_duration_since(Instant::now()));
+                if fetch.limit.is_zero() {
+                    return (url, None, "there was no time left for it".to_owned());
+                }
                 match fetch.run().await {
                     Ok(a) if a.status.is_success() && a.end == BodyEnd::Whole => {
                         (url, Some(a.body.len()), String::new())

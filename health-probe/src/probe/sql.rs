@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use chrono::{NaiveDate, Utc};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::judge::{Condition, Drought, FailureRate, Limits, Policy, Verdict};
 use crate::observation::{Observation, Unit};
@@ -89,7 +91,7 @@ impl SqlProbe {
     }
 
     /// Webhooks of a gateway (H16): the query gives `payments`, how many of some recent time should have been confirmed by a
-    /// webhook, `confirmed`, how many were, and `invalid`, how many came with a wrong signature.
+    /// webhook, `unconfirmed`, how many were not, and `invalid`, how many came with a wrong signature.
     ///
     /// # Errors
     /// As [`SqlProbe::new`].
@@ -104,7 +106,8 @@ impl SqlProbe {
         Ok(probe.with_title("webhooks").counting(["payments", "unconfirmed", "invalid"]))
     }
 
-    /// Mail that leaves the shop (H7): the query gives `sent` and `failed` of some recent time, bounces among the failed, and
+    /// Mail that leaves the shop (H7): the query gives `sent`, how many were tried in some recent time, `failed`, how many of them
+    /// failed or bounced, and
     /// `oldest_queued_s`, for how long the oldest one waits, in seconds (0 where there is none).
     ///
     /// # Errors
@@ -220,7 +223,7 @@ pub struct MetricReport {
     pub target: Option<f64>,
     /// The values, by day or by name.
     pub values: Vec<(String, f64)>,
-    /// The mean of the last seven days; `None` of a ranking, or where there are none.
+    /// The mean of those of the last seven days, and today, that have a value; `None` of a ranking, or where there are none.
     pub recent: Option<f64>,
     /// The change a day by Theil and Sen over all days, in percent of their median; `None` of fewer than eight days.
     pub trend: Option<f64>,
@@ -258,15 +261,20 @@ impl Metric {
                 _ => return Err(wrong("a row has no number as value")),
             }
         }
-        if by_day {
+        if !by_day {
+            values.sort_by(|a: &(String, f64), b| b.1.total_cmp(&a.1));
+        } else {
             values.sort_by(|a: &(String, f64), b| a.0.cmp(&b.0));
         }
-        Ok(self.judge(values, by_day))
+        Ok(self.judge(values, by_day, Utc::now().date_naive()))
     }
 
-    fn judge(&self, values: Vec<(String, f64)>, by_day: bool) -> MetricReport {
+    fn judge(&self, values: Vec<(String, f64)>, by_day: bool, today: NaiveDate) -> MetricReport {
         let numbers: Vec<f64> = values.iter().map(|(_, v)| *v).collect();
-        let last = &numbers[numbers.len().saturating_sub(7)..];
+        // Days of the last week; where they are missing, what was before says nothing of now.
+        let recently =
+            |day: &str| day.parse::<NaiveDate>().is_ok_and(|day| (0..=7).contains(&(today - day).num_days()));
+        let last: Vec<f64> = values.iter().filter(|(day, _)| recently(day)).map(|(_, v)| *v).collect();
         let recent = (by_day && !last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64);
         let points: Vec<(f64, f64)> = numbers.iter().enumerate().map(|(i, v)| (i as f64, *v)).collect();
         let middle = crate::statistics::median(&numbers).filter(|m| *m != 0.0);

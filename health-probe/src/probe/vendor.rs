@@ -28,7 +28,7 @@ enum Kind {
 ///
 /// Status pages: `says` is `up`, `degraded` or `down`, and never proof that all is well: they lag, so "up" is healthy only in the
 /// sense that nobody says otherwise, and "down" is a warning of what customers may see. Keys: `key accepted`, by a call that reads
-/// and changes nothing. Each has `reachable`, `answer understood` and `response time`. An answer that is not of the known shape is
+/// and changes nothing. Each has `reachable` and `response time`. An answer that is not of the known shape is
 /// unknown; one that is longer than a megabyte or does not end is not understood.
 #[derive(Clone)]
 pub struct VendorProbe {

@@ -39,11 +39,12 @@ impl Database {
             };
             sqlx::query(AssertSqlSafe(set)).persistent(false).execute(&mut connection).await.map_err(failed)?;
             let mut tx = connection.begin_with("START TRANSACTION READ ONLY").await.map_err(failed)?;
-            let sql = sql.trim().trim_end_matches(';').to_owned();
+            let sql = sql.trim().trim_end_matches(';');
+            let sql = format!("SELECT * FROM ({sql}\n) AS caretaker LIMIT {}", ROWS + 1);
             let rows = sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch_all(&mut *tx).await.map_err(failed)?;
             tx.rollback().await.map_err(failed)?;
             let _ = connection.close().await;
-            rows.iter().take(ROWS + 1).map(cells).collect()
+            rows.iter().map(cells).collect()
         })
         .await
     }

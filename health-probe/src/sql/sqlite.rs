@@ -36,10 +36,11 @@ impl Database {
     pub(super) async fn rows(&self, sql: &str, limit: Duration) -> std::result::Result<Vec<Row>, Failed> {
         within(limit, async {
             let mut connection = self.open().await?;
-            let sql = sql.trim().trim_end_matches(';').to_owned();
+            let sql = sql.trim().trim_end_matches(';');
+            let sql = format!("SELECT * FROM ({sql}\n) AS caretaker LIMIT {}", ROWS + 1);
             let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.map_err(failed)?;
             let _ = connection.close().await;
-            rows.iter().take(ROWS + 1).map(cells).collect()
+            rows.iter().map(cells).collect()
         })
         .await
     }
