@@ -181,7 +181,7 @@ async fn a_probe_that_panics_or_hangs_is_a_verdict_and_others_go_on() {
     let ten = Duration::from_secs(10);
     let watches = vec![
         Watch::new(panics, ten),
-        Watch::new(hangs, ten),
+        Watch::new(hangs, ten).with_timeout(Duration::from_secs(5)),
         Watch::new(fails, ten),
         Watch::new(switch("good", &up), ten),
     ];
