@@ -86,7 +86,7 @@ reach = ["+44 1234"]
 [[metric]]
 name = "orders a day"
 url = "sqlite:{at}/shop.db"
-sql = "SELECT date(placed_at) AS day, count(*) AS value FROM orders GROUP BY 1 ORDER BY 1 DESC LIMIT 60"
+sql = "SELECT date('now', '-1 day') AS day, count(*) AS value FROM orders"
 unit = "orders"
 target = 1000000
 "#,

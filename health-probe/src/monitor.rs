@@ -275,6 +275,7 @@ impl Monitor {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut telling = pin!(futures::future::Either::Left(std::future::pending::<Vec<(Message, bool)>>()));
         let mut is_telling = false;
+        let mut tell_again = self.clock.now();
         let (mut next_beat, mut next_level, mut next_forget) = (self.clock.now(), self.clock.now(), self.clock.now());
         let mut pending: Vec<Record> = Vec::new();
         let mut stop = pin!(stop);
@@ -291,12 +292,11 @@ impl Monitor {
                 }
                 told = &mut telling, if is_telling => {
                     is_telling = false;
-                    for (message, delivered) in told {
-                        if delivered {
-                            incidents.told(&message, self.clock.now());
-                            said(&message);
-                        }
+                    if told.iter().any(|(_, delivered)| !delivered) {
+                        // What was not delivered is due again, and not at once.
+                        tell_again = self.clock.now() + TimeDelta::seconds(10);
                     }
+                    delivered(told, &mut incidents, self.clock.now(), &mut said);
                     self.keep_incidents(&mut incidents).await;
                 }
                 _ = tick.tick() => {}
@@ -331,7 +331,7 @@ impl Monitor {
                 });
             }
             while tasks.try_join_next().is_some() {}
-            if !is_telling {
+            if !is_telling && now >= tell_again {
                 let maintenance = self.maintained(now);
                 let due = incidents.due(now, |probe| maintenance.iter().any(|p| p == probe || level(p) == probe));
                 self.show_incidents(&incidents);
@@ -343,29 +343,29 @@ impl Monitor {
             }
         }
         self.write_down(&mut pending).await;
+        // What is under way is waited for, or it would be sent again after the next start.
+        if is_telling && let Ok(told) = tokio::time::timeout(Duration::from_secs(15), &mut telling).await {
+            delivered(told, &mut incidents, self.clock.now(), &mut said);
+        }
         self.keep_incidents(&mut incidents).await;
         Ok(())
     }
 
+    /// Sends all of them at once: one that takes long keeps no other back.
     async fn tell(&self, due: Vec<Message>) -> Vec<(Message, bool)> {
+        let sending = due.into_iter().map(|message| async move {
+            let Some(alerter) = &self.alerter else { return (message, true, None) };
+            let delivery = alerter.deliver(&message).await;
+            let failed = delivery.failed.first().map(|(name, e)| format!("{name}: {e}"));
+            (message, delivery.is_told(), failed)
+        });
         let mut told = Vec::new();
-        let mut failed = Vec::new();
-        for message in due {
-            let delivered = match &self.alerter {
-                Some(alerter) => {
-                    let delivery = alerter.deliver(&message).await;
-                    failed.extend(delivery.failed.iter().map(|(name, e)| format!("{name}: {e}")));
-                    delivery.is_told()
-                }
-                None => true,
-            };
+        let mut failed = None;
+        for (message, delivered, why) in futures::future::join_all(sending).await {
+            failed = failed.or(why);
             told.push((message, delivered));
         }
-        self.trouble("messages were not delivered", failed.first().cloned());
-        if told.iter().any(|(_, delivered)| !delivered) {
-            // What was not delivered is due again at once.
-            tokio::time::sleep(Duration::from_secs(10)).await;
-        }
+        self.trouble("messages were not delivered", failed);
         told
     }
 
@@ -507,6 +507,19 @@ impl Monitor {
             }
             None => drop(board.troubles.remove(what)),
         }
+    }
+}
+
+/// Takes note of what was delivered.
+fn delivered(
+    told: Vec<(Message, bool)>,
+    incidents: &mut Incidents,
+    now: DateTime<Utc>,
+    said: &mut impl FnMut(&Message),
+) {
+    for (message, _) in told.iter().filter(|(_, delivered)| *delivered) {
+        incidents.told(message, now);
+        said(message);
     }
 }
 

@@ -158,7 +158,7 @@ async fn answers_that_no_server_should_give_are_critical_and_end_in_time() {
             .unwrap()
             .with_limits(Duration::from_millis(700), 1 << 20)
     };
-    let (_, judgement) = look(&probe("/")).await;
+    let (_, judgement) = look(&HttpProbe::new("x", &server.url()).unwrap()).await;
     assert_eq!(judgement.verdict, Verdict::Healthy, "{judgement:?}");
     for (path, answer, reading, wanted) in [
         ("/down", Answer::Json(503, "{}".into()), "status as expected", Verdict::Critical),
