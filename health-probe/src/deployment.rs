@@ -32,6 +32,9 @@ struct OfProbe {
     verdicts: Vec<Verdict>,
     times: Vec<f64>,
     reason: String,
+    /// Looks at which there was nothing to judge, such as payments at night.
+    #[serde(default)]
+    idle: u32,
 }
 
 /// What to do about a deployment.
@@ -87,6 +90,10 @@ impl Sample {
     /// Adds what a look saw.
     pub fn add(&mut self, look: &Look) {
         let of = self.probes.entry(look.probe.clone()).or_default();
+        if look.judgement.is_idle() {
+            of.idle += 1;
+            return;
+        }
         of.healthy.push(look.judgement.verdict.is_healthy());
         of.verdicts.push(look.judgement.verdict);
         of.times.extend(look.response_time.map(|t| t.as_secs_f64()));
@@ -123,8 +130,9 @@ impl Sample {
                 None => found.push((Advice::Unknown, format!("{probe}: was not looked at afterwards"))),
             }
         }
-        if self.probes.is_empty() {
-            found.push((Advice::Unknown, "nothing was looked at before".into()));
+        // Of quiet probes alone, as of none, nothing follows.
+        if self.probes.values().all(|of| of.healthy.is_empty()) {
+            found.push((Advice::Unknown, "nothing was seen before".into()));
         }
         let rank = |advice: &Advice| match advice {
             Advice::RollBack => 3,
@@ -142,6 +150,10 @@ fn compare(probe: &str, before: &OfProbe, after: &OfProbe, options: &DeploymentO
     let mut found = Vec::new();
     let bad = |of: &OfProbe| of.healthy.iter().filter(|h| !**h).count() as u64;
     let (n, m) = (before.healthy.len() as u64, after.healthy.len() as u64);
+    // Nothing to judge on one side, and that is known: nothing to compare.
+    if (n == 0 && before.idle > 0) || (m == 0 && after.idle > 0) {
+        return found;
+    }
     if n == 0 || m == 0 {
         return vec![(Advice::Unknown, format!("{probe}: was not looked at"))];
     }

@@ -392,7 +392,10 @@ impl Incidents {
         free.sort_by_key(|p| (self.dependencies.of(p).filter(|d| bad.contains(d)).count(), *p));
         for probe in free {
             let member = self.member(probe);
-            let dependents = |i: &IncidentRecord| self.dependencies.of(&i.root).any(|d| d == probe);
+            // A disk that is worth a look is no cause of a shop that is down.
+            let dependents = |i: &IncidentRecord| {
+                self.dependencies.of(&i.root).any(|d| d == probe) && member.verdict.rank() >= i.severity.rank()
+            };
             if let Some(incident) = self.open.iter_mut().find(|i| i.resolved.is_none() && dependents(i)) {
                 incident.root = probe.to_owned();
                 incident.severity = incident.severity.worse(member.verdict);
@@ -598,6 +601,19 @@ mod tests {
         let app: Vec<_> = said.iter().filter(|s| s.2 == "app").map(|s| s.1).collect();
         use MessageKind::{Alert, Resolved};
         assert_eq!(app, [Alert, Resolved, Alert, Resolved], "{said:?}");
+    }
+
+    #[test]
+    fn what_is_milder_takes_nothing_over() {
+        let mut incidents = shop();
+        let down = |probe: &str, m: i64| match probe {
+            "app" if m >= 5 => Verdict::Critical,
+            "database" if m >= 10 => Verdict::Warning,
+            _ => Verdict::Healthy,
+        };
+        let said = run(&mut incidents, 0..20, down, true);
+        let kinds: Vec<_> = said.iter().map(|s| (s.1, s.2.as_str())).collect();
+        assert_eq!(kinds, [(MessageKind::Alert, "app"), (MessageKind::Alert, "database")]);
     }
 
     #[test]

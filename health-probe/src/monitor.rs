@@ -436,8 +436,10 @@ impl Monitor {
                     let budget = objective.budget(&slots, &maintenance, crate::ledger::View::WithoutMaintenance, now);
                     let burns = objective.burns(&slots, &maintenance, &BURN_RULES, now);
                     let (verdict, reason) = judge_service_level(&budget, &burns);
-                    // A service level that is not known yet is no incident: the probe's own state says that it does not look.
-                    let verdict = if verdict == Verdict::Unknown { Verdict::Healthy } else { verdict };
+                    // One that is not known opens no incident, for the probe's own state says that it does not look; and ends none.
+                    if verdict == Verdict::Unknown {
+                        continue;
+                    }
                     let title = format!("service level of {}", watch.title());
                     incidents.observe(
                         &level(watch.id()),

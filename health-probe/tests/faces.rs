@@ -224,3 +224,21 @@ async fn a_deployment_is_kept_watched_or_rolled_back() {
     assert_eq!(baseline.compare(&Sample::default(), &options).advice, Advice::Unknown);
     assert!(pause_after(Duration::ZERO) < pause_after(Duration::from_secs(7200)));
 }
+
+#[tokio::test]
+async fn a_quiet_probe_says_nothing_of_a_deployment() {
+    let quiet = probe_fn(ProbeSpec::new("quiet", Policy::new().is("up", true, Verdict::Critical)), |cx| async move {
+        let mut seen = Observation::new(cx.now);
+        seen.not_applicable("up", "nobody asked");
+        Ok(seen)
+    });
+    let minute = Duration::from_secs(60);
+    let both = [Arc::new(Watch::new(quiet, minute)), Arc::new(Watch::new(flag("shop", "shop", true), minute))];
+    let (clock, options) = (Clock::system(), DeploymentOptions::default());
+    let before = Sample::take(&both, 3, Duration::ZERO, &clock).await;
+    let after = Sample::take(&both, 3, Duration::ZERO, &clock).await;
+    assert_eq!(before.compare(&after, &options).advice, Advice::Keep);
+    // Where all of them are quiet, nothing was seen, and that is no "keep".
+    let before = Sample::take(&both[..1], 3, Duration::ZERO, &clock).await;
+    assert_eq!(before.compare(&before, &options).advice, Advice::Unknown);
+}

@@ -34,7 +34,8 @@ impl<'a> LogMessage<'a> {
     pub fn parse(line: &'a str) -> Self {
         let line = line.trim_end();
         if line.starts_with('{') {
-            return json(line).unwrap_or(Self { level: Some(Level::Error), text: line.into() });
+            // Cut off, or no JSON after all.
+            return json(line).unwrap_or_else(|| Self { level: Some(guess(line)), text: line.into() });
         }
         nginx(line).or_else(|| bracketed(line)).unwrap_or_else(|| plain(line))
     }
