@@ -329,14 +329,14 @@ async fn service_levels(json: bool, config: &Path) -> Result<Ended> {
     let mut levels = Vec::new();
     for watch in shop.watches()? {
         let Some(objective) = watch.objective() else { continue };
-        let from = now - TimeDelta::days(objective.days.into());
+        let from = now - TimeDelta::days(objective.days().into());
         let slots = ledger.timeline(watch.id(), from, now).await?;
         let maintenance = for_probe(&ledger.maintenance(from, now).await?, watch.id());
         let budget = objective.budget(&slots, &maintenance, View::WithoutMaintenance, now);
         let burns = objective.burns(&slots, &maintenance, &BURN_RULES, now);
         let (verdict, reason) = judge_service_level(&budget, &burns);
         let strict = objective.budget(&slots, &maintenance, View::Strict, now);
-        let (probe, target, days) = (watch.id().to_owned(), objective.target, objective.days);
+        let (probe, target, days) = (watch.id().to_owned(), objective.target(), objective.days());
         levels.push(Level { probe, target, days, verdict, reason, budget, strict, burns });
     }
     if levels.is_empty() {

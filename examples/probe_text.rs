@@ -1,6 +1,5 @@
 //! What `probe` says to people.
 
-use chrono::{DateTime, Utc};
 use health_probe::ledger::Counts;
 use health_probe::logs::{Faults, Traffic};
 use health_probe::slo::{Budget, Burn};
@@ -84,8 +83,8 @@ pub fn traffic(file: &str, traffic: &Traffic) {
     top("not found", traffic.not_found.most(10));
     top("given out, and only scanners ask for it", traffic.exposed.most(10));
     top("scanners", traffic.scanners.most(10));
-    let logins = traffic.failed_logins_by_subnet(DateTime::<Utc>::MIN_UTC);
-    top("failed log-ins by subnet", logins.iter().take(10).map(|(who, n)| (who.as_str(), u64::from(*n))).collect());
+    top("failed log-ins by address", traffic.failed_logins.addresses.most(10));
+    top("failed log-ins by account", traffic.failed_logins.accounts.most(10));
 }
 
 /// An error log.

@@ -19,9 +19,9 @@ use health_probe::runbook::Runbook;
 use health_probe::slo::Objective;
 use health_probe::{
     AccessLogProbe, DatabaseProbe, DnsProbe, Error, ErrorKind, ErrorLogProbe, Expect, FileRules, FilesProbe,
-    FreshnessProbe, HostProbe, HttpProbe, ImagesProbe, IncidentOptions, Limits, Maildir, Metric, PageProbe, Policy,
-    Probe, ProbeSpec, Result, RoundTripProbe, SmtpProbe, SqlProbe, Starttls, TcpProbe, TlsProbe, Unit, VendorProbe,
-    Verdict, Watch,
+    FreshnessProbe, HostProbe, HttpProbe, ImagesProbe, IncidentOptions, Limits, LoginLogProbe, Maildir, Metric,
+    PageProbe, Policy, Probe, ProbeSpec, Result, RoundTripProbe, SmtpProbe, SqlProbe, Starttls, TcpProbe, TlsProbe,
+    Unit, VendorProbe, Verdict, Watch,
 };
 use serde::{Deserialize, Deserializer};
 
@@ -79,6 +79,12 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// Percent of good time, over 30 days: `99.9`.
+fn objective<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Objective>, D::Error> {
+    let percent = f64::deserialize(from)?;
+    Objective::new(percent / 100.0, 30).map(Some).map_err(serde::de::Error::custom)
+}
+
 /// Something that may be a secret: written out, `env:NAME`, or `file:PATH`.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
@@ -121,7 +127,7 @@ struct Common {
     timeout: Option<Span>,
     after: Vec<String>,
     limits: BTreeMap<String, Limits>,
-    slo: Option<f64>,
+    slo: Option<Objective>,
 }
 
 /// A section with the keys that every probe has, and its own.
@@ -138,7 +144,8 @@ macro_rules! section {
             after: Vec<String>,
             #[serde(default)]
             limits: BTreeMap<String, Limits>,
-            slo: Option<f64>,
+            #[serde(default, deserialize_with = "objective")]
+            slo: Option<Objective>,
             $($(#[$meta])* $field: $kind,)*
         }
 
@@ -224,6 +231,13 @@ section!(KeySection {
     #[serde(default)]
     api: Option<String>,
 });
+section!(RemitaSection {
+    merchant: String,
+    key: Secret,
+    reference: String,
+    #[serde(default)]
+    api: Option<String>,
+});
 section!(PageOfVendorSection {
     #[serde(default)]
     url: Option<String>,
@@ -292,8 +306,10 @@ struct Probes {
     statuspage: Vec<PageOfVendorSection>,
     stripe_key: Vec<KeySection>,
     paystack_key: Vec<KeySection>,
+    remita_key: Vec<RemitaSection>,
     sentry: Vec<SentrySection>,
     access_log: Vec<AccessLogSection>,
+    login_log: Vec<ErrorLogSection>,
     error_log: Vec<ErrorLogSection>,
     files: Vec<FilesSection>,
     images: Vec<ImagesSection>,
@@ -558,6 +574,12 @@ impl ShopFile {
             let probe = VendorProbe::paystack_key(c.id.clone(), api, &s.key.read(&c.id)?)?;
             out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600));
         }
+        for s in &mut p.remita_key {
+            let c = s.common();
+            let api = s.api.as_deref().unwrap_or("https://login.remita.net/remita/exapp/api/v1/send/api");
+            let probe = VendorProbe::remita_key(c.id.clone(), api, &s.merchant, &s.key.read(&c.id)?, &s.reference)?;
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+        }
         for s in &mut p.sentry {
             let c = s.common();
             let api = s.api.as_deref().unwrap_or("https://sentry.io");
@@ -567,6 +589,11 @@ impl ShopFile {
         for s in &mut p.access_log {
             let c = s.common();
             let probe = AccessLogProbe::new(c.id.clone(), &s.file, kept(&state, &c.id), s.traffic.clone());
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
+        }
+        for s in &mut p.login_log {
+            let c = s.common();
+            let probe = LoginLogProbe::new(c.id.clone(), &s.file, kept(&state, &c.id));
             out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
         }
         for s in &mut p.error_log {
@@ -778,8 +805,8 @@ fn watch(probe: impl Probe + 'static, c: &Common, every: u64) -> Watch {
     if let Some(timeout) = c.timeout {
         watch = watch.with_timeout(timeout.0);
     }
-    if let Some(percent) = c.slo {
-        watch = watch.with_objective(Objective { target: percent / 100.0, days: 30 });
+    if let Some(objective) = c.slo {
+        watch = watch.with_objective(objective);
     }
     watch
 }

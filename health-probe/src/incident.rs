@@ -79,6 +79,9 @@ pub struct IncidentRecord {
     /// Whether a member goes up and down.
     #[serde(default)]
     pub flapping: bool,
+    /// The incident that it turned out to be a part of: told of there from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<String>,
     /// The cause and the severity that were told last.
     #[serde(default)]
     told_of: Option<(String, Verdict)>,
@@ -120,6 +123,7 @@ impl IncidentRecord {
             members: Vec::new(),
             told: Vec::new(),
             flapping: false,
+            part_of: None,
             told_of: None,
         }
     }
@@ -139,6 +143,12 @@ impl IncidentRecord {
     /// Whether somebody was told of it.
     pub fn was_told(&self) -> bool {
         !self.told.is_empty()
+    }
+
+    /// Whether nothing is to be told of it any more.
+    pub fn is_closed(&self) -> bool {
+        self.part_of.is_some()
+            || self.told.last().is_some_and(|(_, kind)| matches!(kind, MessageKind::Resolved | MessageKind::Missed))
     }
 }
 
@@ -233,6 +243,16 @@ impl State {
     fn bad(&self) -> bool {
         !self.shown().is_healthy()
     }
+
+    /// Whether the last look was a bad one, or it is confirmed to be bad.
+    fn fails(&self) -> bool {
+        self.debounce.suspect() || self.bad()
+    }
+
+    /// Whether the last look was a bad one and that is not confirmed.
+    fn unconfirmed(&self) -> bool {
+        self.debounce.suspect() && !self.bad()
+    }
 }
 
 impl Incidents {
@@ -269,7 +289,7 @@ impl Incidents {
         }
         state.flapping.step(u8::from(!judgement.verdict.is_healthy()));
         if !judgement.verdict.is_healthy() {
-            state.reason = judgement.reason();
+            state.reason = crate::redact::short(&judgement.reason());
         }
         let change = state.debounce.step(at, judgement.verdict);
         if let Some(change) = change {
@@ -282,6 +302,28 @@ impl Incidents {
     pub fn state(&self, probe: &str) -> Option<(Verdict, DateTime<Utc>, bool)> {
         let state = self.states.get(probe)?;
         state.debounce.confirmed().map(|_| (state.shown(), state.since, state.flapping.flaps()))
+    }
+
+    /// What a failing look at a probe asks of others: what it depends on and was not looked at since, or looks bad and is not
+    /// confirmed; and itself, where it is not confirmed and something that depends on it fails. A look at each of them now tells
+    /// the cause from its consequences before anybody is told; afterwards nothing is asked.
+    pub fn worth_a_look(&self, probe: &str, at: DateTime<Utc>) -> Vec<&str> {
+        let Some(state) = self.states.get(probe).filter(|s| s.fails()) else { return Vec::new() };
+        if self.open.iter().flat_map(|i| &i.members).any(|m| m.probe == probe && !m.verdict.is_healthy()) {
+            return Vec::new();
+        }
+        let open = |on: &&str| {
+            self.states.get(*on).is_none_or(|s| s.unconfirmed() || (!s.bad() && s.last.is_none_or(|last| last < at)))
+        };
+        let mut others: Vec<&str> = self.dependencies.of(probe).filter(open).collect();
+        let fails = |other: &str| self.states.get(other).is_some_and(State::fails);
+        if state.unconfirmed()
+            && self.dependencies.all.iter().any(|(other, on)| on.contains(probe) && fails(other))
+            && let Some((own, _)) = self.dependencies.all.get_key_value(probe)
+        {
+            others.push(own);
+        }
+        others
     }
 
     /// The incidents that go on.
@@ -396,11 +438,28 @@ impl Incidents {
             let dependents = |i: &IncidentRecord| {
                 self.dependencies.of(&i.root).any(|d| d == probe) && member.verdict.rank() >= i.severity.rank()
             };
-            if let Some(incident) = self.open.iter_mut().find(|i| i.resolved.is_none() && dependents(i)) {
-                incident.root = probe.to_owned();
+            let explained: Vec<usize> = self
+                .open
+                .iter()
+                .enumerate()
+                .filter(|(_, i)| i.resolved.is_none() && dependents(i))
+                .map(|(at, _)| at)
+                .collect();
+            if let Some((&first, others)) = explained.split_first() {
+                let others: Vec<_> = others.iter().rev().map(|at| self.open.remove(*at)).collect();
+                let incident = &mut self.open[first];
+                probe.clone_into(&mut incident.root);
                 incident.severity = incident.severity.worse(member.verdict);
                 incident.opened = incident.opened.min(member.since);
                 incident.members.insert(0, member);
+                // Several incidents of one cause are one from now on.
+                for mut other in others {
+                    incident.severity = incident.severity.worse(other.severity);
+                    incident.opened = incident.opened.min(other.opened);
+                    incident.members.extend(other.members.iter().cloned());
+                    (other.part_of, other.resolved) = (Some(incident.id.clone()), Some(now));
+                    self.closed.push(other);
+                }
                 continue;
             }
             // What is worse than its cause is more than its consequence. What is being worked on explains anything.
@@ -550,6 +609,28 @@ mod tests {
         assert!(kinds.contains(&(MessageKind::Alert, "mail")) && kinds.contains(&(MessageKind::Alert, "app")));
         assert!(kinds.contains(&(MessageKind::Update, "database")), "{kinds:?}");
         assert_eq!(kinds.len(), 3, "{kinds:?}");
+    }
+
+    #[test]
+    fn several_incidents_of_a_cause_that_shows_late_become_one() {
+        let mut incidents = shop();
+        let down = |probe: &str, m: i64| match probe {
+            // They are told apart, for the database still answers whoever asks it.
+            "orders" | "payments" if (5..60).contains(&m) => Verdict::Critical,
+            "database" if (10..60).contains(&m) => Verdict::Critical,
+            _ => Verdict::Healthy,
+        };
+        let said = run(&mut incidents, 0..80, down, true);
+        let kinds: Vec<_> = said.iter().map(|s| (s.1, s.2.as_str(), s.3.len())).collect();
+        use MessageKind::{Alert, Resolved, Update};
+        assert_eq!(
+            kinds,
+            [(Alert, "payments", 1), (Alert, "orders", 1), (Update, "database", 3), (Resolved, "database", 3)],
+            "{said:?}"
+        );
+        let closed = incidents.take_closed();
+        assert_eq!(closed.iter().filter(|i| i.part_of.is_some()).count(), 1);
+        assert!(closed.iter().all(IncidentRecord::is_closed) && incidents.open().is_empty());
     }
 
     #[test]

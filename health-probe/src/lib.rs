@@ -31,7 +31,7 @@
 //! | [`PageProbe`] | a page with all that it names: weight, load time, what is broken |
 //! | [`TlsProbe`] | trust, name, dates, chain, protocol, each with its own verdict; STARTTLS |
 //! | `DnsProbe`, [`TcpProbe`] | records, ports |
-//! | [`AccessLogProbe`], [`ErrorLogProbe`] | error rate, scanners, guessed passwords; what is new in an error log |
+//! | [`AccessLogProbe`], [`ErrorLogProbe`], [`LoginLogProbe`] | error rate, scanners, guessed passwords by account, address and subnet; what is new in an error log |
 //! | [`FilesProbe`], [`ImagesProbe`] | modes, owners, secrets, uploads, changes; heavy images |
 //! | `SmtpProbe`, [`RoundTripProbe`] | a mail server's handshake; what is sent arrives |
 //! | [`VendorProbe`] | Stripe, Paystack, any Statuspage, Sentry |
@@ -114,7 +114,7 @@ pub use probe::freshness::FreshnessProbe;
 pub use probe::host::HostProbe;
 #[cfg(feature = "http")]
 pub use probe::http::{Expect, HttpProbe};
-pub use probe::logs::{AccessLogProbe, ErrorLogProbe};
+pub use probe::logs::{AccessLogProbe, ErrorLogProbe, LoginLogProbe};
 #[cfg(feature = "smtp")]
 pub use probe::mail::SmtpProbe;
 pub use probe::mail::{Maildir, Receipt, RoundTripProbe};

@@ -2,7 +2,7 @@
 
 mod schedule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -12,13 +12,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 pub use schedule::{Clock, Look, Watch};
 
 use crate::alert::Alerter;
 use crate::error::{Error, ErrorKind, Result};
-use crate::incident::{Dependencies, IncidentOptions, IncidentRecord, Incidents, Message, MessageKind};
+use crate::incident::{Dependencies, IncidentOptions, IncidentRecord, Incidents, Message};
 use crate::judge::{Judgement, Verdict};
 use crate::ledger::{Ledger, Maintenance, Record, for_probe};
 use crate::slo::{BURN_RULES, judge_service_level};
@@ -267,8 +267,10 @@ impl Monitor {
         let permits = Arc::new(Semaphore::new(self.concurrency));
         // All of them end with this value.
         let mut tasks = tokio::task::JoinSet::new();
+        let mut asked: HashMap<&str, Arc<Notify>> = HashMap::new();
         for watch in &self.watches {
-            tasks.spawn(Arc::clone(watch).keep_looking(self.clock.clone(), Arc::clone(&permits), sender.clone()));
+            let now = Arc::clone(asked.entry(watch.id()).or_default());
+            tasks.spawn(Arc::clone(watch).keep_looking(self.clock.clone(), Arc::clone(&permits), now, sender.clone()));
         }
         drop(sender);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -303,7 +305,14 @@ impl Monitor {
             }
             for look in batch {
                 incidents.observe(&look.probe, &look.title, look.began, &look.judgement);
-                pending.push(look.record());
+                for other in incidents.worth_a_look(&look.probe, look.began) {
+                    if let Some(now) = asked.get(other) {
+                        now.notify_one();
+                    }
+                }
+                if !look.asked_for {
+                    pending.push(look.record());
+                }
                 seen(&look);
                 self.put_on_board(look, &incidents);
             }
@@ -372,10 +381,7 @@ impl Monitor {
     async fn open_incidents(&self) -> Result<Vec<IncidentRecord>> {
         let Some(ledger) = &self.ledger else { return Ok(Vec::new()) };
         let recent = ledger.incidents(self.clock.now() - TimeDelta::days(7)).await?;
-        let closed = |i: &IncidentRecord| {
-            i.told.last().is_some_and(|(_, kind)| matches!(kind, MessageKind::Resolved | MessageKind::Missed))
-        };
-        Ok(recent.into_iter().filter(|i| !closed(i)).collect())
+        Ok(recent.into_iter().filter(|i| !i.is_closed()).collect())
     }
 
     async fn keep_incidents(&self, incidents: &mut Incidents) {
@@ -426,7 +432,7 @@ impl Monitor {
         let mut failed = None;
         for watch in &self.watches {
             let Some(objective) = watch.objective() else { continue };
-            let from = now - TimeDelta::days(objective.days.into());
+            let from = now - TimeDelta::days(objective.days().into());
             let read = async {
                 let slots = ledger.timeline(watch.id(), from, now).await?;
                 Ok::<_, Error>((slots, for_probe(&ledger.maintenance(from, now).await?, watch.id())))

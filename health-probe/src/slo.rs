@@ -9,17 +9,56 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::judge::Verdict;
 use crate::ledger::{Counts, Maintenance, Timeline, View};
 
 /// What is promised: a share of good time, over a window.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Promise")]
 pub struct Objective {
+    target: f64,
+    days: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Promise {
+    target: f64,
+    days: u32,
+}
+
+impl TryFrom<Promise> for Objective {
+    type Error = Error;
+
+    fn try_from(p: Promise) -> Result<Self> {
+        Self::new(p.target, p.days)
+    }
+}
+
+impl Objective {
+    /// A share of good time, between 0 and 1, over so many days.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the share is not above 0 and below 1, or there is no day: 99.9 % is 0.999, and 100 % leaves
+    /// no budget.
+    pub fn new(target: f64, days: u32) -> Result<Self> {
+        if target > 0.0 && target < 1.0 && (1..=400).contains(&days) {
+            return Ok(Self { target, days });
+        }
+        Err(Error::new(ErrorKind::Config, format!("an objective of {} % over {days} days", target * 100.0))
+            .with_next_step("name a share above 0 and below 100 %, such as 99.9, over 1 to 400 days"))
+    }
+
     /// The share of good time, between 0 and 1.
-    pub target: f64,
+    pub fn target(&self) -> f64 {
+        self.target
+    }
+
     /// Over so many days.
-    pub days: u32,
+    pub fn days(&self) -> u32 {
+        self.days
+    }
 }
 
 impl Default for Objective {

@@ -118,7 +118,7 @@ impl StatusPage {
             at,
             verdict: worst.unwrap_or(Verdict::Unknown),
             components,
-            incidents: ledger.incidents(first).await?,
+            incidents: ledger.incidents(first).await?.into_iter().filter(|i| i.part_of.is_none()).collect(),
             troubles: snapshot.troubles.clone(),
             details: false,
         })

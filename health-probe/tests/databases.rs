@@ -115,6 +115,21 @@ async fn sqlite() {
         sqlx::query(*statement).execute(&pool).await.unwrap();
     }
     same_on_every_engine(&format!("sqlite:{}", path.display())).await;
+    // A query without an end ends, and so does the thread in which it runs.
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS x FROM n";
+    let endless = SqlProbe::new("endless", &format!("sqlite:{}", path.display()), endless, Policy::new()).unwrap();
+    let e = endless.with_limit(Duration::from_millis(300)).observe(&Context::at(Utc::now())).await.unwrap_err();
+    assert!(e.to_string().contains("endless"), "{e}");
+    let ended = async {
+        while std::fs::read_dir("/proc/self/task").unwrap().any(|task| {
+            let name = std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default();
+            name.starts_with("sqlx-sqlite-wor")
+        }) {
+            tokio::task::yield_now().await;
+        }
+    };
+    pool.close().await;
+    assert!(tokio::time::timeout(Duration::from_secs(20), ended).await.is_ok(), "its thread goes on");
     let (_, judgement) = look(&DatabaseProbe::new("db", "sqlite:/nothing/there.db").unwrap()).await;
     assert_eq!(judgement.verdict, Verdict::Critical);
     assert!(DatabaseProbe::new("db", "mongodb://u:geheim@h").unwrap_err().to_string().starts_with("mongodb:…"));

@@ -6,7 +6,9 @@ use std::io::Write;
 
 use chrono::{TimeDelta, Utc};
 use health_probe::logs::TrafficOptions;
-use health_probe::{AccessLogProbe, Context, ErrorLogProbe, HttpProbe, Judgement, Observation, Probe, Verdict, judge};
+use health_probe::{
+    AccessLogProbe, Context, ErrorLogProbe, HttpProbe, Judgement, LoginLogProbe, Observation, Probe, Verdict, judge,
+};
 use storefront::{nginx, php};
 
 async fn look(probe: &impl Probe) -> (Observation, Judgement) {
@@ -101,4 +103,56 @@ async fn guessed_passwords_scanners_and_a_log_that_is_gone() {
     std::fs::write(&log, "").unwrap();
     std::fs::write(&state, "no state").unwrap();
     assert!(probe().observe(&Context::at(Utc::now())).await.unwrap_err().to_string().contains("is not what was kept"));
+}
+
+#[tokio::test]
+async fn guessed_passwords_by_account() {
+    // What nginx itself asks a password for.
+    let folder = tempfile::tempdir().unwrap();
+    let passwords = folder.path().join("htpasswd");
+    std::fs::write(&passwords, "anna:{PLAIN}geheim\n").unwrap();
+    let site = format!(
+        "server {{ listen 127.0.0.1:{{port}}; location / {{ return 200; }}
+         location /admin {{ auth_basic shop; auth_basic_user_file {}; try_files /no =404; }} }}",
+        passwords.display()
+    );
+    let web = nginx::Server::start(&site).await.unwrap();
+    let admin = |login: Option<&str>| {
+        let probe = HttpProbe::new("x", &format!("{}admin", web.url())).unwrap();
+        match login {
+            Some(base64) => probe.with_header("authorization", &format!("Basic {base64}")).unwrap(),
+            None => probe,
+        }
+    };
+    // anna:falsch, anna:geheim, and nobody.
+    for login in [Some("YW5uYTpmYWxzY2g="); 12].into_iter().chain([Some("YW5uYTpnZWhlaW0="), None, None]) {
+        admin(login).observe(&Context::at(Utc::now())).await.unwrap();
+    }
+    let log = web.directory().join("access.log");
+    let probe = AccessLogProbe::new("access", log, folder.path().join("access.json"), TrafficOptions::default());
+    let (seen, judgement) = look(&probe).await;
+    assert_eq!(seen.finite("failed logins of one account"), Some(12.0), "{seen:?}");
+    assert_eq!(verdict(&judgement, "failed logins of one account"), Some(Verdict::Warning));
+
+    // What an application in PHP logs.
+    let php = php::Server::start().await.unwrap();
+    php.page("login.php", "<?php error_log('Failed login for user ' . $_GET['u'] . ' from 203.0.113.7');").unwrap();
+    php.page("ok.php", "<?php error_log('Login of anna@example.com');").unwrap();
+    let web = nginx::Server::start(&format!("server {{ listen 127.0.0.1:{{port}}; {} }}", php.nginx())).await.unwrap();
+    let probe = LoginLogProbe::new("logins", php.error_log(), folder.path().join("logins.json"));
+    ask(&format!("{}ok.php", web.url()), 1).await;
+    let (seen, judgement) = look(&probe).await;
+    assert_eq!(judgement.verdict, Verdict::Unknown, "nothing proves that failures are written down: {seen:?}");
+    ask(&format!("{}login.php?u=anna@example.com", web.url()), 9).await;
+    ask(&format!("{}login.php?u=bob@example.com", web.url()), 3).await;
+    let (seen, judgement) = look(&probe).await;
+    assert_eq!(
+        (seen.finite("failed logins"), seen.finite("failed logins of one account"), judgement.verdict),
+        (Some(12.0), Some(9.0), Verdict::Healthy)
+    );
+    assert_eq!(seen.finite("failed logins of one address"), Some(12.0), "{seen:?}");
+    ask(&format!("{}login.php?u=anna@example.com", web.url()), 41).await;
+    let (seen, judgement) = look(&probe).await;
+    assert_eq!(verdict(&judgement, "failed logins of one account"), Some(Verdict::Critical), "{seen:?}");
+    assert!(!format!("{seen:?}").contains("anna@"), "{seen:?}");
 }

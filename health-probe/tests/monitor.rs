@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use health_probe::alert::{Alerter, Route};
-use health_probe::ledger::{HourOfResponses, Ledger, Maintenance, Record, SqliteLedger, Timeline};
+use health_probe::ledger::{HourOfResponses, Ledger, Maintenance, Record, SqliteLedger, Timeline, View};
 use health_probe::notify::Notifier;
 use health_probe::{
     Clock, ErrorKind, IncidentOptions, IncidentRecord, Message, MessageKind, Monitor, Observation, Policy, Probe,
@@ -114,6 +114,51 @@ fn noon() -> DateTime<Utc> {
 fn alerter(inbox: &Arc<Inbox>) -> Alerter {
     let notifier: Arc<dyn Notifier> = inbox.clone();
     Alerter::new(vec![notifier], vec![Route::new(Verdict::Unknown, ["inbox"])]).unwrap()
+}
+
+/// The database is looked at every ten minutes, the rest every minute: the cause is asked as soon as something fails.
+#[tokio::test(start_paused = true)]
+async fn a_cause_that_is_looked_at_rarely_is_looked_at_when_it_matters() {
+    let (up, rare) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+    let (minute, often) = (Duration::from_secs(60), Duration::from_secs(600));
+    let watches = vec![
+        Watch::new(switch("app", &up), minute).after(["database"]),
+        Watch::new(switch("orders", &up), minute).after(["database"]),
+        Watch::new(switch("database", &up), often).after(["disk"]),
+        Watch::new(switch("disk", &rare), often),
+    ];
+    let inbox = Arc::new(Inbox::default());
+    let ledger = AtOnce::ledger();
+    let monitor = Monitor::new(watches)
+        .unwrap()
+        .with_clock(Clock::starting_at(noon()))
+        .with_ledger(Arc::clone(&ledger))
+        .with_alerter(alerter(&inbox));
+    let stop = async {
+        tokio::time::sleep(minute * 33).await;
+        up.store(false, Ordering::SeqCst);
+        tokio::time::sleep(minute * 27).await;
+    };
+    let looks = Mutex::new(HashMap::new());
+    monitor
+        .run(
+            stop,
+            |look| *looks.lock().unwrap().entry((look.probe.clone(), look.asked_for)).or_insert(0u32) += 1,
+            |_| (),
+        )
+        .await
+        .unwrap();
+    let messages = inbox.messages.lock().unwrap().clone();
+    let told: Vec<_> = messages.iter().map(|m| (m.kind, m.incident.root.as_str(), m.incident.members.len())).collect();
+    assert_eq!(told, [(MessageKind::Alert, "database", told[0].2)], "{told:?}");
+    assert!(messages[0].at - noon() < TimeDelta::minutes(36), "{}", messages[0].at);
+    let looks = looks.into_inner().unwrap();
+    let asked: u32 = looks.iter().filter(|((_, asked), _)| *asked).map(|(_, n)| n).sum();
+    assert!((2..10).contains(&asked), "{looks:?}");
+    // What is expected of the ledger is the schedule, whatever else was asked for.
+    let timeline = ledger.timeline("database", noon(), noon() + TimeDelta::hours(1)).await.unwrap();
+    let counts = timeline.count(noon(), noon() + TimeDelta::hours(1), &[], View::Strict);
+    assert_eq!((counts.good + counts.bad, counts.missing), (6, 0), "{counts:?}");
 }
 
 #[tokio::test(start_paused = true)]

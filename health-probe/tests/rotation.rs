@@ -4,14 +4,15 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use health_probe::logs::{Follower, Start};
+use health_probe::logs::{Follower, Start, TrafficOptions};
+use health_probe::{AccessLogProbe, Context, Probe};
 
 struct Log {
     folder: tempfile::TempDir,
@@ -254,6 +255,89 @@ fn the_last_line_of_a_rotated_file_counts_though_its_end_never_came() {
     follower.scan(later, |line| lines.push(String::from_utf8_lossy(line).into_owned())).unwrap();
     assert_eq!(lines, ["a 2"]);
     assert_eq!(follower.scan(later, |_| {}).unwrap().lines, 0);
+}
+
+/// What a process does that looks at the log again and again: started by the test below, and killed by it.
+#[test]
+fn a_process_that_reads() {
+    let Some(folder) = std::env::var_os("CARETAKER_ROTATION").map(PathBuf::from) else { return };
+    let probe =
+        AccessLogProbe::new("access", folder.join("access.log"), folder.join("state.json"), TrafficOptions::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    loop {
+        // A file that moves while it is read is read again at the next look.
+        let outcome = runtime.block_on(probe.observe(&Context::at(now())));
+        if let Err(e) = &outcome {
+            assert!(!e.to_string().contains("is not what was kept"), "{e}");
+        }
+        println!("looked {}", outcome.is_ok());
+        if folder.join("last").exists() && outcome.is_ok() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_at_any_moment_counts_every_line_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_process_that_reads", "--nocapture"])
+            .env("CARETAKER_ROTATION", folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let path = folder.path().join("access.log");
+    let (mut written, mut killed) = (0u64, 0);
+    let mut random = fastrand::Rng::with_seed(7);
+    let time = now().format("%d/%b/%Y:%H:%M:%S +0000").to_string();
+    let append = |lines: u64, written: &mut u64| {
+        let mut log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        for _ in 0..lines {
+            writeln!(log, "192.0.2.1 - - [{time}] \"GET /{written} HTTP/1.1\" 200 5 \"-\" \"Mozilla\"").unwrap();
+            *written += 1;
+        }
+    };
+    append(20_000, &mut written);
+    for round in 0..25 {
+        let mut child = start();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        // Until it has looked so often; then it is killed, wherever in the next look it is.
+        for _ in 0..random.u32(0..3) {
+            while !line.starts_with("looked") {
+                line.clear();
+                assert!(said.read_line(&mut line).unwrap() > 0, "it ended by itself");
+            }
+            line.clear();
+        }
+        append(random.u64(0..3_000), &mut written);
+        // Both ways of logrotate; a name that is given up is not used again, so that no file is lost before it is read.
+        let old = folder.path().join(format!("access.log.{}", 100 - round));
+        match random.u8(0..4) {
+            0 => fs::rename(&path, &old).unwrap(),
+            // A copy while somebody reads is only whole before the truncation: as with logrotate, what comes between is lost to
+            // all, and here nothing comes.
+            1 => {
+                fs::copy(&path, &old).unwrap();
+                fs::write(&path, "").unwrap();
+            }
+            _ => {}
+        }
+        append(random.u64(0..3_000), &mut written);
+        std::thread::yield_now();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += 1;
+    }
+    fs::write(folder.path().join("last"), "").unwrap();
+    assert!(start().wait_with_output().unwrap().status.success());
+    let state: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("state.json")).unwrap()).unwrap();
+    assert_eq!((state["counted"]["lines"].as_u64(), killed), (Some(written), 25));
+    assert_eq!(state["counted"]["unreadable"].as_u64(), Some(0));
+    assert_eq!(state["lost"], serde_json::Value::Null);
 }
 
 /// The state is kept by a rename: a process that is killed at any moment leaves the old one or the new one.

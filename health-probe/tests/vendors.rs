@@ -24,6 +24,7 @@ fn within(url: &str, limit: Duration) -> Vec<VendorProbe> {
         VendorProbe::stripe_status("stripe status", url),
         VendorProbe::stripe_key("stripe key", url, "rk_live_geheimgeheim"),
         VendorProbe::paystack_key("paystack key", url, "sk_live_geheimgeheim"),
+        VendorProbe::remita_key("remita key", url, "2547916", "geheimgeheim", "310008169517"),
         VendorProbe::sentry("sentry", url, "shop", "web", "sntrys_geheimgeheim"),
     ];
     probes.into_iter().map(|p| p.unwrap().with_limit(limit)).collect()
@@ -52,14 +53,21 @@ async fn good_days() {
     let balance = r#"{"object":"balance","available":[{"amount":1,"currency":"gbp"}],"livemode":true}"#;
     server.answer("/v1/balance", Answer::Json(200, balance.into()));
     server.answer("/balance", Answer::Json(200, r#"{"status":true,"message":"Balances retrieved","data":[]}"#.into()));
+    let paid = r#"jsonp ({"amount":5000.0,"RRR":"310008169517","orderId":"7","message":"Approved","status":"00"})"#;
+    server.answer("/echannelsvc/2547916/310008169517/", Answer::Json(200, paid.into()));
     server.answer("/api/0/projects/shop/web/issues/", Answer::Json(200, format!("[{}]", issue(200, "ongoing"))));
     for probe in all(&server.url()) {
         let (seen, judgement) = look(&probe).await;
         assert_eq!(judgement.verdict, Verdict::Healthy, "{}: {judgement:?} {seen:?}", probe.spec().id);
-        assert!(!format!("{probe:?} {seen:?}").contains("geheim"));
+        let shown = format!("{probe:?} {seen:?}");
+        assert!(!shown.contains("geheim") && !shown.contains("4f500d3c"), "{shown}");
     }
     let asked = server.requests();
     assert!(asked.iter().all(|r| r.starts_with("GET ")), "nothing is changed");
+    // SHA-512 of reference, key and merchant: `printf 310008169517geheimgeheim2547916 | sha512sum`.
+    let hash = "4f500d3c22f26ea8eff63e1295f502dc25101dd9de627dd293a5e670c0f424d4167989ab6e5c6598e3ec575d80a5814869eb17255184e26be294836f9e10f210";
+    assert!(asked[4].starts_with(&format!("GET /echannelsvc/2547916/310008169517/{hash}/status.reg ")), "{}", asked[4]);
+    assert!(asked[4].contains(&format!("authorization: remitaConsumerKey=2547916,remitaConsumerToken={hash}")));
     assert!(asked[2].contains("authorization: Bearer rk_live_geheimgeheim"));
 }
 
@@ -85,9 +93,18 @@ async fn bad_days() {
     }
     server.answer("/balance", Answer::Json(200, r#"{"status":false,"message":"Invalid key"}"#.into()));
     assert_eq!(look(&one(3)).await.1.finding("key accepted").unwrap().verdict, Verdict::Critical);
+    for (answer, verdict) in [
+        (r#"{"status":"022","message":"Invalid Request"}"#, Some(Verdict::Critical)),
+        (r#"{"status":"00","message":"Approved","RRR":"1"}"#, Some(Verdict::Critical)),
+        (r#"{"status":"998","message":"Unknown error"}"#, Some(Verdict::Unknown)),
+    ] {
+        server.answer("/echannelsvc/", Answer::Json(200, answer.into()));
+        let (seen, judgement) = look(&one(4)).await;
+        assert_eq!(judgement.finding("key accepted").map(|f| f.verdict), verdict, "{seen:?}");
+    }
     let issues = format!("[{},{}]", issue(2, "new"), issue(500, "regressed"));
     server.answer("/api/0/", Answer::Json(200, issues));
-    let (seen, judgement) = look(&one(4)).await;
+    let (seen, judgement) = look(&one(5)).await;
     assert_eq!(
         (seen.finite("new"), seen.finite("regressed"), judgement.verdict),
         (Some(1.0), Some(1.0), Verdict::Warning)

@@ -1,19 +1,20 @@
 //! Requests of an access log, counted: errors, what is not found, bots apart, failed logins, scanners, rates.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::access::AccessLine;
+use super::logins::FailedLogins;
 use super::top::Top;
 
 /// What counts as what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrafficOptions {
-    /// Paths of log-ins: a POST to one that ends in 401, 403, 422 or 429 is a failed one.
+    /// Paths of log-ins: a POST to one that ends in 401, 403, 422 or 429 is a failed one. Beside them counts what the server
+    /// itself asks a password for: 401 to a request that gives a name.
     pub login_paths: Vec<String>,
     /// Whether a log-in that fails answers with 200 and the form again, as many shops in PHP do; one that succeeds redirects.
     pub login_failure_is_200: bool,
@@ -90,9 +91,12 @@ pub struct Traffic {
     pub exposed: Top,
     /// Requests by address.
     pub addresses: Top,
+    /// Log-ins that failed.
+    pub failed_logins: FailedLogins,
     exposed_hours: BTreeMap<i64, u32>,
+    /// Of answers to what only scanners ask for, by their length: hashes of up to three paths.
+    lengths: BTreeMap<u64, Vec<u64>>,
     minutes: BTreeMap<i64, Minute>,
-    logins: BTreeMap<i64, HashMap<String, u32>>,
     #[serde(skip)]
     last_time: (Vec<u8>, i64),
     #[serde(skip)]
@@ -113,6 +117,8 @@ pub struct Minute {
     pub bots: u32,
     /// Log-ins that failed.
     pub failed_logins: u32,
+    /// Requests for what only scanners ask for.
+    pub scanners: u32,
 }
 
 const MINUTES: usize = 2 * 1440;
@@ -139,9 +145,10 @@ impl Traffic {
             scanners: top(),
             exposed: top(),
             addresses: Top::new(20_000),
+            failed_logins: FailedLogins::default(),
             exposed_hours: BTreeMap::new(),
+            lengths: BTreeMap::new(),
             minutes: BTreeMap::new(),
-            logins: BTreeMap::new(),
             last_time: (Vec::new(), 0),
             last_agent: HashMap::new(),
             scanner_bytes: Vec::new(),
@@ -166,7 +173,7 @@ impl Traffic {
             self.scanners.add(&String::from_utf8_lossy(request.address));
             // Shops on WordPress give these out to everybody.
             let common = [&b"/wp-"[..], b"/xmlrpc.php"].iter().any(|p| starts_with(path, p));
-            if (200..300).contains(&request.status) && !common {
+            if (200..300).contains(&request.status) && !common && !self.is_one_page_for_all(path, request.bytes) {
                 self.exposed.add(&shown(path));
                 if let Some(at) = minute {
                     *self.exposed_hours.entry(at.div_euclid(60)).or_default() += 1;
@@ -197,22 +204,19 @@ impl Traffic {
                 minute.errors += u32::from(server_error);
             }
         }
+        minute.scanners += u32::from(scanner);
         if failed {
             minute.failed_logins += 1;
-            let by_address = self.logins.entry(at.div_euclid(60)).or_default();
-            // Bounded: an attack from more addresses an hour than this shows in the total.
-            if by_address.len() < 10_000 || by_address.contains_key(&*String::from_utf8_lossy(request.address)) {
-                *by_address.entry(String::from_utf8_lossy(request.address).into_owned()).or_default() += 1;
-            }
+            let account = (request.user != b"-").then(|| String::from_utf8_lossy(request.user));
+            let address = String::from_utf8_lossy(request.address);
+            let at = DateTime::from_timestamp(at * 60, 0).unwrap_or_default();
+            self.failed_logins.add(at, account.as_deref(), Some(&address));
         }
         while self.minutes.len() > MINUTES {
             self.minutes.pop_first();
         }
         while self.exposed_hours.len() > 48 {
             self.exposed_hours.pop_first();
-        }
-        while self.logins.len() > 48 {
-            self.logins.pop_first();
         }
     }
 
@@ -225,6 +229,7 @@ impl Traffic {
             sum.errors += minute.errors;
             sum.bots += minute.bots;
             sum.failed_logins += minute.failed_logins;
+            sum.scanners += minute.scanners;
         }
         sum
     }
@@ -249,26 +254,6 @@ impl Traffic {
     /// The minute of the newest request.
     pub fn newest(&self) -> Option<DateTime<Utc>> {
         self.minutes.last_key_value().and_then(|(m, _)| DateTime::from_timestamp(m * 60, 0))
-    }
-
-    /// Failed log-ins by address since the hour of `from`, most first.
-    pub fn failed_logins_by_address(&self, from: DateTime<Utc>) -> Vec<(String, u32)> {
-        self.failed_logins(from, |address| address.to_owned())
-    }
-
-    /// The same by subnet: /24 of IPv4, /48 of IPv6.
-    pub fn failed_logins_by_subnet(&self, from: DateTime<Utc>) -> Vec<(String, u32)> {
-        self.failed_logins(from, subnet)
-    }
-
-    fn failed_logins(&self, from: DateTime<Utc>, group: impl Fn(&str) -> String) -> Vec<(String, u32)> {
-        let mut sums: HashMap<String, u32> = HashMap::new();
-        for (address, count) in self.logins.range(from.timestamp().div_euclid(3600)..).flat_map(|(_, m)| m) {
-            *sums.entry(group(address)).or_default() += count;
-        }
-        let mut all: Vec<_> = sums.into_iter().collect();
-        all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-        all
     }
 
     /// The minute a request was in. Lines of one second share the text of their time.
@@ -298,6 +283,23 @@ impl Traffic {
         }
         let may_be = path.get(1).is_none_or(|byte| self.scanner_bytes[usize::from(*byte)]);
         may_be && self.options.scanner_paths.iter().any(|p| is_or_is_under(path, p.as_bytes()))
+    }
+
+    /// A shop that answers every path with the same page gives nothing away by it: three different paths, one length.
+    fn is_one_page_for_all(&mut self, path: &[u8], bytes: u64) -> bool {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(path);
+        let room = self.lengths.len() < 1000;
+        let Some(paths) = self.lengths.get_mut(&bytes) else {
+            if room {
+                self.lengths.insert(bytes, vec![hash]);
+            }
+            return false;
+        };
+        if paths.len() < 3 && !paths.contains(&hash) {
+            paths.push(hash);
+        }
+        paths.len() >= 3
     }
 
     /// Few agents make most requests: what they are is remembered.
@@ -331,6 +333,10 @@ impl Traffic {
     }
 
     fn failed_login(&self, request: &AccessLine<'_>) -> bool {
+        // Somebody gave a name and was not let in; without a name, a browser only asks whether it needs one.
+        if request.status == 401 && !matches!(request.user, b"-" | b"" | b"\"\"") {
+            return true;
+        }
         if request.method != b"POST" {
             return false;
         }
@@ -345,21 +351,6 @@ impl Traffic {
                 .login_paths
                 .iter()
                 .any(|p| request.path().trim_ascii_end().strip_suffix(b"/").unwrap_or(request.path()) == p.as_bytes())
-    }
-}
-
-/// The subnet of an address: /24, /48.
-fn subnet(address: &str) -> String {
-    match address.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => {
-            let [a, b, c, _] = ip.octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        Ok(IpAddr::V6(ip)) => {
-            let s = ip.segments();
-            format!("{:x}:{:x}:{:x}::/48", s[0], s[1], s[2])
-        }
-        Err(_) => address.to_owned(),
     }
 }
 
@@ -407,12 +398,12 @@ mod tests {
         }
         let at = DateTime::parse_from_rfc3339("2026-11-25T10:00:00Z").unwrap().to_utc();
         let minute = traffic.between(at, at + chrono::TimeDelta::minutes(1));
-        assert_eq!(minute, Minute { requests: 9, errors: 1, bots: 1, failed_logins: 2 });
+        assert_eq!(minute, Minute { requests: 9, errors: 1, bots: 1, failed_logins: 2, scanners: 2 });
         assert_eq!((traffic.lines, traffic.unreadable), (11, 1));
         assert_eq!(traffic.not_found.most(5), [("/gone", 1)]);
         assert_eq!(traffic.exposed.most(5), [("/.git/config", 1)]);
         assert_eq!(traffic.scanners.most(5), [("3.3.3.3", 2)]);
-        assert_eq!(traffic.failed_logins_by_subnet(at), [("4.4.4.0/24".to_owned(), 2)]);
+        assert_eq!(traffic.failed_logins.by_subnet(at), [("4.4.4.0/24".to_owned(), 2)]);
         let again: Traffic = serde_json::from_str(&serde_json::to_string(&traffic).unwrap()).unwrap();
         assert_eq!(again.between(at, at + chrono::TimeDelta::minutes(1)), minute);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::judge::{Judgement, judge};
@@ -13,6 +13,9 @@ use crate::ledger::{Record, Slot};
 use crate::observation::Observation;
 use crate::probe::{Context, Probe};
 use crate::slo::Objective;
+
+/// Between a look and one that is asked for.
+const BETWEEN: TimeDelta = TimeDelta::seconds(10);
 
 /// The time of day, and its passing.
 #[derive(Debug, Clone)]
@@ -147,6 +150,7 @@ impl Watch {
             response_time: seen.as_ref().and_then(|s| self.response_time(s)),
             seen,
             judgement,
+            asked_for: false,
         };
         if hanging.as_ref().is_some_and(|task| !task.is_finished()) {
             return end(None, Judgement::unknown("the look before this one hangs and cannot be ended"));
@@ -178,17 +182,20 @@ impl Watch {
     }
 
     /// Looks in every slot of its interval, at a moment of the slot that its name decides: many probes are spread evenly, and
-    /// each has its own rhythm. What could not begin in its slot is left out.
+    /// each has its own rhythm. What could not begin in its slot is left out. Where `asked` says so it looks between its slots as
+    /// well, for what depends on it fails; such a look is none that was expected, and the ledger is not told.
     pub(super) async fn keep_looking(
         self: Arc<Self>,
         clock: Clock,
         permits: Arc<Semaphore>,
+        asked: Arc<Notify>,
         looks: mpsc::Sender<Look>,
     ) {
         let every = TimeDelta::from_std(self.every).unwrap_or(TimeDelta::seconds(60));
         let offset = TimeDelta::milliseconds((spread(self.id()) % self.every.as_millis().max(1) as u64) as i64);
         let mut hanging = None;
         let mut last: Option<DateTime<Utc>> = None;
+        let mut newest: Option<DateTime<Utc>> = None;
         loop {
             let now = clock.now();
             let slot = now.timestamp().div_euclid(every.num_seconds()) * every.num_seconds();
@@ -202,11 +209,28 @@ impl Watch {
             while due < now || last.is_some_and(|last| due <= last) {
                 due += every;
             }
-            last = Some(due);
-            tokio::time::sleep((due - now).to_std().unwrap_or(Duration::ZERO)).await;
+            let wait = (due - now).to_std().unwrap_or(Duration::ZERO);
+            let quiet = newest.map_or(Duration::ZERO, |n| (n + BETWEEN - now).to_std().unwrap_or(Duration::ZERO));
+            let called = async {
+                tokio::time::sleep(quiet).await;
+                asked.notified().await;
+            };
+            // One that is due so soon needs no call.
+            let in_slot = tokio::select! {
+                () = tokio::time::sleep(wait) => true,
+                () = called, if wait > quiet => false,
+            };
+            if in_slot {
+                last = Some(due);
+            } else {
+                due = clock.now();
+            }
             let Ok(permit) = permits.acquire().await else { return };
-            let look = self.look(due, clock.now(), &mut hanging).await;
+            let began = clock.now();
+            let mut look = self.look(due, began, &mut hanging).await;
             drop(permit);
+            look.asked_for = !in_slot;
+            newest = Some(began);
             if looks.send(look).await.is_err() {
                 return;
             }
@@ -244,6 +268,9 @@ pub struct Look {
     /// Its response time.
     #[serde(skip)]
     pub response_time: Option<Duration>,
+    /// Whether it is one between those of the schedule, because what depends on it fails.
+    #[serde(skip)]
+    pub asked_for: bool,
 }
 
 impl Look {

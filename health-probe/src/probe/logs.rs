@@ -1,5 +1,8 @@
 //! What logs say since the last look: errors, attacks, rates.
 
+mod kept;
+mod logins;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,18 +12,23 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use crate::error::{Error, ErrorKind, Result, file};
+use crate::error::Result;
 use crate::judge::{Condition, FailureRate, Limits, Policy};
-use crate::logs::{Faults, Follower, Scan, Start, Traffic, TrafficOptions};
+use crate::logs::{Faults, Traffic, TrafficOptions};
 use crate::observation::{Observation, Unit};
 use crate::probe::{Context, Probe, ProbeSpec};
 use crate::statistics::{median, poisson_at_least};
+use kept::{Counted, Kept, scan};
+
+pub use logins::LoginLogProbe;
 
 /// An access log (H8, H13): server errors, scanners, failed log-ins, rates; of the last hour, by the times of the lines.
 ///
 /// Readings: `server errors` of `requests` (bots left out), critical where so many come about at 1 % with less than 1 % chance;
-/// `failed logins of one address` (a warning from 20 an hour on, critical from 100), `of one subnet` (50, 200); `exposed`, paths
-/// that only scanners ask for and that were answered with success (critical from one on); `unlikely rate`, the probability, in
+/// `failed logins` (a warning from 100 an hour on, critical from 1,000), `of one account` (10, 50; by the names that the server
+/// itself asks passwords for, and see [`LoginLogProbe`]), `of one address` (20, 100), `of one subnet` (50, 200); `scanners`, requests that nobody else makes (a
+/// warning from 2,000); `exposed`, paths that only scanners ask for and that were answered with success (critical from one on;
+/// a server that answers any path with one page of one length gives nothing away); `unlikely rate`, the probability, in
 /// percent, of as many requests in the last five minutes as there were if the day before is the rule, as a warning below one
 /// in a million; `unreadable` lines, in percent; `lines lost`.
 ///
@@ -63,9 +71,6 @@ impl AccessLogProbe {
         let rate = FailureRate { attempts: "requests".into(), tolerated: 0.01, significance: 0.01, streak: None };
         let policy = Policy::new()
             .with("server errors", Unit::Count, Condition::FailureRate(rate))
-            .below("failed logins of one address", Unit::Count, Limits::new(20.0, 100.0))
-            .meaning("somebody guesses passwords")
-            .below("failed logins of one subnet", Unit::Count, Limits::new(50.0, 200.0))
             .below("newest line age", Unit::Seconds, Limits::warning(86_400.0))
             .meaning("the server writes elsewhere, or nobody comes")
             .below("exposed", Unit::Count, Limits::critical(1.0))
@@ -73,7 +78,9 @@ impl AccessLogProbe {
             .above("unlikely rate", Unit::Percent, Limits::warning(0.0001))
             .meaning("many more requests than a day before")
             .below("unreadable", Unit::Percent, Limits::warning(5.0))
+            .below("scanners", Unit::Count, Limits::warning(2_000.0))
             .below("lines lost", Unit::Count, Limits::warning(1.0));
+        let policy = logins::limits(policy);
         let spec = ProbeSpec::new(id, policy).with_title(format!("access log {}", log.display()));
         Self { spec, log: Arc::new(Mutex::new(Kept::new(log, state.into(), Traffic::new(options)))) }
     }
@@ -129,15 +136,8 @@ impl Probe for AccessLogProbe {
             _ => drop_ref(seen.number("server errors", f64::from(hour.errors), Unit::Count)),
         }
         let since = cx.now - TimeDelta::minutes(60);
-        for (name, list) in [
-            ("failed logins of one address", traffic.failed_logins_by_address(since)),
-            ("failed logins of one subnet", traffic.failed_logins_by_subnet(since)),
-        ] {
-            seen.number(name, list.first().map_or(0.0, |(_, n)| f64::from(*n)), Unit::Count);
-            for (who, n) in list.iter().take(3) {
-                seen.evidence(format!("{n} failed log-ins by {who}"));
-            }
-        }
+        logins::read(&mut seen, &traffic.failed_logins, since);
+        seen.number("scanners", f64::from(hour.scanners), Unit::Count);
         match traffic.newest() {
             Some(newest) => {
                 seen.number("newest line age", (cx.now - newest).as_seconds_f64().max(0.0), Unit::Seconds);
@@ -246,26 +246,6 @@ impl Errors {
     }
 }
 
-/// What is counted and up to where, in one file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Kept<T> {
-    #[serde(skip)]
-    state: PathBuf,
-    follower: Follower,
-    counted: T,
-    /// When lines were lost last.
-    #[serde(default)]
-    lost: Option<DateTime<Utc>>,
-    #[serde(skip)]
-    loaded: bool,
-}
-
-/// What is counted, and by which settings.
-trait Counted: Clone + Serialize + serde::de::DeserializeOwned {
-    /// What was kept, by the settings of this.
-    fn adopt(&self, kept: Self) -> Self;
-}
-
 impl Counted for Traffic {
     fn adopt(&self, kept: Self) -> Self {
         kept.with_options(self.options().clone())
@@ -276,92 +256,6 @@ impl Counted for Errors {
     fn adopt(&self, kept: Self) -> Self {
         kept
     }
-}
-
-impl<T: Counted> Kept<T> {
-    fn new(log: PathBuf, state: PathBuf, counted: T) -> Self {
-        Self { state, follower: Follower::new(log, Start::File), counted, lost: None, loaded: false }
-    }
-
-    /// 1 where lines were lost within the last hour, so that a second look confirms it.
-    fn lost_lately(&self, scan: &Scan, now: DateTime<Utc>) -> f64 {
-        let lately = self.lost.is_some_and(|lost| now - lost < TimeDelta::minutes(60));
-        f64::from(u8::from(scan.lost || lately))
-    }
-
-    fn load(&mut self) -> Result<()> {
-        if self.loaded {
-            return Ok(());
-        }
-        match std::fs::read(&self.state) {
-            Ok(bytes) => {
-                let kept: Self = serde_json::from_slice(&bytes).map_err(|e| {
-                    Error::new(ErrorKind::Malformed, format!("{}: is not what was kept of a log", self.state.display()))
-                        .with_next_step("delete it, to begin anew")
-                        .with_source(e)
-                })?;
-                if kept.follower.path() == self.follower.path() {
-                    self.counted = self.counted.adopt(kept.counted);
-                    (self.follower, self.lost) = (kept.follower, kept.lost);
-                }
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(file(&self.state, "cannot be read", e)),
-        }
-        self.loaded = true;
-        Ok(())
-    }
-
-    fn save(&self) -> Result<()> {
-        let wrong = |e| file(&self.state, "cannot be written", e);
-        let bytes = serde_json::to_vec(self).map_err(|e| {
-            Error::new(ErrorKind::Storage, format!("{}: cannot be written as JSON", self.state.display()))
-                .with_source(e)
-        })?;
-        let beside = crate::probe::beside(&self.state);
-        let mut out = std::fs::File::create(&beside).map_err(wrong)?;
-        std::io::Write::write_all(&mut out, &bytes).and_then(|()| out.sync_all()).map_err(wrong)?;
-        std::fs::rename(&beside, &self.state).map_err(wrong)
-    }
-}
-
-/// Reads on, and keeps what was counted; on an error, everything stands where it stood.
-async fn scan<T>(
-    log: &Arc<Mutex<Kept<T>>>,
-    now: DateTime<Utc>,
-    add: impl Fn(&mut T, &[u8], DateTime<Utc>) + Send + 'static,
-) -> Result<(Scan, Kept<T>)>
-where
-    T: Counted + Send + 'static,
-{
-    let mut guard = Arc::clone(log).lock_owned().await;
-    let work = move || {
-        guard.load()?;
-        let mut next = guard.clone();
-        let mut tries = 0;
-        let scan = loop {
-            let mut counted = guard.counted.clone();
-            let mut follower = guard.follower.clone();
-            match follower.scan(now, |line| add(&mut counted, line, now)) {
-                Ok(scan) => {
-                    (next.follower, next.counted) = (follower, counted);
-                    break scan;
-                }
-                // It was rotated meanwhile.
-                Err(e) if e.is_retryable() && tries < 3 => tries += 1,
-                Err(e) => return Err(e),
-            }
-        };
-        if scan.lost {
-            next.lost = Some(now);
-        }
-        next.save()?;
-        *guard = next.clone();
-        Ok((scan, next))
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::new(ErrorKind::Panicked, "the reading of a log ended early").with_source(e))?
 }
 
 fn drop_ref(_: &mut Observation) {}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use http::HeaderMap;
 use serde_json::Value as Json;
+use sha2::{Digest, Sha512};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::judge::{Condition, Limits, Policy, Verdict};
@@ -21,6 +22,7 @@ enum Kind {
     StripeStatus,
     StripeKey,
     PaystackKey,
+    RemitaKey,
     Sentry,
 }
 
@@ -35,14 +37,13 @@ pub struct VendorProbe {
     spec: ProbeSpec,
     fetch: Fetch,
     kind: Kind,
+    /// What the answer has to be about, where the question names something.
+    about: String,
 }
 
 impl fmt::Debug for VendorProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VendorProbe")
-            .field("id", &self.spec.id)
-            .field("url", &shown(&self.fetch.url))
-            .finish_non_exhaustive()
+        f.debug_struct("VendorProbe").field("id", &self.spec.id).field("url", &self.place()).finish_non_exhaustive()
     }
 }
 
@@ -82,6 +83,32 @@ impl VendorProbe {
     pub fn paystack_key(id: impl Into<String>, api: &str, key: &str) -> Result<Self> {
         let url = format!("{}/balance", api.trim_end_matches('/'));
         Self::new(id, &url, Kind::PaystackKey, bearer(key)?, key_policy())
+    }
+
+    /// Whether Remita takes a key and answers: the state of one payment of the merchant, by its reference (RRR), best one that was
+    /// paid long ago. `api` is such as `https://login.remita.net/remita/exapp/api/v1/send/api`; the call reads and changes nothing.
+    ///
+    /// Remita has no status page: that it knows a payment is the only thing it says of itself. `key accepted` where the answer is
+    /// about that reference; where it says that its own side fails (codes 25, 998, 999), that is missing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it is no address, or merchant or reference are not made of letters, digits, `-` and `_`.
+    pub fn remita_key(id: impl Into<String>, api: &str, merchant: &str, key: &str, reference: &str) -> Result<Self> {
+        let plain = |text: &str| {
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
+        if !plain(merchant) || !plain(reference) {
+            return Err(Error::new(ErrorKind::Config, "Remita's merchant and reference are letters and digits")
+                .with_next_step("name the merchant id, and the RRR of a payment that was made"));
+        }
+        // The hash of the documentation of Remita's first generation of interfaces: reference, key, merchant.
+        let hash = hex::encode(Sha512::digest(format!("{reference}{key}{merchant}")));
+        let url = format!("{}/echannelsvc/{merchant}/{reference}/{hash}/status.reg", api.trim_end_matches('/'));
+        let consumer = format!("remitaConsumerKey={merchant},remitaConsumerToken={hash}");
+        let headers = HeaderMap::from_iter([header("authorization", &consumer)?]);
+        let mut probe = Self::new(id, &url, Kind::RemitaKey, headers, key_policy())?;
+        reference.clone_into(&mut probe.about);
+        Ok(probe)
     }
 
     /// Unresolved issues of a project in Sentry that were seen first in the last day, `api` being `https://sentry.io`, with a token
@@ -127,7 +154,15 @@ impl VendorProbe {
         let mut fetch = Fetch::new(url, shared_client()?);
         fetch.headers = headers;
         let spec = ProbeSpec::new(id, policy).with_title(title).with_response_time("response time");
-        Ok(Self { spec, fetch, kind })
+        Ok(Self { spec, fetch, kind, about: String::new() })
+    }
+
+    /// The address, without what must not be shown: Remita's has a hash of the key in it.
+    fn place(&self) -> String {
+        match self.kind {
+            Kind::RemitaKey => self.fetch.url.host_str().unwrap_or_default().to_owned(),
+            _ => shown(&self.fetch.url),
+        }
     }
 }
 
@@ -145,7 +180,7 @@ impl Probe for VendorProbe {
         match outcome {
             Ok(answer) => {
                 seen.number("response time", answer.took.as_secs_f64(), Unit::Seconds);
-                seen.evidence(format!("status {} from {}", answer.status.as_u16(), shown(&self.fetch.url)));
+                seen.evidence(format!("status {} from {}", answer.status.as_u16(), self.place()));
                 // A server that is out of order is as good as none.
                 seen.flag("reachable", !answer.status.is_server_error());
                 self.read(&mut seen, &answer, cx);
@@ -164,7 +199,9 @@ impl Probe for VendorProbe {
 
 impl VendorProbe {
     fn read(&self, seen: &mut Observation, answer: &Exchange, cx: &Context) {
-        if matches!(self.kind, Kind::StripeKey | Kind::PaystackKey | Kind::Sentry) && refused(answer.status) {
+        if matches!(self.kind, Kind::StripeKey | Kind::PaystackKey | Kind::RemitaKey | Kind::Sentry)
+            && refused(answer.status)
+        {
             seen.flag("key accepted", false);
             return;
         }
@@ -174,7 +211,11 @@ impl VendorProbe {
             }
             return;
         }
-        let Ok(json) = serde_json::from_slice::<Json>(&answer.body) else {
+        let body = match self.kind {
+            Kind::RemitaKey => without_call(&answer.body),
+            _ => &answer.body,
+        };
+        let Ok(json) = serde_json::from_slice::<Json>(body) else {
             seen.evidence("the answer is no JSON");
             return;
         };
@@ -194,6 +235,7 @@ impl VendorProbe {
                     seen.flag("key accepted", accepted);
                 }
             }
+            Kind::RemitaKey => remita(seen, &json, &self.about),
             Kind::Sentry => sentry(seen, &json, cx),
         }
     }
@@ -253,6 +295,33 @@ fn stripe_status(seen: &mut Observation, json: &Json) {
     if let Some(message) = json.get("message").and_then(Json::as_str) {
         seen.evidence(message.chars().take(200).collect::<String>());
     }
+}
+
+/// `jsonp ({…})`, as Remita also answers.
+fn without_call(body: &[u8]) -> &[u8] {
+    let body = body.trim_ascii();
+    let inner = body.strip_prefix(b"jsonp").map(<[u8]>::trim_ascii).and_then(|rest| rest.strip_prefix(b"("));
+    inner.map_or(body, |rest| rest.trim_ascii_end().strip_suffix(b")").unwrap_or(rest))
+}
+
+/// `{"amount":…,"RRR":"…","orderId":"…","message":"Approved","status":"00"}`; without the reference where it is not known, or
+/// the hash is wrong.
+fn remita(seen: &mut Observation, json: &Json, reference: &str) {
+    let Some(code) = ["status", "statuscode", "statusCode"].iter().find_map(|key| json.get(*key)?.as_str()) else {
+        return;
+    };
+    let said = json.get("message").and_then(Json::as_str).unwrap_or_default();
+    seen.evidence(format!("code {}: {}", short(code), short(said)));
+    let about = ["RRR", "rrr"].iter().find_map(|key| json.get(*key)?.as_str());
+    match about {
+        Some(about) if about.trim() == reference => drop_ref(seen.flag("key accepted", true)),
+        _ if matches!(code, "25" | "998" | "999") => {}
+        _ => drop_ref(seen.flag("key accepted", false)),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 fn sentry(seen: &mut Observation, json: &Json, cx: &Context) {

@@ -23,19 +23,25 @@ impl Database {
         Ok(Self(path.into()))
     }
 
-    async fn open(&self) -> std::result::Result<SqliteConnection, Failed> {
+    /// A connection whose statements end after `limit`: they run in a thread, which nobody else would end.
+    async fn open(&self, limit: Duration) -> std::result::Result<SqliteConnection, Failed> {
         let options = SqliteConnectOptions::new()
             .filename(&self.0)
             .read_only(true)
             .busy_timeout(Duration::from_secs(5))
             .disable_statement_logging();
         // A file that is not there is a database that is not there.
-        SqliteConnection::connect_with(&options).await.map_err(Failed::Unreachable)
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(Failed::Unreachable)?;
+        let began = Instant::now();
+        let mut handle = connection.lock_handle().await.map_err(Failed::Unreachable)?;
+        handle.set_progress_handler(10_000, move || began.elapsed() < limit);
+        drop(handle);
+        Ok(connection)
     }
 
     pub(super) async fn rows(&self, sql: &str, limit: Duration) -> std::result::Result<Vec<Row>, Failed> {
         within(limit, async {
-            let mut connection = self.open().await?;
+            let mut connection = self.open(limit).await?;
             let sql = sql.trim().trim_end_matches(';');
             let sql = format!("SELECT * FROM ({sql}\n) AS caretaker LIMIT {}", ROWS + 1);
             let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.map_err(failed)?;
@@ -47,7 +53,7 @@ impl Database {
 
     pub(super) async fn usage(&self, limit: Duration) -> std::result::Result<Usage, Failed> {
         within(limit, async {
-            let mut connection = self.open().await?;
+            let mut connection = self.open(limit).await?;
             let began = Instant::now();
             // Reads a page of the file, which SELECT 1 does not.
             sqlx::query("SELECT count(*) FROM sqlite_master").execute(&mut connection).await.map_err(failed)?;
