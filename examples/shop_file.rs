@@ -82,7 +82,10 @@ impl<'de> Deserialize<'de> for Span {
 /// Percent of good time, over 30 days: `99.9`.
 fn objective<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Objective>, D::Error> {
     let percent = f64::deserialize(from)?;
-    Objective::new(percent / 100.0, 30).map(Some).map_err(serde::de::Error::custom)
+    Objective::new(percent / 100.0, 30).map(Some).map_err(|e| {
+        let next = e.next_step().unwrap_or_default().to_owned();
+        serde::de::Error::custom(format!("{e}: {next}"))
+    })
 }
 
 /// Something that may be a secret: written out, `env:NAME`, or `file:PATH`.

@@ -113,7 +113,7 @@ fn the_sample_configuration_is_one_and_slips_are_named() {
     let with = |path: &Path, all: bool| {
         let mut command = Command::new(tool("probe"));
         command.args(["check", "--config"]).arg(path).env_clear();
-        let names = ["STRIPE_RESTRICTED_KEY", "PAYSTACK_SECRET_KEY", "SENTRY_TOKEN", "SMTP_PASSWORD"];
+        let names = ["STRIPE_RESTRICTED_KEY", "PAYSTACK_SECRET_KEY", "REMITA_API_KEY", "SENTRY_TOKEN", "SMTP_PASSWORD"];
         for name in names {
             command.env(name, "geheim");
         }
@@ -126,7 +126,7 @@ fn the_sample_configuration_is_one_and_slips_are_named() {
     };
     let good = with(&sample, true);
     assert_eq!(code(&good), 0, "{}", text(&good));
-    assert!(text(&good).contains("22 probes, alerts"), "{}", text(&good));
+    assert!(text(&good).contains("23 probes, alerts"), "{}", text(&good));
     let missing = with(&sample, false);
     assert_eq!(code(&missing), 2);
     assert!(
@@ -141,6 +141,7 @@ fn the_sample_configuration_is_one_and_slips_are_named() {
         ("every = \"5m\"\nname", "evry = \"5m\"\nname", "evry"),
         ("every = \"1h\"", "every = \"1 hour\"", "no span of time"),
         ("after = [\"dns\"]", "after = [\"dsn\"]", "depends on dsn, which is no probe"),
+        ("slo = 99.9", "slo = 999.0", "above 0 and below 100 %"),
         ("[[probe.host]]", "[[probe.hots]]", "hots"),
         ("severity = \"critical\"", "severity = \"fatal\"", "fatal"),
         ("notify = [\"team\", \"owner\"]", "notify = [\"tame\"]", "tame"),
