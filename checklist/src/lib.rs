@@ -1,79 +1,56 @@
-//! Check a shop against a list, and remember what was found.
+//! A checklist that checks, remembers and expires.
 //!
-//! So far this crate holds one thing: the [`Check`] trait, its [`Outcome`]s, and the [`score`] over them. There is no
-//! item of a checklist in it yet.
+//! The [`items`] are those of the shop's guides: thirty in six sections, each with what is at stake, where it is written, what to do in
+//! a shop of Next.js and of PHP, and what a person has to say where no machine can know. [`Check`]s look; an [`Auditor`] runs them
+//! and weighs what they saw against what people said. What could not be seen is unknown, and never counts as fulfilled.
 //!
 //! ```
-//! use checklist::{Outcome, score};
+//! use checklist::{Auditor, Context, Outcome, Standing, items};
 //!
-//! let s = score(&[Outcome::Pass, Outcome::Unknown]).expect("something was asked");
-//! // Half of it is known to be right; of the other half nothing is known, and that counts for nothing.
-//! assert_eq!((s.passed, s.known, s.asked), (1, 1, 2));
-//! assert!(score(&[]).is_none());
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! // Without access to anything, nothing is known, and nothing passes.
+//! let auditor = Auditor::new(items());
+//! let audit = auditor.run("shop.example", &Context::at(chrono::Utc::now()), &Standing::default()).await;
+//! let score = audit.score.expect("there are items");
+//! assert_eq!((score.good, score.known), (0, 0));
+//! assert!(audit.items.iter().all(|item| item.outcome == Outcome::Unknown));
+//! # }
+//! ```
+//!
+//! # Layout
+//!
+//! ```text
+//! item          an item, and the trait of a check
+//! outcome       what a check found, and its evidence
+//! catalog/      the items of the guides, gates of a deployment, steps of an incident
+//! audit         runs checks, weighs what was seen against what was said
+//! standing      attestations and waivers
+//! score         how much is fulfilled, and how much of it is known
+//! ledger/       what was found and said, only ever added to
+//! task          recurring tasks: due, overdue, done by whom
+//! register      secrets by age, software by its end of life
+//! scaling       phases of growth
 //! ```
 
-use std::error::Error;
-use std::fmt::Debug;
+mod audit;
+mod catalog;
+mod error;
+mod item;
+pub mod ledger;
+mod outcome;
+mod register;
+mod scaling;
+mod score;
+mod standing;
+mod task;
 
-use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-
-/// Something that can be checked automatically.
-#[async_trait]
-pub trait Check: Debug + Send + Sync {
-    /// Why it could not be checked.
-    type Error: Error + Send + Sync + 'static;
-
-    /// The item it speaks for.
-    fn item(&self) -> &str;
-
-    /// Looks, and changes nothing. Dropping the future ends it.
-    async fn run(&self) -> Result<Outcome, Self::Error>;
-}
-
-/// What a check came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It is as it should be.
-    Pass,
-    /// It is not.
-    Fail,
-    /// It could not be seen.
-    Unknown,
-    /// It does not concern this shop.
-    NotApplicable,
-}
-
-/// How many items pass, with how much of it is known at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Score {
-    /// Items that pass.
-    pub passed: usize,
-    /// Items whose state is known.
-    pub known: usize,
-    /// Items that concern this shop.
-    pub asked: usize,
-}
-
-/// The score of these outcomes; none where nothing was asked, which is not a full score.
-pub fn score(outcomes: &[Outcome]) -> Option<Score> {
-    let count = |which: &[Outcome]| outcomes.iter().filter(|o| which.contains(o)).count();
-    let asked = count(&[Outcome::Pass, Outcome::Fail, Outcome::Unknown]);
-    (asked > 0).then(|| Score { passed: count(&[Outcome::Pass]), known: count(&[Outcome::Pass, Outcome::Fail]), asked })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unknown_never_helps_and_nothing_has_no_score() {
-        assert_eq!(score(&[]), None);
-        assert_eq!(score(&[Outcome::NotApplicable]), None);
-        let without = score(&[Outcome::Pass, Outcome::Fail]).unwrap();
-        let with = score(&[Outcome::Pass, Outcome::Fail, Outcome::Unknown]).unwrap();
-        assert_eq!((with.passed, with.known), (without.passed, without.known));
-        assert!(with.asked > without.asked);
-    }
-}
+pub use audit::{Audit, Auditor, CheckReport, ItemReport};
+pub use catalog::{deployment_gates, incident_steps, items, table};
+pub use error::{Error, ErrorKind, Result};
+pub use item::{Check, Context, Item, Risk, Tier};
+pub use outcome::{Evidence, Finding, Outcome, Place};
+pub use register::{END_OF_LIFE_AS_OF, Secret, SecretAge, Software, secret_ages};
+pub use scaling::{Need, Phase, ScalingAdvice, scaling};
+pub use score::{Score, score};
+pub use standing::{Attestation, Standing, Waiver};
+pub use task::{Occurrence, Recurrence, Task, TaskState, completions, routines};

@@ -1,0 +1,70 @@
+//! Compliance.
+
+use super::Row;
+use crate::item::Risk;
+
+pub(super) const ITEMS: [Row; 5] = [
+    Row {
+        id: "compliance.gdpr",
+        title: "GDPR compliant",
+        risk: Risk::High,
+        why: "Customers have rights over what is kept of them, and a breach has to be reported within 72 hours.",
+        references: &["GDPR: Art. 5, 13, 15, 17, 30, 32, 33"],
+        next: "`maintain privacy export|erase`; a retention for each table in the policy; a record of processing.",
+        php: "The same: the policy names tables of MySQL as well.",
+        attest: Some(("records of processing, contracts with processors and the way of a request are in place", true)),
+        how: "database: rows that are older than the policy's retention; web: a privacy page",
+        fooled: "most of it is not visible to a machine",
+    },
+    Row {
+        id: "compliance.pci",
+        title: "PCI DSS compliant (via Stripe)",
+        risk: Risk::Critical,
+        why: "Card data that the shop never sees cannot be stolen from it.",
+        references: &["PCI DSS 4.0.1: SAQ A, 3.3, 3.5, 6.4.3, 11.6.1"],
+        next: "Stripe Checkout or Elements: cards go from the browser to Stripe; no card field of the shop's own.",
+        php: "A redirect to the provider's page, or its iframe; never a form that posts a card number here.",
+        attest: Some((
+            "the self-assessment that fits the integration (SAQ A for redirect or iframe) was done this year",
+            true,
+        )),
+        how: "web: no card fields of the shop's own, the integration's kind told apart; database: no card numbers, by Luhn and their ranges",
+        fooled: "fields that scripts make; order ids that happen to look like cards are held against their ranges and shares",
+    },
+    Row {
+        id: "compliance.cookie-consent",
+        title: "Cookie consent implemented",
+        risk: Risk::Medium,
+        why: "What is not needed to show the page wants consent before it is set, not after.",
+        references: &["GDPR: Art. 6, 7", "ePrivacy Directive: Art. 5(3)"],
+        next: "Load analytics only after consent: a consent manager around next/script.",
+        php: "The same: no tag in the template before consent was given.",
+        attest: None,
+        how: "web: cookies and scripts of trackers on a first visit, before anybody could consent",
+        fooled: "trackers that scripts load later; ones that are not in the list",
+    },
+    Row {
+        id: "compliance.privacy-policy",
+        title: "Privacy policy updated",
+        risk: Risk::Medium,
+        why: "It has to say what is really done, and it ages as the shop changes.",
+        references: &["GDPR: Art. 12, 13, 14"],
+        next: "/privacy, linked from every page, with the date of its last change.",
+        php: "The same: /privacy or /privacy.php.",
+        attest: Some(("the privacy policy says what the shop does today", false)),
+        how: "web: found from the home page; its text as a hash, its date no older than a year: a changed text wants a new attestation",
+        fooled: "a date that is changed and nothing else",
+    },
+    Row {
+        id: "compliance.terms",
+        title: "Terms of service updated",
+        risk: Risk::Low,
+        why: "Returns, delivery and liability are judged by what stood there on the day of the order.",
+        references: &["Directive 2011/83/EU: Art. 6"],
+        next: "/terms, linked from every page and from the checkout, with a date.",
+        php: "The same: /terms or /terms.php.",
+        attest: Some(("the terms say what the shop does today", false)),
+        how: "web: found from the home page; its text as a hash, its date no older than a year: a changed text wants a new attestation",
+        fooled: "a date that is changed and nothing else",
+    },
+];

@@ -1,0 +1,70 @@
+//! Data protection.
+
+use super::Row;
+use crate::item::Risk;
+
+pub(super) const ITEMS: [Row; 5] = [
+    Row {
+        id: "data.https",
+        title: "HTTPS enforced everywhere",
+        risk: Risk::Critical,
+        why: "What goes in the clear is read and changed on the way: log-ins, addresses, payments.",
+        references: &["OWASP ASVS 5.0: 12.2.1, 3.4.1", "PCI DSS 4.0.1: 4.2.1", "GDPR: Art. 32"],
+        next: "Redirect at the proxy; Strict-Transport-Security: max-age=31536000; includeSubDomains in headers() of next.config.js.",
+        php: "return 301 https://… in nginx for port 80; add_header Strict-Transport-Security \"max-age=31536000\" always.",
+        attest: None,
+        how: "web: HTTP leads to HTTPS in one step, a trusted certificate, HSTS for half a year at least, no picture, script or form over HTTP; host: the oldest TLS that the web server is set to",
+        fooled: "pages that are not looked at; what scripts load later",
+    },
+    Row {
+        id: "data.database-credentials",
+        title: "Database credentials secure",
+        risk: Risk::Critical,
+        why: "A password in a repository or in a file that all may read opens the database to everybody who sees it.",
+        references: &["OWASP ASVS 5.0: 13.3.1, 13.2.2", "PCI DSS 4.0.1: 8.6.2", "GDPR: Art. 32"],
+        next: "DATABASE_URL from the environment or a secret store; a role without superuser, that owns nothing it need not.",
+        php: "Credentials outside of the web root, mode 0640, owner root and the group of PHP; a user of MySQL with rights on the shop's schema alone.",
+        attest: None,
+        how: "source: addresses with passwords in files; host: modes of files with secrets; database: whether the login is a superuser",
+        fooled: "a password built from parts; credentials in a history of the repository that is not looked at",
+    },
+    Row {
+        id: "data.api-keys",
+        title: "API keys not exposed",
+        risk: Risk::Critical,
+        why: "A secret key of a payment provider in somebody else's hands refunds, transfers and reads customers.",
+        references: &["OWASP ASVS 5.0: 13.3.1, 14.2", "PCI DSS 4.0.1: 8.6.2"],
+        next: "Only what may be public has NEXT_PUBLIC_ in its name; keys in server code alone; give the leaked one back and make another.",
+        php: "Keys in the environment of PHP-FPM or a file outside of the web root; deny /.env, /.git, /backups and dumps in the web server.",
+        attest: None,
+        how: "source and served JavaScript: known prefixes and shapes with entropy, what is public by design left out; web: /.env, /.git/config, dumps and backups by their content",
+        fooled: "a key without a known prefix and little entropy; chunks that are only loaded behind a login",
+    },
+    Row {
+        id: "data.pii",
+        title: "PII data encrypted",
+        risk: Risk::High,
+        why: "Numbers of identity papers, bank accounts and dates of birth are what a thief of identities looks for.",
+        references: &["OWASP ASVS 5.0: 14.2", "GDPR: Art. 32(1)(a), Art. 5(1)(c)", "PCI DSS 4.0.1: 3.5.1"],
+        next: "Encrypt such columns in the application (AES-256-GCM, the key outside of the database), or do not keep them.",
+        php: "sodium_crypto_secretbox() before the insert, the key from the environment; or do not keep them.",
+        attest: Some((
+            "disks and the database's volume are encrypted, and who may read customers' data is written down",
+            true,
+        )),
+        how: "database: columns named like personal data, a sample's shape counted by the server: readable or not; card numbers by Luhn and their ranges",
+        fooled: "columns with other names; personal data in JSON or free text; encryption at rest is not visible to SQL",
+    },
+    Row {
+        id: "data.backups-encrypted",
+        title: "Backups encrypted",
+        risk: Risk::Critical,
+        why: "A backup is a copy of everything; in a bucket it is one wrong setting from the public. And it has to be restorable.",
+        references: &["OWASP ASVS 5.0: 14.2", "GDPR: Art. 32(1)(b)(c)", "PCI DSS 4.0.1: 3.5.1"],
+        next: "`backup init --recipient age1…`, the owner's identity offline; verify daily, drill each quarter, two stores.",
+        php: "The same: `backup` takes MySQL and MariaDB; let no mysqldump lie beside the web root.",
+        attest: None,
+        how: "backups: encrypted, verified within the last day, drilled within the last quarter, in more than one place",
+        fooled: "backups made by something else",
+    },
+];

@@ -1,0 +1,67 @@
+//! Authentication and authorization.
+
+use super::Row;
+use crate::item::Risk;
+
+pub(super) const ITEMS: [Row; 5] = [
+    Row {
+        id: "auth.password-hash",
+        title: "Passwords hashed with bcrypt",
+        risk: Risk::Critical,
+        why: "A database that leaks must not give away passwords, which customers use elsewhere, too.",
+        references: &["OWASP ASVS 5.0: 11.4.2", "PCI DSS 4.0.1: 8.3.2", "GDPR: Art. 32"],
+        next: "Hash with bcrypt at cost 12 or argon2id on the server; hash anew at the next login where the prefix or the cost is an older one.",
+        php: "password_hash($p, PASSWORD_DEFAULT, ['cost' => 12]) and password_needs_rehash() at each login; a column of at least 60 characters.",
+        attest: None,
+        how: "database: a census of prefix, cost and length of the columns that hold password hashes, counted by the server; no hash leaves it",
+        fooled: "a column under another name; hashes kept outside of the database; a hash of a hash",
+    },
+    Row {
+        id: "auth.token-expiry",
+        title: "JWT tokens expire appropriately",
+        risk: Risk::High,
+        why: "A token that never expires and is stolen once is a key for ever.",
+        references: &["OWASP ASVS 5.0: 9.2.1, 7.3", "PCI DSS 4.0.1: 8.2.8"],
+        next: "Set session.maxAge in the options of NextAuth and expiresIn in each sign(); short for administrators.",
+        php: "Give every JWT an exp claim; set session.gc_maxlifetime and session.cookie_lifetime.",
+        attest: None,
+        how: "web: exp of each token in a cookie; source: signatures without an expiry",
+        fooled: "tokens that are only given out after a login; a helper of the shop's own that signs",
+    },
+    Row {
+        id: "auth.admin-routes",
+        title: "Admin routes protected",
+        risk: Risk::Critical,
+        why: "Whoever reaches the administration owns orders, prices and customers' data.",
+        references: &["OWASP ASVS 5.0: 8.2, 8.3", "PCI DSS 4.0.1: 7.2"],
+        next: "Check the role in middleware.ts and again in each handler and server action below /admin.",
+        php: "One file that checks session and role, required first by each page below /admin; best an address list in the web server, too.",
+        attest: Some(("every function of the administration checks the role on the server, not only its pages", false)),
+        how: "web: the usual addresses of administrations asked without a login: 401, 403, 404 or a way to a login pass; a page that shows anything else fails",
+        fooled: "an administration at an unusual address; a page that answers 200 and loads its data later",
+    },
+    Row {
+        id: "auth.csrf",
+        title: "CSRF protection enabled",
+        risk: Risk::High,
+        why: "Another site must not be able to order, pay or change an address in a customer's name.",
+        references: &["OWASP ASVS 5.0: 3.5.1", "PCI DSS 4.0.1: 6.2.4"],
+        next: "Server actions compare Origin and Host; for route handlers use SameSite cookies and a token, and never change anything on GET.",
+        php: "A random token in the session and in a hidden field of each form, compared by hash_equals(); SameSite=Lax cookies.",
+        attest: None,
+        how: "web: each form that posts carries a hidden token; source: forms in PHP that post without one",
+        fooled: "forms behind a login; a token that is sent and never compared; a shop whose cookies are SameSite=Strict needs none",
+    },
+    Row {
+        id: "auth.session",
+        title: "Session management secure",
+        risk: Risk::High,
+        why: "A session cookie that a script or a listener can read is the customer.",
+        references: &["OWASP ASVS 5.0: 3.3, 7.2", "PCI DSS 4.0.1: 8.2.8"],
+        next: "Leave NextAuth's cookies as they are: __Secure- or __Host- prefix, HttpOnly, Secure, SameSite=Lax.",
+        php: "session.cookie_secure=1, cookie_httponly=1, cookie_samesite=Lax, use_strict_mode=1; session_regenerate_id(true) after login.",
+        attest: None,
+        how: "web: attributes of each session cookie that is set; host: the settings of sessions in php.ini",
+        fooled: "cookies that are only set after a login",
+    },
+];

@@ -1,0 +1,67 @@
+//! Infrastructure.
+
+use super::Row;
+use crate::item::Risk;
+
+pub(super) const ITEMS: [Row; 5] = [
+    Row {
+        id: "infra.firewall",
+        title: "Firewall configured",
+        risk: Risk::High,
+        why: "What listens by accident is reachable by everybody, unless something stands before it.",
+        references: &["PCI DSS 4.0.1: 1.2, 1.4", "OWASP ASVS 5.0: 13.2"],
+        next: "ufw default deny incoming, allow 22, 80, 443; or the provider's security group. Docker publishes ports past ufw: bind them to 127.0.0.1.",
+        php: "The same; MySQL bound to 127.0.0.1.",
+        attest: Some(("a firewall outside of this host lets 80 and 443 in, and nothing else that need not be", false)),
+        how: "host: nftables' rules: what comes in is dropped unless it is allowed; without the right to read them it is unknown",
+        fooled: "a firewall of the provider is not visible from here; rules that allow everything",
+    },
+    Row {
+        id: "infra.ports",
+        title: "Unnecessary ports closed",
+        risk: Risk::High,
+        why: "A database or a cache on the Internet is found within hours.",
+        references: &["PCI DSS 4.0.1: 1.2.5, 2.2.4", "OWASP ASVS 5.0: 13.2"],
+        next: "listen_addresses = 'localhost' in postgresql.conf; bind 127.0.0.1 in redis.conf; ports: \"127.0.0.1:5432:5432\" in Docker.",
+        php: "bind-address = 127.0.0.1 in my.cnf; switch off what nobody uses.",
+        attest: None,
+        how: "host: sockets that listen on addresses other than loopback, against a list: 22, 80, 443",
+        fooled: "ports of another network namespace; what listens only at times",
+    },
+    Row {
+        id: "infra.headers",
+        title: "Security headers set",
+        risk: Risk::Medium,
+        why: "They tell a browser to refuse what an attacker needs: frames, other types, foreign scripts.",
+        references: &["OWASP ASVS 5.0: 3.4", "PCI DSS 4.0.1: 6.4.3"],
+        next: "headers() in next.config.js for /(.*): nosniff, frame-ancestors, Referrer-Policy, Permissions-Policy; poweredByHeader: false.",
+        php: "add_header … always in the server block, and again in each location that has one of its own; server_tokens off; expose_php = Off.",
+        attest: None,
+        how: "web: a page, an API, an error and a redirect, each by itself: a location of nginx with one add_header loses all others",
+        fooled: "pages that are not looked at",
+    },
+    Row {
+        id: "infra.cors",
+        title: "CORS configured properly",
+        risk: Risk::High,
+        why: "An API that answers any origin with credentials gives every site what the customer sees.",
+        references: &["OWASP ASVS 5.0: 3.4.2, 3.5"],
+        next: "A list of origins, compared as a whole; never the request's Origin echoed together with credentials.",
+        php: "The same: in_array($origin, $list, true); Vary: Origin.",
+        attest: None,
+        how: "web: hostile origins, null and look-alikes of the shop's own: none is allowed together with credentials; * on public files is fine",
+        fooled: "addresses that are not asked",
+    },
+    Row {
+        id: "infra.cdn",
+        title: "CDN security enabled",
+        risk: Risk::Medium,
+        why: "A cache before the shop takes floods, and must not be passed by, nor give one customer's page to another.",
+        references: &["OWASP ASVS 5.0: 14.2, 12.3"],
+        next: "Cache-Control: private, no-store for whatever knows a customer; let the origin answer the CDN alone.",
+        php: "The same; strip Set-Cookie from what is cached.",
+        attest: Some(("the CDN's rules (WAF, TLS to the origin, who may reach the origin) were looked at", true)),
+        how: "web: whether a CDN answers; whether pages that set a cookie may be cached by all",
+        fooled: "a CDN that does not say so; whether the origin can be reached beside it",
+    },
+];

@@ -1,0 +1,67 @@
+//! Input validation.
+
+use super::Row;
+use crate::item::Risk;
+
+pub(super) const ITEMS: [Row; 5] = [
+    Row {
+        id: "input.forms",
+        title: "All forms validate input",
+        risk: Risk::High,
+        why: "What a browser checks, nobody has to send through a browser: a price, a quantity of -3, another customer's id.",
+        references: &["OWASP ASVS 5.0: 2.2", "PCI DSS 4.0.1: 6.2.4"],
+        next: "A schema (zod) with .safeParse() at the beginning of each route handler and server action; prices from the database, never from the request.",
+        php: "filter_input() or a validator for each field; casts and ranges before anything is done with it.",
+        attest: Some(("prices, totals and ownership are decided on the server, never taken from a form", true)),
+        how: "source: handlers that read a body or $_POST and validate nothing",
+        fooled: "a validator of the shop's own; one that is called and whose outcome is not looked at",
+    },
+    Row {
+        id: "input.sql-injection",
+        title: "SQL injection prevented",
+        risk: Risk::Critical,
+        why: "A query that is glued together from input reads or deletes whatever the login may.",
+        references: &["OWASP ASVS 5.0: 1.2.4", "PCI DSS 4.0.1: 6.2.4"],
+        next: "Prisma's own queries or $queryRaw with a tagged template; never $queryRawUnsafe with a variable in it.",
+        php: "PDO::prepare() with placeholders, ATTR_EMULATE_PREPARES off; names of columns from a list.",
+        attest: None,
+        how: "source: queries with a variable or a concatenation in their text, in JavaScript, TypeScript and PHP",
+        fooled: "a query that is built over several statements; constants that look like variables are reported as well",
+    },
+    Row {
+        id: "input.xss",
+        title: "XSS protection enabled",
+        risk: Risk::High,
+        why: "A script that somebody else puts into a page reads what a customer types, card and password.",
+        references: &["OWASP ASVS 5.0: 1.2.1, 3.4.3", "PCI DSS 4.0.1: 6.2.4, 6.4.3"],
+        next: "No dangerouslySetInnerHTML without a sanitizer; a Content-Security-Policy with nonces.",
+        php: "htmlspecialchars() at each output, or a template engine that does; a Content-Security-Policy.",
+        attest: None,
+        how: "source: unsafe sinks of HTML; web: strength of the Content-Security-Policy; on staging: a harmless mark in a query that comes back as HTML",
+        fooled: "a sanitizer that lets something through; a sink in a library",
+    },
+    Row {
+        id: "input.uploads",
+        title: "File upload restrictions",
+        risk: Risk::Critical,
+        why: "An uploaded file that the server runs is the end of the shop.",
+        references: &["OWASP ASVS 5.0: 5.2, 5.3", "PCI DSS 4.0.1: 6.2.4"],
+        next: "Limits of size and kind by content in the handler; names of your own; storage that runs nothing.",
+        php: "finfo_file() against a list, a random name, a folder with PHP switched off; upload_max_filesize small.",
+        attest: None,
+        how: "source: handlers of uploads without a limit or a look at the kind; host: files in upload folders that a server would run",
+        fooled: "a check that trusts the name or the type that the browser sends",
+    },
+    Row {
+        id: "input.rate-limit",
+        title: "Rate limiting implemented",
+        risk: Risk::High,
+        why: "Without it passwords, coupons and card numbers are tried by the thousand.",
+        references: &["OWASP ASVS 5.0: 2.4, 6.3.1", "PCI DSS 4.0.1: 8.3.4"],
+        next: "A limiter in the middleware for log-ins, checkout and password resets, kept in Redis, not in memory.",
+        php: "limit_req in nginx for those addresses, and a count by account in the database.",
+        attest: None,
+        how: "source: a limiter in the code or limit_req in the server's configuration; on staging: twenty bad log-ins until one is refused with 429",
+        fooled: "a limiter that is there and guards something else; one by address alone",
+    },
+];

@@ -1,0 +1,67 @@
+//! Monitoring.
+
+use super::Row;
+use crate::item::Risk;
+
+pub(super) const ITEMS: [Row; 5] = [
+    Row {
+        id: "monitoring.errors",
+        title: "Error logging enabled",
+        risk: Risk::Medium,
+        why: "What is not written down is not mended; what is shown to customers shows attackers the way.",
+        references: &["OWASP ASVS 5.0: 16.2, 16.5", "PCI DSS 4.0.1: 10.2"],
+        next: "Sentry or a JSON log on the server; error.tsx without a stack trace; NODE_ENV=production.",
+        php: "log_errors = On, display_errors = Off, error_log set, error_reporting = E_ALL.",
+        attest: None,
+        how: "host: php.ini; web: pages of errors without traces, paths or versions; monitor: a log of errors that is read",
+        fooled: "settings made at run time with ini_set(); errors that only come after a login",
+    },
+    Row {
+        id: "monitoring.alerts",
+        title: "Suspicious activity alerts",
+        risk: Risk::High,
+        why: "An alert that reaches nobody is none, and that is found out on the day it matters.",
+        references: &["OWASP ASVS 5.0: 16.3", "PCI DSS 4.0.1: 10.4, 12.10"],
+        next: "`probe test-alerts` monthly; a route that takes what is critical at any hour.",
+        php: "The same: alerts do not depend on the shop's language.",
+        attest: None,
+        how: "monitor: a test message that was delivered within the last 35 days, and a probe of an access log",
+        fooled: "a mailbox that nobody reads",
+    },
+    Row {
+        id: "monitoring.failed-logins",
+        title: "Failed login monitoring",
+        risk: Risk::High,
+        why: "Guessed passwords show in the log for days before one fits.",
+        references: &["OWASP ASVS 5.0: 16.3.1", "PCI DSS 4.0.1: 10.2.1.4, 8.3.4"],
+        next: "Log each failure with account and address as one JSON line; `[[probe.login_log]]`.",
+        php: "error_log('Failed login for ' . $email . ' from ' . $ip); `[[probe.login_log]]`.",
+        attest: None,
+        how: "monitor: a probe of log-ins that looked within its time and has recognised a failure before: a wrong password, typed once, proves it",
+        fooled: "log-ins by another way, such as an API",
+    },
+    Row {
+        id: "monitoring.performance",
+        title: "Performance monitoring",
+        risk: Risk::Low,
+        why: "Three seconds are what customers wait; slower pages sell less, long before anything is down.",
+        references: &["OWASP ASVS 5.0: 16.2"],
+        next: "`[[probe.page]]` for home, product and checkout; web-vitals sent to the shop.",
+        php: "The same probes; and opcache on.",
+        attest: None,
+        how: "monitor: a probe of a page or of response times that looked within its time",
+        fooled: "a page that is quick from where the monitor stands",
+    },
+    Row {
+        id: "monitoring.uptime",
+        title: "Uptime monitoring",
+        risk: Risk::Medium,
+        why: "Customers who cannot buy do not write: they go.",
+        references: &["GDPR: Art. 32(1)(b)", "PCI DSS 4.0.1: 10.7"],
+        next: "`probe watch` on another machine than the shop's, with a heartbeat to somebody outside.",
+        php: "The same: the monitor does not depend on the language of the shop.",
+        attest: None,
+        how: "monitor: the ledger of an HTTP probe: nine of ten expected looks of the last day were taken",
+        fooled: "a monitor on the same machine goes down with it",
+    },
+];
