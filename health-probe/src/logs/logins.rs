@@ -106,7 +106,7 @@ fn grouped<'a>(
 /// that look alike are two.
 ///
 /// ```
-/// assert_eq!(health_probe::logs::masked("Anna@example.com"), "an…@example.com (4b1ab7)");
+/// assert_eq!(health_probe::logs::masked("Anna@example.com"), "an…@example.com (f7d54c)");
 /// ```
 pub fn masked(account: &str) -> String {
     let account = account.trim().to_lowercase();
