@@ -34,6 +34,7 @@
 
 mod audit;
 mod catalog;
+pub mod check;
 mod error;
 mod item;
 pub mod ledger;
@@ -41,6 +42,8 @@ mod outcome;
 mod register;
 mod scaling;
 mod score;
+#[cfg(any(feature = "http", feature = "source"))]
+mod secrets;
 mod standing;
 mod task;
 

@@ -24,6 +24,7 @@
 //! dns        a name server
 //! nginx      a web server
 //! php        PHP behind it
+//! web        the shop by both, weak and hardened
 //! certificates  good ones and bad ones
 //! answers    a server in this process that answers as it is told
 //! process    what the servers share
@@ -57,6 +58,7 @@ pub mod s3;
 pub mod smtp;
 pub mod sqlite;
 pub mod uploads;
+pub mod web;
 
 /// How large a shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use crate::process::{answers, as_user};
 pub struct Server {
     directory: TempDir,
     port: u16,
+    second: u16,
     child: Child,
 }
 
@@ -55,7 +56,7 @@ impl Server {
                 .stderr(Stdio::null())
                 .spawn()?;
             if answers(&mut child, port).await? {
-                return Ok(Self { directory, port, child });
+                return Ok(Self { directory, port, second: other, child });
             }
         }
         let log = std::fs::read_to_string(directory.path().join("error.log"))?;
@@ -65,6 +66,16 @@ impl Server {
     /// Its URL, with a slash at the end.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/", self.port)
+    }
+
+    /// The port that it is reached at.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The second one.
+    pub fn second_port(&self) -> u16 {
+        self.second
     }
 
     /// Its folder, with `access.log` and `error.log`.

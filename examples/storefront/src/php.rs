@@ -20,6 +20,16 @@ pub struct Server {
 impl Server {
     /// Starts one. Errors go to [`Server::error_log`], and to nobody else.
     pub async fn start() -> Result<Self, Error> {
+        Self::start_with(false).await
+    }
+
+    /// The same that shows its errors to everybody, as it must not be.
+    pub async fn start_showing_errors() -> Result<Self, Error> {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(shows: bool) -> Result<Self, Error> {
+        let shows = if shows { "on" } else { "off" };
         let programs = std::fs::read_dir("/usr/sbin")?.filter_map(Result::ok).map(|e| e.path());
         let program = programs
             .into_iter()
@@ -35,7 +45,7 @@ impl Server {
             format!(
                 "[global]\nerror_log = {here}/fpm.log\ndaemonize = no\n[shop]\nuser = root\ngroup = root\nlisten = {here}/php.sock\nlisten.mode = 0666\n\
                  pm = static\npm.max_children = 2\nphp_admin_value[error_log] = {here}/php_error.log\n\
-                 php_admin_flag[log_errors] = on\nphp_admin_flag[display_errors] = off\n"
+                 php_admin_flag[log_errors] = on\nphp_admin_flag[display_errors] = {shows}\nphp_admin_flag[html_errors] = on\n"
             ),
         )?;
         let mut command = as_user(None, &program);
@@ -61,6 +71,11 @@ impl Server {
         Ok(std::fs::write(self.directory.path().join("public").join(name), text)?)
     }
 
+    /// The folder of its pages.
+    pub fn public(&self) -> PathBuf {
+        self.directory.path().join("public")
+    }
+
     /// The line of an nginx server that sends `.php` there.
     pub fn nginx(&self) -> String {
         let here = self.directory.path().display();
@@ -68,6 +83,7 @@ impl Server {
             "root {here}/public; location ~ \\.php$ {{ fastcgi_pass unix:{here}/php.sock; \
              fastcgi_param SCRIPT_FILENAME {here}/public$fastcgi_script_name; fastcgi_param REQUEST_METHOD $request_method; \
              fastcgi_param QUERY_STRING $query_string; fastcgi_param CONTENT_LENGTH $content_length; \
+             fastcgi_param REMOTE_ADDR $remote_addr; fastcgi_param REQUEST_URI $request_uri; \
              fastcgi_param CONTENT_TYPE $content_type; }}"
         )
     }
