@@ -1,5 +1,7 @@
 //! The checks, by what they have access to.
 
+#[cfg(feature = "source")]
+pub mod source;
 #[cfg(feature = "http")]
 pub mod web;
 

@@ -48,7 +48,7 @@ const SHAPES: [(&str, &str, f64); 24] = [
     ),
     (
         "a password of a database",
-        r"(?i)\bnew\s+(?:PDO|mysqli)\s*\([^;]*?,\s*['\x22][^'\x22]+['\x22]\s*,\s*['\x22](?<v>[^'\x22]{3,})['\x22]",
+        r"(?i)\bnew\s+(?:PDO|mysqli)\s*\([^\n]*?,\s*['\x22][^'\x22]+['\x22]\s*,\s*['\x22](?<v>[^'\x22]{3,})['\x22]",
         1.0,
     ),
     (

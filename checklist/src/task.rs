@@ -232,15 +232,16 @@ impl Task {
             Recurrence::Yearly(month, day) => on(period.with_month(month.clamp(1, 12)).unwrap_or(period), day),
         };
         let mut local = day.and_time(self.at);
-        // An hour that is left out on a day is made up for by the next one; of an hour that comes twice the first counts. Somoa
-        // once left out a whole day: no gap is longer.
-        for _ in 0..=48 {
+        // An hour that is left out on a day is made up for by the next one; of an hour that comes twice the first counts.
+        for _ in 0..6 {
             match zone.from_local_datetime(&local) {
                 LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => return at.to_utc(),
                 LocalResult::None => local += TimeDelta::minutes(30),
             }
         }
-        local.and_utc()
+        // Samoa once left out a whole day: what was due then is due with the next day's.
+        let next = (day + Days::new(1)).and_time(self.at);
+        zone.from_local_datetime(&next).earliest().map_or(next.and_utc(), |at| at.to_utc())
     }
 }
 
