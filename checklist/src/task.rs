@@ -238,6 +238,9 @@ impl Task {
                 LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => return at.to_utc(),
                 LocalResult::None => local += TimeDelta::minutes(30),
             }
+            if local.date() != day {
+                break;
+            }
         }
         // Samoa once left out a whole day: what was due then is due with the next day's.
         let next = (day + Days::new(1)).and_time(self.at);
