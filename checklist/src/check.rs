@@ -1,5 +1,9 @@
 //! The checks, by what they have access to.
 
+#[cfg(feature = "database")]
+pub mod database;
+#[cfg(feature = "host")]
+pub mod host;
 #[cfg(feature = "source")]
 pub mod source;
 #[cfg(feature = "http")]

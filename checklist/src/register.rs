@@ -149,6 +149,28 @@ impl Software {
     }
 }
 
+/// What a version is worth: mended, soon not, not any more.
+#[cfg(any(feature = "database", feature = "host"))]
+pub(crate) fn judge_version(software: Software, version: &str, now: DateTime<Utc>) -> crate::outcome::Finding {
+    use crate::outcome::Finding;
+    let (name, today) = (software.name(), now.date_naive());
+    let short: String = version.chars().take(40).collect();
+    let found = match software.end_of_life(version) {
+        Some(end) if end < today => {
+            Finding::fail(format!("{name} {short} is not mended any more since {end}")).at(name, None, &short)
+        }
+        Some(end) if (end - today).num_days() < 183 => {
+            Finding::warn(format!("{name} {short} is mended until {end} only")).at(name, None, &short)
+        }
+        Some(end) => Finding::pass(format!("{name} {short} is mended until {end}")),
+        None if software.is_older_than_known(version) => {
+            Finding::fail(format!("{name} {short} is older than all versions that are mended")).at(name, None, &short)
+        }
+        None => Finding::unknown(format!("{name} {short} is not in the table of {END_OF_LIFE_AS_OF}")),
+    };
+    found.with_fact(format!("{name} {short}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -71,7 +71,9 @@ static RULES: LazyLock<Option<Rules>> = LazyLock::new(|| {
             r"\bv-html\s*=|\{@html\b",
             r"insertAdjacentHTML\s*\(",
         ])?,
-        php_html: all(&[r"(?i)(?:\becho\b|\bprint\b|<\?=)[^;]{0,400}?\$_(?:GET|POST|REQUEST|COOKIE|SERVER)\b"])?,
+        php_html: all(&[
+            r"(?i)(?:\becho\b|\bprint\b|<\?=)(?:[^;?]|\?[^>]){0,400}?\$_(?:GET|POST|REQUEST|COOKIE|SERVER)\b",
+        ])?,
     })
 });
 
