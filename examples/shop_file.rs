@@ -82,6 +82,9 @@ impl<'de> Deserialize<'de> for Span {
 /// Percent of good time, over 30 days: `99.9`.
 fn objective<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Objective>, D::Error> {
     let percent = f64::deserialize(from)?;
+    if percent < 50.0 {
+        return Err(serde::de::Error::custom(format!("{percent} %: write 99.9 for 99.9 %, not 0.999")));
+    }
     Objective::new(percent / 100.0, 30).map(Some).map_err(|e| {
         let next = e.next_step().unwrap_or_default().to_owned();
         serde::de::Error::custom(format!("{e}: {next}"))

@@ -244,6 +244,7 @@ impl Message {
             MessageKind::Alert => format!("{}: {title}{also}{flaps}", incident.severity.word()),
             MessageKind::Update => format!("{} (update): {title}{also}{flaps}", incident.severity.word()),
             MessageKind::Reminder => format!("still {}: {title}{also}{flaps}", incident.severity.word()),
+            MessageKind::Resolved if incident.part_of.is_some() => format!("part of another incident: {title}"),
             MessageKind::Resolved => format!("resolved: {title}{also}"),
             MessageKind::Missed => format!("resolved, and nobody could be told before: {title}{also}"),
             MessageKind::Test => {
@@ -271,7 +272,9 @@ impl Message {
             lines.extend(rest.iter().map(|m| format!("  {}: {} ({})", m.title, m.verdict.word(), m.reason)));
         }
         lines.push(format!("Began: {}", time(incident.opened)));
-        if let Some(resolved) = incident.resolved {
+        if let Some(whole) = &incident.part_of {
+            lines.push(format!("It is part of {whole}, and told of there from now on."));
+        } else if let Some(resolved) = incident.resolved {
             let minutes = (resolved - incident.opened).num_seconds() as f64 / 60.0;
             lines.push(format!("Ended: {}, after {minutes:.0} minutes", time(resolved)));
         }

@@ -79,7 +79,7 @@ pub struct IncidentRecord {
     /// Whether a member goes up and down.
     #[serde(default)]
     pub flapping: bool,
-    /// The incident that it turned out to be a part of: told of there from then on.
+    /// The incident that it turned out to be a part of: told of there from then on, and once more here where people knew of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<String>,
     /// The cause and the severity that were told last.
@@ -147,7 +147,7 @@ impl IncidentRecord {
 
     /// Whether nothing is to be told of it any more.
     pub fn is_closed(&self) -> bool {
-        self.part_of.is_some()
+        (self.part_of.is_some() && self.told.is_empty())
             || self.told.last().is_some_and(|(_, kind)| matches!(kind, MessageKind::Resolved | MessageKind::Missed))
     }
 }
@@ -225,6 +225,8 @@ struct State {
     last: Option<DateTime<Utc>>,
     since: DateTime<Utc>,
     reason: String,
+    /// When the first of the bad looks was that no healthy one has followed.
+    failing: Option<DateTime<Utc>>,
 }
 
 impl State {
@@ -280,6 +282,7 @@ impl Incidents {
                 last: None,
                 since: known.map_or(at, |m| m.since),
                 reason: known.map(|m| m.reason.clone()).unwrap_or_default(),
+                failing: None,
             }
         });
         state.last = Some(at);
@@ -287,6 +290,10 @@ impl Incidents {
         if judgement.is_idle() {
             return None;
         }
+        state.failing = match judgement.verdict.is_healthy() {
+            true => None,
+            false => state.failing.or(Some(at)),
+        };
         state.flapping.step(u8::from(!judgement.verdict.is_healthy()));
         if !judgement.verdict.is_healthy() {
             state.reason = crate::redact::short(&judgement.reason());
@@ -308,7 +315,12 @@ impl Incidents {
     /// confirmed; and itself, where it is not confirmed and something that depends on it fails. A look at each of them now tells
     /// the cause from its consequences before anybody is told; afterwards nothing is asked.
     pub fn worth_a_look(&self, probe: &str, at: DateTime<Utc>) -> Vec<&str> {
-        let Some(state) = self.states.get(probe).filter(|s| s.fails()) else { return Vec::new() };
+        let Some(state) = self.states.get(probe) else { return Vec::new() };
+        // For as long as an alert may wait for it, and no longer: under maintenance it may fail for hours.
+        let hold = TimeDelta::seconds(self.options.hold_seconds.into());
+        if state.failing.is_none_or(|since| at >= since + hold) {
+            return Vec::new();
+        }
         if self.open.iter().flat_map(|i| &i.members).any(|m| m.probe == probe && !m.verdict.is_healthy()) {
             return Vec::new();
         }
@@ -318,7 +330,8 @@ impl Incidents {
         let mut others: Vec<&str> = self.dependencies.of(probe).filter(open).collect();
         let fails = |other: &str| self.states.get(other).is_some_and(State::fails);
         if state.unconfirmed()
-            && self.dependencies.all.iter().any(|(other, on)| on.contains(probe) && fails(other))
+            // A service level suffers for weeks: it asks for nothing.
+            && self.dependencies.all.iter().any(|(o, on)| on.contains(probe) && !o.starts_with("slo:") && fails(o))
             && let Some((own, _)) = self.dependencies.all.get_key_value(probe)
         {
             others.push(own);
@@ -382,7 +395,7 @@ impl Incidents {
     /// Brings the members of the open incidents up to date.
     fn refresh(&mut self, now: DateTime<Utc>) {
         let hold = TimeDelta::seconds(self.options.hold_seconds.into());
-        for incident in &mut self.open {
+        for incident in self.open.iter_mut().filter(|i| i.part_of.is_none()) {
             // What was well again and fails anew is another failure: it joins again, or has an incident of its own.
             if incident.was_told() {
                 let root = incident.root.clone();
@@ -430,6 +443,7 @@ impl Incidents {
             self.states.iter().filter(|(_, state)| state.bad()).map(|(probe, _)| probe.as_str()).collect();
         let free = bad.iter().copied().filter(|p| !taken.contains(*p) && !under_maintenance(p));
         let mut free: Vec<&str> = free.collect();
+        let mut parts = Vec::new();
         // Causes first, so that what depends on them finds their incident.
         free.sort_by_key(|p| (self.dependencies.of(p).filter(|d| bad.contains(d)).count(), *p));
         for probe in free {
@@ -442,7 +456,7 @@ impl Incidents {
                 .open
                 .iter()
                 .enumerate()
-                .filter(|(_, i)| i.resolved.is_none() && dependents(i))
+                .filter(|(_, i)| i.part_of.is_none() && i.resolved.is_none() && dependents(i))
                 .map(|(at, _)| at)
                 .collect();
             if let Some((&first, others)) = explained.split_first() {
@@ -458,7 +472,11 @@ impl Incidents {
                     incident.opened = incident.opened.min(other.opened);
                     incident.members.extend(other.members.iter().cloned());
                     (other.part_of, other.resolved) = (Some(incident.id.clone()), Some(now));
-                    self.closed.push(other);
+                    other.members.retain(|m| m.probe == other.root);
+                    match other.was_told() {
+                        true => parts.push(other),
+                        false => self.closed.push(other),
+                    }
                 }
                 continue;
             }
@@ -473,8 +491,10 @@ impl Incidents {
                 continue;
             }
             if !causes.is_empty() {
-                let joined =
-                    self.open.iter_mut().find(|i| i.members.iter().any(|m| causes.contains(&m.probe.as_str())));
+                let joined = self
+                    .open
+                    .iter_mut()
+                    .find(|i| i.part_of.is_none() && i.members.iter().any(|m| causes.contains(&m.probe.as_str())));
                 // Where the cause waits to be confirmed by what it depends on in turn, so does this.
                 if let Some(incident) = joined {
                     incident.severity = incident.severity.worse(member.verdict);
@@ -492,6 +512,7 @@ impl Incidents {
             incident.members.push(member);
             self.open.push(incident);
         }
+        self.open.extend(parts);
     }
 
     /// Whether something that the probe depends on was not looked at since it fails, or looks bad and is not confirmed.
@@ -625,7 +646,13 @@ mod tests {
         use MessageKind::{Alert, Resolved, Update};
         assert_eq!(
             kinds,
-            [(Alert, "payments", 1), (Alert, "orders", 1), (Update, "database", 3), (Resolved, "database", 3)],
+            [
+                (Alert, "payments", 1),
+                (Alert, "orders", 1),
+                (Update, "database", 3),
+                (Resolved, "orders", 1),
+                (Resolved, "database", 3)
+            ],
             "{said:?}"
         );
         let closed = incidents.take_closed();

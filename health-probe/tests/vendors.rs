@@ -95,7 +95,9 @@ async fn bad_days() {
     assert_eq!(look(&one(3)).await.1.finding("key accepted").unwrap().verdict, Verdict::Critical);
     for (answer, verdict) in [
         (r#"{"status":"022","message":"Invalid Request"}"#, Some(Verdict::Critical)),
-        (r#"{"status":"00","message":"Approved","RRR":"1"}"#, Some(Verdict::Critical)),
+        (r#"{"status":"00","message":"Approved","RRR":"1"}"#, Some(Verdict::Unknown)),
+        (r#"{"status":"022","message":"Invalid Hash","RRR":"310008169517"}"#, Some(Verdict::Critical)),
+        (r#"{"status":"021","message":"Transaction Pending","RRR":310008169517}"#, Some(Verdict::Healthy)),
         (r#"{"status":"998","message":"Unknown error"}"#, Some(Verdict::Unknown)),
     ] {
         server.answer("/echannelsvc/", Answer::Json(200, answer.into()));

@@ -24,6 +24,9 @@ pub struct FailedLogins {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Span {
     all: u32,
+    /// Of them, those that name an account, and those that name an address.
+    #[serde(default)]
+    named: (u32, u32),
     addresses: HashMap<String, u32>,
     accounts: HashMap<String, u32>,
 }
@@ -49,6 +52,8 @@ impl FailedLogins {
                 *map.entry(key.to_owned()).or_default() += 1;
             }
         };
+        span.named.0 += u32::from(account.is_some());
+        span.named.1 += u32::from(address.is_some());
         if let Some(address) = address {
             count(&mut span.addresses, address);
             self.addresses.add(address);
@@ -66,6 +71,11 @@ impl FailedLogins {
     /// All since `from`.
     pub fn since(&self, from: DateTime<Utc>) -> u64 {
         self.recent(from).map(|span| u64::from(span.all)).sum()
+    }
+
+    /// Of all since `from`, how many name an account, and how many an address.
+    pub fn named_since(&self, from: DateTime<Utc>) -> (u64, u64) {
+        self.recent(from).fold((0, 0), |n, s| (n.0 + u64::from(s.named.0), n.1 + u64::from(s.named.1)))
     }
 
     /// Since `from`, by account, most first.
@@ -110,7 +120,15 @@ fn grouped<'a>(
 /// ```
 pub fn masked(account: &str) -> String {
     let account = account.trim().to_lowercase();
-    let (name, domain) = account.split_once('@').map_or((account.as_str(), None), |(n, d)| (n, Some(d)));
+    // A password that was typed into the wrong field has no domain behind its @.
+    let is_domain = |d: &str| {
+        d.rsplit_once('.').is_some_and(|(_, end)| end.len() >= 2 && end.bytes().all(|b| b.is_ascii_alphabetic()))
+            && d.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+    };
+    let (name, domain) = match account.split_once('@') {
+        Some((name, domain)) if is_domain(domain) => (name, Some(domain)),
+        _ => (account.as_str(), None),
+    };
     let clean = |text: &str, most: usize| -> String { text.chars().filter(|c| !c.is_control()).take(most).collect() };
     let digest = hex::encode(&Sha256::digest(account.as_bytes())[..3]);
     match domain {
@@ -155,6 +173,31 @@ const FAILURES: [&str; 16] = [
     "credentialssignin",
 ];
 const ACCOUNTS: [&str; 6] = ["account", "email", "username", "user", "login", "identifier"];
+/// Words that stand where an account could, and are none.
+const NO_ACCOUNTS: [&str; 22] = [
+    "not",
+    "does",
+    "unknown",
+    "is",
+    "the",
+    "reason",
+    "with",
+    "no",
+    "from",
+    "a",
+    "an",
+    "has",
+    "was",
+    "user",
+    "invalid",
+    "password",
+    "login",
+    "account",
+    "wrong",
+    "because",
+    "bad",
+    "nonexistent",
+];
 const ADDRESSES: [&str; 7] = ["ip", "address", "remoteaddress", "remote_addr", "client_ip", "client", "rhost"];
 
 impl LoginFailure {
@@ -163,7 +206,22 @@ impl LoginFailure {
         let line = line.trim();
         match line.starts_with('{').then(|| serde_json::from_str::<Value>(line).ok()).flatten() {
             Some(value) => json(&value),
-            None => says_so(line).then(|| text(line)),
+            None => says_so(line).then(|| {
+                let read = text(line);
+                // Monolog and others put what belongs to a line behind it, as JSON.
+                let behind = line.find('{').and_then(|at| {
+                    let end = line.rfind('}')?;
+                    serde_json::from_str::<Value>(line.get(at..=end)?).ok()
+                });
+                match behind.and_then(|value| json_of(&value, read.at)) {
+                    Some(more) => Self {
+                        account: more.account.or(read.account),
+                        address: more.address.or(read.address),
+                        at: more.at.or(read.at),
+                    },
+                    None => read,
+                }
+            }),
         }
     }
 }
@@ -174,18 +232,26 @@ fn says_so(text: &str) -> bool {
     FAILURES.iter().any(|words| plain.contains(words))
 }
 
+const SAID: [&str; 5] = ["event", "msg", "message", "error", "type"];
+
 fn json(value: &Value) -> Option<LoginFailure> {
-    let said = ["event", "msg", "message", "error", "type"];
-    let says = said.iter().filter_map(|key| value.get(*key)?.as_str()).any(says_so);
-    if !says {
-        return None;
+    let message = SAID.iter().filter_map(|key| value.get(*key)?.as_str()).find(|text| says_so(text))?;
+    let mut failure = json_of(value, None)?;
+    if failure.account.is_none() && failure.address.is_none() {
+        let read = text(message);
+        (failure.account, failure.address) = (read.account, read.address);
     }
-    let found = |keys: &[&str]| {
+    Some(failure)
+}
+
+/// Who, where from and when, by an object or one within it.
+fn json_of(value: &Value, otherwise: Option<DateTime<Utc>>) -> Option<LoginFailure> {
+    let found = |keys: &[&str], is: &dyn Fn(&str) -> bool| {
         let of = |object: &Value| -> Option<String> {
             let object = object.as_object()?;
             let hit =
                 |key: &str| object.iter().find(|(k, _)| k.eq_ignore_ascii_case(key))?.1.as_str().map(str::to_owned);
-            keys.iter().find_map(|key| hit(key))
+            keys.iter().filter_map(|key| hit(key)).find(|text| is(text))
         };
         // Loggers put what belongs to a line into an object of its own.
         of(value).or_else(|| value.as_object()?.values().find_map(of))
@@ -200,12 +266,8 @@ fn json(value: &Value) -> Option<LoginFailure> {
         }
         _ => None,
     });
-    let mut failure = LoginFailure { account: found(&ACCOUNTS), address: found(&ADDRESSES), at };
-    if failure.account.is_none() && failure.address.is_none() {
-        let message = said.iter().filter_map(|key| value.get(*key)?.as_str()).find(|text| says_so(text))?;
-        let read = text(message);
-        (failure.account, failure.address) = (read.account, read.address);
-    }
+    let address = found(&ADDRESSES, &|text| address_of(text).is_some()).as_deref().and_then(address_of);
+    let failure = LoginFailure { account: found(&ACCOUNTS, &|_| true), address, at: at.or(otherwise) };
     Some(failure)
 }
 
@@ -225,15 +287,11 @@ fn text(line: &str) -> LoginFailure {
         let at = words.iter().position(|w| w.eq_ignore_ascii_case(word))?;
         words[at + 1..].iter().find(|w| !skip.iter().any(|s| w.eq_ignore_ascii_case(s))).map(|w| clean(w))
     };
-    let is_address = |word: &str| -> Option<String> {
-        let word = clean(word);
-        let bare = word.rsplit_once(':').filter(|(head, _)| head.contains('.')).map_or(word.as_str(), |(head, _)| head);
-        bare.parse::<IpAddr>().ok().map(|ip| ip.to_string())
-    };
+    let is_address = |word: &str| address_of(&clean(word));
     let account = keyed(&ACCOUNTS)
         .or_else(|| after("for", &["user", "invalid", "account", "illegal", "email"]))
         .or_else(|| after("user", &[]))
-        .filter(|who| is_address(who).is_none());
+        .filter(|who| is_address(who).is_none() && !NO_ACCOUNTS.contains(&who.to_lowercase().as_str()));
     let address = keyed(&ADDRESSES)
         .and_then(|text| is_address(&text))
         .or_else(|| after("from", &["ip", "address"]).and_then(|text| is_address(&text)))
@@ -246,6 +304,15 @@ fn text(line: &str) -> LoginFailure {
     LoginFailure { account, address, at }
 }
 
+/// An address, with or without a port; one of IPv4 in the clothes of IPv6 is one of IPv4.
+fn address_of(text: &str) -> Option<String> {
+    let text = text.trim();
+    let whole = text.parse::<IpAddr>().ok();
+    let bare = || text.rsplit_once(':').filter(|(head, _)| head.contains('.') || head.ends_with(']'));
+    let ip = whole.or_else(|| bare()?.0.trim_matches(['[', ']']).parse().ok())?;
+    Some(ip.to_canonical().to_string())
+}
+
 /// `25-Nov-2026 22:10:00 UTC`, as PHP writes it; other zones by name are not known here.
 fn php_time(text: &str) -> Option<DateTime<Utc>> {
     let (time, zone) = text.rsplit_once(' ')?;
@@ -256,7 +323,7 @@ fn php_time(text: &str) -> Option<DateTime<Utc>> {
 
 /// The subnet of an address: /24, /48.
 fn subnet(address: &str) -> String {
-    match address.parse::<IpAddr>() {
+    match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(IpAddr::V4(ip)) => {
             let [a, b, c, _] = ip.octets();
             format!("{a}.{b}.{c}.0/24")
@@ -303,6 +370,18 @@ mod tests {
                 Some("admin"),
                 Some("203.0.113.7"),
             ),
+            (
+                r#"[2026-11-25 22:10:00] production.WARNING: Login failed {"email":"anna@example.com","ip":"::ffff:203.0.113.7"} []"#,
+                anna,
+                Some("203.0.113.7"),
+            ),
+            (
+                r#"{"msg":"login failed","client":"ios-app","ctx":{"ip":"203.0.113.7"},"user":"anna@example.com"}"#,
+                anna,
+                Some("203.0.113.7"),
+            ),
+            ("Authentication failed: user not found", None, None),
+            ("Login failed for unknown user from [2001:db8::7]:443", None, Some("2001:db8::7")),
             ("[auth][error] CredentialsSignin: Read more at https://errors.authjs.dev", None, None),
         ] {
             let read = LoginFailure::parse(line).unwrap_or_else(|| panic!("{line}"));
@@ -334,6 +413,9 @@ mod tests {
         assert_eq!(logins.by_account(at(31))[0].1, 110, "rather less than an hour than more");
         assert_eq!(logins.by_subnet(at(30)), [("192.0.2.0/24".to_owned(), 120)]);
         assert!(!hour[0].0.contains("anna"));
+        assert_eq!(masked("P@ssw0rd123!").split(' ').next(), Some("p@…"));
+        assert_eq!(subnet("::ffff:203.0.113.7"), "203.0.113.0/24");
+        assert_eq!(logins.named_since(at(30)), (120, 120));
         for n in 0..20_000u32 {
             logins.add(at(91), Some(&format!("user{n}")), Some(&std::net::Ipv4Addr::from(n).to_string()));
         }

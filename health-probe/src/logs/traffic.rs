@@ -92,10 +92,12 @@ pub struct Traffic {
     /// Requests by address.
     pub addresses: Top,
     /// Log-ins that failed.
+    #[serde(default)]
     pub failed_logins: FailedLogins,
     exposed_hours: BTreeMap<i64, u32>,
-    /// Of answers to what only scanners ask for, by their length: hashes of up to three paths.
-    lengths: BTreeMap<u64, Vec<u64>>,
+    /// Of answers to what only scanners ask for, by day and length.
+    #[serde(default)]
+    lengths: BTreeMap<i64, BTreeMap<u64, Length>>,
     minutes: BTreeMap<i64, Minute>,
     #[serde(skip)]
     last_time: (Vec<u8>, i64),
@@ -104,6 +106,13 @@ pub struct Traffic {
     /// The second bytes of what only scanners ask for: most paths are none of them by that alone.
     #[serde(skip)]
     scanner_bytes: Vec<bool>,
+}
+
+/// Answers of one length: which paths, up to three of them, and in which hours they were counted as given away.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Length {
+    paths: Vec<u64>,
+    hours: Vec<i64>,
 }
 
 /// One minute.
@@ -118,6 +127,7 @@ pub struct Minute {
     /// Log-ins that failed.
     pub failed_logins: u32,
     /// Requests for what only scanners ask for.
+    #[serde(default)]
     pub scanners: u32,
 }
 
@@ -173,11 +183,13 @@ impl Traffic {
             self.scanners.add(&String::from_utf8_lossy(request.address));
             // Shops on WordPress give these out to everybody.
             let common = [&b"/wp-"[..], b"/xmlrpc.php"].iter().any(|p| starts_with(path, p));
-            if (200..300).contains(&request.status) && !common && !self.is_one_page_for_all(path, request.bytes) {
+            // A request for the head alone has no length to tell by.
+            let given = (200..300).contains(&request.status) && request.bytes > 0 && request.method != b"HEAD";
+            if let Some(hour) = minute.map(|at| at.div_euclid(60)).filter(|_| given && !common)
+                && !self.is_one_page_for_all(path, request.bytes, hour)
+            {
                 self.exposed.add(&shown(path));
-                if let Some(at) = minute {
-                    *self.exposed_hours.entry(at.div_euclid(60)).or_default() += 1;
-                }
+                *self.exposed_hours.entry(hour).or_default() += 1;
             }
         }
         let failed = self.failed_login(&request);
@@ -285,21 +297,33 @@ impl Traffic {
         may_be && self.options.scanner_paths.iter().any(|p| is_or_is_under(path, p.as_bytes()))
     }
 
-    /// A shop that answers every path with the same page gives nothing away by it: three different paths, one length.
-    fn is_one_page_for_all(&mut self, path: &[u8], bytes: u64) -> bool {
+    /// A shop that answers every path with the same page gives nothing away by it: three different paths on one day, one length. What
+    /// was counted of that length before the third is taken back.
+    fn is_one_page_for_all(&mut self, path: &[u8], bytes: u64, hour: i64) -> bool {
         use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(path);
-        let room = self.lengths.len() < 1000;
-        let Some(paths) = self.lengths.get_mut(&bytes) else {
-            if room {
-                self.lengths.insert(bytes, vec![hash]);
+        let day = hour.div_euclid(24);
+        self.lengths.retain(|of, _| *of >= day - 1);
+        let lengths = self.lengths.entry(day).or_default();
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(last_of(path));
+        if lengths.len() >= 1000 && !lengths.contains_key(&bytes) {
+            return false;
+        }
+        let length = lengths.entry(bytes).or_default();
+        if length.paths.len() < 3 && !length.paths.contains(&hash) {
+            length.paths.push(hash);
+        }
+        if length.paths.len() < 3 {
+            if length.hours.len() < 1000 {
+                length.hours.push(hour);
             }
             return false;
-        };
-        if paths.len() < 3 && !paths.contains(&hash) {
-            paths.push(hash);
         }
-        paths.len() >= 3
+        for hour in length.hours.drain(..) {
+            if let Some(count) = self.exposed_hours.get_mut(&hour) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        true
     }
 
     /// Few agents make most requests: what they are is remembered.
@@ -354,6 +378,11 @@ impl Traffic {
     }
 }
 
+/// The end of a path: `/shell/../.env` is the file that `/.env` is.
+fn last_of(path: &[u8]) -> &[u8] {
+    path.rsplit(|b| *b == b'/').find(|part| !part.is_empty()).unwrap_or(path)
+}
+
 /// A path for people: at most 200 characters, nothing that a terminal obeys.
 fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(&path[..path.len().min(200)]);
@@ -404,6 +433,15 @@ mod tests {
         assert_eq!(traffic.exposed.most(5), [("/.git/config", 1)]);
         assert_eq!(traffic.scanners.most(5), [("3.3.3.3", 2)]);
         assert_eq!(traffic.failed_logins.by_subnet(at), [("4.4.4.0/24".to_owned(), 2)]);
+        // One page for everything: nothing is given away by it, and what was counted before that showed is taken back.
+        let mut all = Traffic::default();
+        for path in ["/.env", "/.env", "/shell/../.env", "/.git/config"] {
+            all.add(line("5.5.5.5", &format!("GET {path}"), 200, "x").as_bytes());
+        }
+        assert_eq!(all.exposed_since(at), 4);
+        all.add(line("5.5.5.5", "GET /dump.sql", 200, "x").as_bytes());
+        all.add(line("5.5.5.5", "HEAD /adminer", 200, "x").as_bytes());
+        assert_eq!(all.exposed_since(at), 0);
         let again: Traffic = serde_json::from_str(&serde_json::to_string(&traffic).unwrap()).unwrap();
         assert_eq!(again.between(at, at + chrono::TimeDelta::minutes(1)), minute);
     }

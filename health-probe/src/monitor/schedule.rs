@@ -14,8 +14,8 @@ use crate::observation::Observation;
 use crate::probe::{Context, Probe};
 use crate::slo::Objective;
 
-/// Between a look and one that is asked for.
-const BETWEEN: TimeDelta = TimeDelta::seconds(10);
+/// Between a look and one that is asked for; less where the schedule itself looks more often.
+const BETWEEN: TimeDelta = TimeDelta::seconds(60);
 
 /// The time of day, and its passing.
 #[derive(Debug, Clone)]
@@ -210,7 +210,8 @@ impl Watch {
                 due += every;
             }
             let wait = (due - now).to_std().unwrap_or(Duration::ZERO);
-            let quiet = newest.map_or(Duration::ZERO, |n| (n + BETWEEN - now).to_std().unwrap_or(Duration::ZERO));
+            let quiet =
+                newest.map_or(Duration::ZERO, |n| (n + BETWEEN.min(every) - now).to_std().unwrap_or(Duration::ZERO));
             let called = async {
                 tokio::time::sleep(quiet).await;
                 asked.notified().await;
@@ -220,17 +221,23 @@ impl Watch {
                 () = tokio::time::sleep(wait) => true,
                 () = called, if wait > quiet => false,
             };
-            if in_slot {
-                last = Some(due);
-            } else {
+            let slot_due = due;
+            if !in_slot {
                 due = clock.now();
             }
             let Ok(permit) = permits.acquire().await else { return };
             let began = clock.now();
             let mut look = self.look(due, began, &mut hanging).await;
             drop(permit);
-            look.asked_for = !in_slot;
             newest = Some(began);
+            // One that was asked for and lasted until the slot's moment stands for the slot.
+            look.asked_for = !in_slot && clock.now() < slot_due;
+            if !look.asked_for {
+                look.due = slot_due;
+                last = Some(slot_due);
+            }
+            // What was asked for meanwhile has been looked at.
+            let _ = tokio::time::timeout(Duration::ZERO, asked.notified()).await;
             if looks.send(look).await.is_err() {
                 return;
             }

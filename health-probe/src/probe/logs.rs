@@ -136,7 +136,7 @@ impl Probe for AccessLogProbe {
             _ => drop_ref(seen.number("server errors", f64::from(hour.errors), Unit::Count)),
         }
         let since = cx.now - TimeDelta::minutes(60);
-        logins::read(&mut seen, &traffic.failed_logins, since);
+        logins::read(&mut seen, &traffic.failed_logins, since, true);
         seen.number("scanners", f64::from(hour.scanners), Unit::Count);
         match traffic.newest() {
             Some(newest) => {

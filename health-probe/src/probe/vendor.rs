@@ -89,7 +89,7 @@ impl VendorProbe {
     /// paid long ago. `api` is such as `https://login.remita.net/remita/exapp/api/v1/send/api`; the call reads and changes nothing.
     ///
     /// Remita has no status page: that it knows a payment is the only thing it says of itself. `key accepted` where the answer is
-    /// about that reference; where it says that its own side fails (codes 25, 998, 999), that is missing.
+    /// about that reference, not where it is a refusal; of any other answer that is missing.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where it is no address, or merchant or reference are not made of letters, digits, `-` and `_`.
@@ -312,11 +312,19 @@ fn remita(seen: &mut Observation, json: &Json, reference: &str) {
     };
     let said = json.get("message").and_then(Json::as_str).unwrap_or_default();
     seen.evidence(format!("code {}: {}", short(code), short(said)));
-    let about = ["RRR", "rrr"].iter().find_map(|key| json.get(*key)?.as_str());
-    match about {
-        Some(about) if about.trim() == reference => drop_ref(seen.flag("key accepted", true)),
-        _ if matches!(code, "25" | "998" | "999") => {}
-        _ => drop_ref(seen.flag("key accepted", false)),
+    let about = ["RRR", "rrr"].iter().find_map(|key| match json.get(*key)? {
+        Json::String(text) => Some(text.trim().to_owned()),
+        Json::Number(n) => Some(n.to_string()),
+        _ => None,
+    });
+    // A refusal wins over whatever else the answer echoes; what is neither is not known.
+    let refusal =
+        ["invalid hash", "invalid merchant", "authentication", "unauthori", "invalid request", "invalid credential"];
+    let lower = said.to_lowercase();
+    if matches!(code, "020" | "022" | "023") || refusal.iter().any(|words| lower.contains(words)) {
+        seen.flag("key accepted", false);
+    } else if about.as_deref() == Some(reference) {
+        seen.flag("key accepted", true);
     }
 }
 

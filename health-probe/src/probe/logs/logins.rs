@@ -20,7 +20,7 @@ use crate::probe::{Context, Probe, ProbeSpec};
 ///
 /// Readings of the last hour, as of [`super::AccessLogProbe`]: `failed logins`, `of one account`, `of one address`, `of one subnet`; `lines lost`.
 /// Until a first failure was ever recognised, they are missing and the verdict is unknown: a log without one says as well that
-/// nobody writes them down. Type a wrong password once. Accounts are shown as [`crate::logs::masked`] does.
+/// nobody writes them down. Type a wrong password once. What no failure of the hour names, account or address, is missing as well. Accounts are shown as [`crate::logs::masked`] does.
 pub struct LoginLogProbe {
     spec: ProbeSpec,
     log: Arc<Mutex<Kept<Logins>>>,
@@ -60,7 +60,7 @@ impl Probe for LoginLogProbe {
         let mut seen = Observation::new(cx.now);
         seen.number("lines lost", kept.lost_lately(&scan, cx.now), Unit::Count);
         match kept.counted.recognised {
-            true => read(&mut seen, &kept.counted.failed, cx.now - TimeDelta::minutes(60)),
+            true => read(&mut seen, &kept.counted.failed, cx.now - TimeDelta::minutes(60), false),
             false => {
                 seen.evidence(
                     "no line was ever recognised as a failed log-in: type a wrong password once, and look again",
@@ -82,15 +82,24 @@ pub(super) fn limits(policy: Policy) -> Policy {
         .below("failed logins of one subnet", Unit::Count, Limits::new(50.0, 200.0))
 }
 
-/// The readings.
-pub(super) fn read(seen: &mut Observation, failed: &FailedLogins, since: DateTime<Utc>) {
-    seen.number("failed logins", failed.since(since) as f64, Unit::Count);
-    for (name, list) in [
-        ("failed logins of one account", failed.by_account(since)),
-        ("failed logins of one address", failed.by_address(since)),
-        ("failed logins of one subnet", failed.by_subnet(since)),
+/// The readings. What no failure names is not known; where `may_lack`, it does not apply.
+pub(super) fn read(seen: &mut Observation, failed: &FailedLogins, since: DateTime<Utc>, may_lack: bool) {
+    let (all, (accounts, addresses)) = (failed.since(since), failed.named_since(since));
+    seen.number("failed logins", all as f64, Unit::Count);
+    for (name, list, named) in [
+        ("failed logins of one account", failed.by_account(since), accounts),
+        ("failed logins of one address", failed.by_address(since), addresses),
+        ("failed logins of one subnet", failed.by_subnet(since), addresses),
     ] {
-        seen.number(name, list.first().map_or(0.0, |(_, n)| f64::from(*n)), Unit::Count);
+        match list.first() {
+            Some((_, n)) => drop(seen.number(name, f64::from(*n), Unit::Count).at),
+            None if may_lack => drop(seen.not_applicable(name, "no failed log-in names one").at),
+            None if all == 0 => drop(seen.number(name, 0.0, Unit::Count).at),
+            None => {}
+        }
+        if named * 2 < all && !may_lack {
+            seen.evidence(format!("only {named} of {all} failed log-ins say: {name}"));
+        }
         for (who, n) in list.iter().take(3) {
             seen.evidence(format!("{n} failed log-ins: {who}"));
         }
@@ -109,7 +118,8 @@ impl Logins {
     fn add(&mut self, line: &[u8], now: DateTime<Utc>) {
         let began = *self.began.get_or_insert(now);
         let Some(failure) = LoginFailure::parse(&String::from_utf8_lossy(line)) else { return };
-        self.recognised = true;
+        // A mail server's "authentication failed" proves nothing of customers.
+        self.recognised |= failure.account.is_some() || failure.address.is_some();
         // What the first look finds without a time may be years old; what comes later is new.
         let at = failure.at.or((now != began).then_some(now));
         // A clock that is ahead by more than that is no clock.
