@@ -30,6 +30,8 @@
 //! task          recurring tasks: due, overdue, done by whom
 //! register      secrets by age, software by its end of life
 //! scaling       phases of growth
+//! report/       Markdown, HTML, JSON, SARIF, JUnit
+//! check/        what looks: at a site, a source tree, a database, a host
 //! ```
 
 mod audit;
@@ -40,6 +42,7 @@ mod item;
 pub mod ledger;
 mod outcome;
 mod register;
+pub mod report;
 mod scaling;
 mod score;
 #[cfg(any(feature = "http", feature = "source"))]
