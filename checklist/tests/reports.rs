@@ -129,8 +129,10 @@ async fn sarif_fits_the_schema_of_oasis() {
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let package = metadata["packages"].as_array().unwrap().iter().find(|p| p["name"] == "serde-sarif").unwrap();
     let folder = std::path::Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned();
-    let schema: Value = serde_json::from_slice(&std::fs::read(folder.join("src/schema.json")).unwrap()).unwrap();
+    let mut schema: Value = serde_json::from_slice(&std::fs::read(folder.join("src/schema.json")).unwrap()).unwrap();
     assert!(schema["title"].as_str().unwrap().contains("(SARIF) Version 2.1.0"), "{}", schema["title"]);
+    // The pattern of a language in it has a bracket too many, which is no expression.
+    schema["definitions"]["run"]["properties"]["language"].as_object_mut().unwrap().remove("pattern");
     let text = report().await.render(Format::Sarif).unwrap();
     fits(&schema, &text);
     let sarif: serde_sarif::sarif::Sarif = serde_json::from_str(&text).unwrap();
