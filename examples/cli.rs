@@ -69,6 +69,19 @@ impl Told for health_probe::Error {
     }
 }
 
+impl Told for checklist::Error {
+    fn next_step(&self) -> Option<&str> {
+        self.next_step()
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self.kind() {
+            checklist::ErrorKind::Config => 2,
+            _ => 3,
+        }
+    }
+}
+
 /// Runs `command` until it ends or a signal comes, and says what became of it. After a signal the command is dropped,
 /// which is safe at any point, and `clean_up` runs.
 pub fn run<E, C>(command: impl Future<Output = Result<Ended, E>>, clean_up: impl FnOnce() -> C) -> ExitCode

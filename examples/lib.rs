@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! backup_text    what `backup` says to people
+//! checklist_file  the part of a shop's file that is about the checklist
 //! cli        running a command to its exit code; messages
 //! locate     sources and targets from URLs
 //! maintain_text  what `maintain` says to people
@@ -14,6 +15,7 @@
 
 mod allocator;
 pub mod backup_text;
+pub mod checklist_file;
 pub mod cli;
 pub mod display;
 pub mod locate;

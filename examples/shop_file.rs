@@ -42,6 +42,9 @@ pub struct ShopFile {
     pub contact: Vec<Contact>,
     #[serde(default)]
     metric: Vec<MetricSection>,
+    /// What the checklist looks at.
+    #[serde(default)]
+    pub checklist: crate::checklist_file::ChecklistFile,
     /// Runbooks of the shop's own, beside the three that are built in.
     #[serde(default)]
     runbook: Vec<Runbook>,
@@ -425,7 +428,24 @@ impl ShopFile {
         Ok(shop)
     }
 
-    fn zone(&self) -> Result<chrono_tz::Tz> {
+    /// Which probes are of which kind, by their names.
+    pub fn kinds(&self) -> Kinds {
+        let p = &self.probe;
+        let pages = p.page.iter().map(|s| s.id.clone());
+        Kinds {
+            http: p.http.iter().map(|s| s.id.clone()).collect(),
+            pages: pages.chain(p.http.iter().map(|s| s.id.clone())).collect(),
+            access_logs: p.access_log.iter().map(|s| s.id.clone()).collect(),
+            error_logs: p.error_log.iter().map(|s| s.id.clone()).collect(),
+            login_logs: p.login_log.iter().map(|s| s.id.clone()).collect(),
+        }
+    }
+
+    /// The shop's time zone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it is none.
+    pub fn zone(&self) -> Result<chrono_tz::Tz> {
         self.shop.time_zone.parse().map_err(|_| {
             Error::new(ErrorKind::Config, format!("{:?} is no time zone", self.shop.time_zone))
                 .with_next_step("write one such as Africa/Lagos or Europe/London")
@@ -755,6 +775,29 @@ impl ShopFile {
         }
         Ok(servers)
     }
+}
+
+/// Probes by their kind.
+#[derive(Debug)]
+pub struct Kinds {
+    /// Over HTTP.
+    pub http: Vec<String>,
+    /// Of pages, and others that have response times.
+    pub pages: Vec<String>,
+    /// Of access logs.
+    pub access_logs: Vec<String>,
+    /// Of error logs.
+    pub error_logs: Vec<String>,
+    /// Of log-ins.
+    pub login_logs: Vec<String>,
+}
+
+/// A value that may be `env:NAME` or `file:PATH`.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where that is not there; it names `what`.
+pub fn secret(value: &str, what: &str) -> Result<String> {
+    Secret(value.to_owned()).read(what)
 }
 
 /// The age of the newest snapshot of a source that is complete and verified.

@@ -293,8 +293,12 @@ fn automatic(checks: &[CheckReport]) -> (Outcome, String) {
     match checks.iter().max_by_key(|c| c.outcome.gravity()) {
         None => (Outcome::Unknown, "nothing was given to look at".into()),
         Some(gravest) => {
-            let all: Vec<&str> =
-                checks.iter().filter(|c| c.outcome == gravest.outcome).map(|c| c.reason.as_str()).collect();
+            let mut all: Vec<&str> = Vec::new();
+            for check in checks.iter().filter(|c| c.outcome == gravest.outcome) {
+                if !all.contains(&check.reason.as_str()) {
+                    all.push(&check.reason);
+                }
+            }
             (gravest.outcome, all.join("; "))
         }
     }

@@ -1,9 +1,13 @@
 //! The checks, by what they have access to.
 
+#[cfg(feature = "backups")]
+pub mod backups;
 #[cfg(feature = "database")]
 pub mod database;
 #[cfg(feature = "host")]
 pub mod host;
+#[cfg(feature = "monitor")]
+pub mod monitor;
 #[cfg(feature = "source")]
 pub mod source;
 #[cfg(feature = "http")]

@@ -30,6 +30,7 @@
 //! task          recurring tasks: due, overdue, done by whom
 //! register      secrets by age, software by its end of life
 //! scaling       phases of growth
+//! dependencies/ lock files against advisories in the format of OSV
 //! report/       Markdown, HTML, JSON, SARIF, JUnit
 //! check/        what looks: at a site, a source tree, a database, a host
 //! ```
@@ -37,6 +38,7 @@
 mod audit;
 mod catalog;
 pub mod check;
+pub mod dependencies;
 mod error;
 mod item;
 pub mod ledger;

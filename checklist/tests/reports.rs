@@ -132,7 +132,11 @@ async fn sarif_fits_the_schema_of_oasis() {
     let mut schema: Value = serde_json::from_slice(&std::fs::read(folder.join("src/schema.json")).unwrap()).unwrap();
     assert!(schema["title"].as_str().unwrap().contains("(SARIF) Version 2.1.0"), "{}", schema["title"]);
     // The pattern of a language in it has a bracket too many, which is no expression.
-    schema["definitions"]["run"]["properties"]["language"].as_object_mut().unwrap().remove("pattern");
+    for definition in schema["definitions"].as_object_mut().unwrap().values_mut() {
+        if let Some(language) = definition.pointer_mut("/properties/language").and_then(Value::as_object_mut) {
+            language.remove("pattern");
+        }
+    }
     let text = report().await.render(Format::Sarif).unwrap();
     fits(&schema, &text);
     let sarif: serde_sarif::sarif::Sarif = serde_json::from_str(&text).unwrap();

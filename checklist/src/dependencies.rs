@@ -1,0 +1,344 @@
+//! Dependencies against known vulnerabilities: lock files, and advisories in the format of OSV (ossf.github.io/osv-schema).
+
+mod advisory;
+mod lock;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result, file};
+use crate::item::{Check, Context, Tier};
+use crate::outcome::{Finding, Place};
+
+pub use advisory::Advisory;
+pub use lock::{Ecosystem, Package, read_lock_file};
+
+/// A vulnerability that is accepted, for a reason and until a day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ignore {
+    /// The advisory, by its id or any of its aliases.
+    pub id: String,
+    /// Why.
+    pub reason: String,
+    /// The last day on which it is ignored.
+    pub until: NaiveDate,
+}
+
+/// What is known of the packages of a tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DependencyReport {
+    /// Packages that were compared.
+    pub packages: usize,
+    /// Vulnerabilities: each once, whatever it is called elsewhere.
+    pub found: Vec<Vulnerable>,
+    /// Those that are ignored.
+    pub ignored: Vec<Vulnerable>,
+    /// Exceptions that ignore nothing any more.
+    pub unused: Vec<String>,
+    /// Exceptions whose day has passed.
+    pub expired: Vec<String>,
+}
+
+/// A package with a vulnerability.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Vulnerable {
+    /// Where the package is named.
+    pub file: String,
+    /// The package.
+    pub package: String,
+    /// Its version.
+    pub version: String,
+    /// The advisory.
+    pub id: String,
+    /// What else it is called.
+    pub aliases: Vec<String>,
+    /// What it is, in a sentence.
+    pub summary: String,
+    /// The first version without it, where one is known.
+    pub fixed: Option<String>,
+    /// Whether it is only needed to build or test.
+    pub dev: bool,
+}
+
+/// Pure: which of the packages have which vulnerabilities. Withdrawn advisories are none.
+pub fn compare(
+    packages: &[Package],
+    advisories: &[Advisory],
+    ignores: &[Ignore],
+    now: DateTime<Utc>,
+) -> DependencyReport {
+    let mut by_name: BTreeMap<(Ecosystem, &str), Vec<&Advisory>> = BTreeMap::new();
+    for advisory in advisories.iter().filter(|a| a.withdrawn.is_none()) {
+        for (ecosystem, name) in advisory.packages() {
+            by_name.entry((ecosystem, name)).or_default().push(advisory);
+        }
+    }
+    let mut report = DependencyReport { packages: packages.len(), ..DependencyReport::default() };
+    let today = now.date_naive();
+    let mut used = BTreeSet::new();
+    // One vulnerability has many names: of those that share one, the first counts, per package.
+    let mut said: BTreeSet<(String, String, String, String)> = BTreeSet::new();
+    for package in packages {
+        for advisory in by_name.get(&(package.ecosystem, package.name.as_str())).into_iter().flatten() {
+            let Some(fixed) = advisory.affects(package) else { continue };
+            let names: Vec<&String> = std::iter::once(&advisory.id).chain(&advisory.aliases).collect();
+            let key =
+                |name: &str| (package.file.clone(), package.name.clone(), package.version.clone(), name.to_owned());
+            if names.iter().any(|name| said.contains(&key(name))) {
+                continue;
+            }
+            said.extend(names.iter().map(|name| key(name)));
+            let one = Vulnerable {
+                file: package.file.clone(),
+                package: package.name.clone(),
+                version: package.version.clone(),
+                id: advisory.id.clone(),
+                aliases: advisory.aliases.clone(),
+                summary: advisory.summary.chars().take(200).collect(),
+                fixed,
+                dev: package.dev,
+            };
+            let ignore = ignores.iter().find(|i| names.iter().any(|name| **name == i.id));
+            match ignore {
+                Some(i) => {
+                    used.insert(i.id.clone());
+                    if i.until < today {
+                        report.expired.push(i.id.clone());
+                        report.found.push(one);
+                    } else {
+                        report.ignored.push(one);
+                    }
+                }
+                None => report.found.push(one),
+            }
+        }
+    }
+    report.unused = ignores.iter().filter(|i| !used.contains(&i.id)).map(|i| i.id.clone()).collect();
+    report.expired.sort();
+    report.expired.dedup();
+    report.found.sort();
+    report.ignored.sort();
+    report
+}
+
+/// Lock files of a tree against advisories in a folder: an unpacked dump of OSV (`all.zip` of an ecosystem, from
+/// `osv-vulnerabilities.storage.googleapis.com`), or any folder of such files.
+#[derive(Debug)]
+pub struct DependencyCheck {
+    given: Option<Arc<Given>>,
+}
+
+#[derive(Debug)]
+struct Given {
+    root: PathBuf,
+    advisories: Option<PathBuf>,
+    ignores: Vec<Ignore>,
+}
+
+/// Advisories older than this say too little of today.
+const OLDEST_DAYS: i64 = 14;
+
+impl DependencyCheck {
+    /// Of that tree, with advisories from that folder.
+    pub fn new(root: impl Into<PathBuf>, advisories: Option<PathBuf>, ignores: Vec<Ignore>) -> Self {
+        Self { given: Some(Arc::new(Given { root: root.into(), advisories, ignores })) }
+    }
+
+    /// Of nothing: unknown.
+    pub fn none() -> Self {
+        Self { given: None }
+    }
+}
+
+#[async_trait]
+impl Check for DependencyCheck {
+    fn id(&self) -> &str {
+        "source.dependencies"
+    }
+
+    fn item(&self) -> &str {
+        "upkeep.dependencies"
+    }
+
+    fn tier(&self) -> Tier {
+        Tier::AuthenticatedRead
+    }
+
+    async fn run(&self, cx: &Context) -> Result<Finding> {
+        let Some(given) = self.given.clone() else { return Ok(Finding::unknown("a source tree was not given")) };
+        let now = cx.now;
+        let work = tokio::task::spawn_blocking(move || look(&given, now));
+        work.await
+            .map_err(|e| Error::new(ErrorKind::Storage, "the comparison of dependencies ended early").with_source(e))?
+    }
+}
+
+fn look(given: &Given, now: DateTime<Utc>) -> Result<Finding> {
+    let packages = lock::read_tree(&given.root)?;
+    if packages.is_empty() {
+        return Ok(Finding::unknown(format!("no lock file below {}", given.root.display())));
+    }
+    let Some(folder) = &given.advisories else {
+        return Ok(Finding::unknown(format!("{} packages, and no advisories to compare them with", packages.len())));
+    };
+    let wanted: BTreeSet<(Ecosystem, &str)> = packages.iter().map(|p| (p.ecosystem, p.name.as_str())).collect();
+    let (advisories, newest, read) = load(folder, &wanted)?;
+    let covered: BTreeSet<Ecosystem> = read;
+    let uncovered: Vec<&str> = wanted
+        .iter()
+        .map(|(e, _)| *e)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .filter(|e| !covered.contains(e))
+        .map(Ecosystem::name)
+        .collect();
+    let report = compare(&packages, &advisories, &given.ignores, now);
+    let age = newest.map(|at| (now - at).num_days());
+    Ok(judge(&report, age, &uncovered))
+}
+
+fn judge(report: &DependencyReport, age: Option<i64>, uncovered: &[&str]) -> Finding {
+    let places = report.found.iter().map(|v| {
+        let fixed = v.fixed.as_ref().map(|f| format!(", mended in {f}")).unwrap_or_default();
+        let dev = if v.dev { ", only to build or test" } else { "" };
+        Place::new(v.file.clone(), None, format!("{} {}: {} {}{fixed}{dev}", v.package, v.version, v.id, v.summary))
+    });
+    let mut notes = vec![format!("{} packages", report.packages)];
+    if !report.ignored.is_empty() {
+        notes.push(format!("{} ignored with a reason", report.ignored.len()));
+    }
+    if !report.unused.is_empty() {
+        notes.push(format!("exceptions that ignore nothing: {}", report.unused.join(", ")));
+    }
+    if !report.expired.is_empty() {
+        notes.push(format!("exceptions that ended: {}", report.expired.join(", ")));
+    }
+    let notes = notes.join("; ");
+    let fact =
+        report.found.iter().map(|v| format!("{} {} {}", v.package, v.version, v.id)).collect::<Vec<_>>().join("\n");
+    let real = report.found.iter().filter(|v| !v.dev).count();
+    match (real, report.found.len(), age) {
+        (1.., all, _) => Finding::fail(format!("{all} known vulnerabilities ({notes})")).with_places(places),
+        (0, 1.., _) => Finding::warn(format!(
+            "{} known vulnerabilities, all in what only builds or tests ({notes})",
+            report.found.len()
+        ))
+        .with_places(places),
+        // No advisory of an ecosystem says nothing of it.
+        _ if !uncovered.is_empty() => {
+            Finding::unknown(format!("there are no advisories of {} ({notes})", uncovered.join(", ")))
+        }
+        (_, _, Some(days)) if days > OLDEST_DAYS => {
+            Finding::unknown(format!("the newest advisory is {days} days old: get a newer dump ({notes})"))
+        }
+        (_, _, None) => Finding::unknown(format!("the advisories have no date ({notes})")),
+        _ if !report.unused.is_empty() => Finding::warn(format!("no known vulnerability ({notes})")),
+        _ => Finding::pass(format!("no known vulnerability ({notes})")),
+    }
+    .with_fact(fact)
+}
+
+/// The advisories of the wanted packages, the time of the newest of all, and the ecosystems that there are any of.
+type Loaded = (Vec<Advisory>, Option<DateTime<Utc>>, BTreeSet<Ecosystem>);
+
+fn load(folder: &Path, wanted: &BTreeSet<(Ecosystem, &str)>) -> Result<Loaded> {
+    let (mut kept, mut newest, mut ecosystems) = (Vec::new(), None::<DateTime<Utc>>, BTreeSet::new());
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(|e| file(&folder, "cannot be read", e))?.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            let bytes = std::fs::read(&path).map_err(|e| file(&path, "cannot be read", e))?;
+            let advisory = Advisory::parse(&bytes).map_err(|e| {
+                Error::new(ErrorKind::Malformed, format!("{}: is no advisory in the format of OSV", path.display()))
+                    .with_next_step("unpack a dump of OSV there, and nothing else")
+                    .with_source(e)
+            })?;
+            newest = newest.max(advisory.modified);
+            ecosystems.extend(advisory.packages().map(|(e, _)| e));
+            if advisory.packages().any(|p| wanted.contains(&p)) {
+                kept.push(advisory);
+            }
+        }
+    }
+    Ok((kept, newest, ecosystems))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::parse_from_rfc3339("2026-11-26T12:00:00Z").unwrap().to_utc()
+    }
+
+    fn package(name: &str, version: &str, dev: bool) -> Package {
+        Package {
+            ecosystem: Ecosystem::Npm,
+            name: name.into(),
+            version: version.into(),
+            dev,
+            file: "package-lock.json".into(),
+        }
+    }
+
+    fn advisory(id: &str, aliases: &[&str], package: &str, events: &str) -> Advisory {
+        let aliases = serde_json::to_string(aliases).unwrap();
+        let text = format!(
+            r#"{{"id":"{id}","aliases":{aliases},"modified":"2026-11-20T00:00:00Z","summary":"bad","affected":[{{"package":
+            {{"ecosystem":"npm","name":"{package}"}},"ranges":[{{"type":"SEMVER","events":{events}}}]}}]}}"#
+        );
+        Advisory::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn aliases_are_one_and_exceptions_end() {
+        let events = r#"[{"introduced":"0"},{"fixed":"4.17.21"}]"#;
+        let all = [
+            advisory("GHSA-1", &["CVE-2021-1"], "lodash", events),
+            advisory("CVE-2021-1", &["GHSA-1"], "lodash", events),
+            advisory("GHSA-2", &[], "next", r#"[{"introduced":"13.0.0"},{"fixed":"14.2.25"}]"#),
+        ];
+        let packages =
+            [package("lodash", "4.17.20", false), package("next", "12.9.0", false), package("next", "14.2.0", true)];
+        let report = compare(&packages, &all, &[], now());
+        let found: Vec<_> =
+            report.found.iter().map(|v| (v.package.as_str(), v.version.as_str(), v.fixed.as_deref(), v.dev)).collect();
+        assert_eq!(found, [("lodash", "4.17.20", Some("4.17.21"), false), ("next", "14.2.0", Some("14.2.25"), true)]);
+        assert_eq!(judge(&report, Some(6), &[]).outcome, crate::Outcome::Fail);
+        let ignore = |id: &str, day| Ignore {
+            id: id.into(),
+            reason: "not reached".into(),
+            until: NaiveDate::from_ymd_opt(2026, 11, day).unwrap(),
+        };
+        let report =
+            compare(&packages, &all, &[ignore("CVE-2021-1", 30), ignore("GHSA-2", 1), ignore("GHSA-9", 30)], now());
+        assert_eq!((report.found.len(), report.ignored.len()), (1, 1));
+        assert_eq!(
+            (report.expired.as_slice(), report.unused.as_slice()),
+            (&["GHSA-2".to_owned()][..], &["GHSA-9".to_owned()][..])
+        );
+        assert_eq!(judge(&report, Some(6), &[]).outcome, crate::Outcome::Warn, "only to build");
+        let clean = compare(&packages[1..2], &all, &[], now());
+        assert_eq!(judge(&clean, Some(6), &[]).outcome, crate::Outcome::Pass);
+        assert_eq!(judge(&clean, Some(40), &[]).outcome, crate::Outcome::Unknown, "an old dump knows nothing of today");
+        assert_eq!(judge(&clean, Some(6), &["Packagist"]).outcome, crate::Outcome::Unknown);
+        let mut withdrawn = all[0].clone();
+        withdrawn.withdrawn = Some(now());
+        assert!(compare(&packages[..1], &[withdrawn], &[], now()).found.is_empty());
+    }
+}

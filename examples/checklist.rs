@@ -1,0 +1,724 @@
+//! `checklist`: what has to be so in a shop, checked, attested, and remembered.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use backup_core::{Keys, Repository, Store};
+use caretaker_examples::cli::{self, EXIT_CODES, Ended, say};
+use caretaker_examples::shop_file::{ShopFile, secret};
+use checklist::check::{backups, database, host, monitor, source, web};
+use checklist::dependencies::DependencyCheck;
+use checklist::ledger::{Entries, FileLedger, Ledger, MemoryLedger, Record, check_export};
+use checklist::report::{Format, Report, TaskLine};
+use checklist::{
+    Attestation, Audit, Auditor, Check, Context, Error, ErrorKind, Outcome, Result, Standing, Task, TaskState, Waiver,
+    completions, items, scaling, secret_ages,
+};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+/// What has to be so in a shop: checked, attested by people, remembered, and expiring.
+#[derive(Debug, Parser)]
+#[command(name = "checklist", after_help = EXIT_CODES)]
+struct Cli {
+    /// Print one machine-readable document instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    shop: Shop,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What is looked at, and where it is remembered. What stands here has precedence over the configuration.
+#[derive(Debug, Args)]
+struct Shop {
+    /// The shop, described once; see examples/caretaker.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The ledger of evidence; without one, and without a configuration, nothing is remembered.
+    #[arg(long, global = true, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// Look at this site, as a visitor does.
+    #[arg(long, global = true, value_name = "URL")]
+    site: Option<String>,
+    /// Certificates that are trusted instead of the system's, in PEM.
+    #[arg(long, global = true, value_name = "FILE")]
+    roots: Option<PathBuf>,
+    /// The site is staging: try bad log-ins and hostile input as well.
+    #[arg(long, global = true)]
+    staging: bool,
+    /// Look at this database; give the address that the shop itself uses. It may be `env:NAME`.
+    #[arg(long, global = true, value_name = "URL")]
+    database: Option<String>,
+    /// Look at this source tree.
+    #[arg(long, global = true, value_name = "DIR")]
+    source: Option<PathBuf>,
+    /// Compare its dependencies with the advisories in this folder: an unpacked dump of OSV.
+    #[arg(long, global = true, value_name = "DIR")]
+    advisories: Option<PathBuf>,
+    /// Look at this host.
+    #[arg(long, global = true)]
+    host: bool,
+    /// Look at the backups in this store. May be repeated.
+    #[arg(long, global = true, value_name = "URL")]
+    backups: Vec<String>,
+    /// The keys that read the log of the backups: the writer's, or the owner's.
+    #[arg(long, global = true, value_name = "DIR")]
+    keys: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at everything, and write it down. Exit code 1 where an item is open: it fails, is worth a look, or is not known.
+    Audit,
+    /// The last audit as a report; runs one first where there is none. Exit code 0 whatever it says.
+    Report {
+        /// In what.
+        #[arg(long, value_enum, default_value = "md")]
+        format: As,
+        /// Where to; stdout without.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Tasks that are due. Exit code 1 where one is overdue.
+    Tasks {
+        /// Those that are done, too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Say that a task was done.
+    Done {
+        /// The task.
+        task: String,
+        #[command(flatten)]
+        who: Who,
+        /// With what outcome.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+    },
+    /// Say that an item is fulfilled, by name; it is bound to what the last audit saw, and ends.
+    Attest {
+        /// The item.
+        item: String,
+        #[command(flatten)]
+        who: Who,
+        /// What was looked at.
+        #[arg(long, value_name = "TEXT")]
+        statement: String,
+        /// For so long: `90d`.
+        #[arg(long = "for", value_name = "SPAN", default_value = "365d")]
+        span: db_maint::Period,
+    },
+    /// Answer for an item as it is, until a date.
+    Waive {
+        /// The item.
+        item: String,
+        #[command(flatten)]
+        who: Who,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// For so long: `30d`.
+        #[arg(long = "for", value_name = "SPAN", default_value = "30d")]
+        span: db_maint::Period,
+    },
+    /// Take back what was attested or waived.
+    Withdraw {
+        /// The item.
+        item: String,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Who may do what in the database, by `maintain access`, and what was decided of each before; or decide.
+    Review {
+        /// The policy that says which tables are sensitive.
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        /// It stays.
+        #[arg(long, value_name = "ROLE", conflicts_with = "revoke", requires_all = ["by", "reason"])]
+        keep: Option<String>,
+        /// It has to go. Nothing is changed by this: it is written down.
+        #[arg(long, value_name = "ROLE", requires_all = ["by", "reason"])]
+        revoke: Option<String>,
+        /// Who decides.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Secrets by name and age. Exit code 1 where one is overdue.
+    Secrets {
+        /// Say that this one was changed.
+        #[arg(long, value_name = "NAME", requires = "by")]
+        rotated: Option<String>,
+        /// By whom.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+    },
+    /// In which phase of growth the shop is, and what that calls for.
+    Scaling {
+        /// Orders of each month, oldest first.
+        #[arg(long, value_delimiter = ',', required = true, value_name = "N,N,…")]
+        orders: Vec<u64>,
+    },
+    /// The ledger itself: is it whole; a period of it for an auditor.
+    Ledger {
+        /// Print the entries from this day on.
+        #[arg(long, value_name = "DAY")]
+        from: Option<NaiveDate>,
+        /// Up to the end of this day.
+        #[arg(long, value_name = "DAY")]
+        to: Option<NaiveDate>,
+        /// Check what was printed so.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to"])]
+        check: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Who {
+    /// Who says so.
+    #[arg(long, value_name = "NAME")]
+    by: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum As {
+    Md,
+    Html,
+    Json,
+    Sarif,
+    Junit,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli::run(run(cli), cli::nothing)
+}
+
+async fn run(cli: Cli) -> Result<Ended> {
+    let now = Utc::now();
+    let mut desk = Desk::open(cli.shop)?;
+    let json = cli.json;
+    match cli.command {
+        Command::Audit => {
+            let (audit, entries) = desk.audit(now).await?;
+            let report = desk.report(&audit, &entries, now)?;
+            match json {
+                true => say(report.render(Format::Json)?.trim_end()),
+                false => tell(&report, desk.remembers()),
+            }
+            Ok(ended(audit.is_clean()))
+        }
+        Command::Report { format, out } => {
+            let entries = desk.ledger.entries().await?;
+            let last = entries.audits().next_back().cloned();
+            let (audit, entries) = match last {
+                Some(audit) => (audit, entries),
+                None => desk.audit(now).await?,
+            };
+            let format = match format {
+                _ if json => Format::Json,
+                As::Md => Format::Markdown,
+                As::Html => Format::Html,
+                As::Json => Format::Json,
+                As::Sarif => Format::Sarif,
+                As::Junit => Format::Junit,
+            };
+            let text = desk.report(&audit, &entries, now)?.render(format)?;
+            match out {
+                None => say(text.trim_end()),
+                Some(path) => std::fs::write(&path, text).map_err(|e| {
+                    Error::new(ErrorKind::Storage, format!("{}: cannot be written: {e}", path.display())).with_source(e)
+                })?,
+            }
+            Ok(Ended::Well)
+        }
+        Command::Tasks { all } => tasks(&desk, json, all, now).await,
+        Command::Done { task, who, note } => {
+            desk.must_remember()?;
+            if !desk.tasks()?.iter().any(|t| t.id == task) {
+                return Err(Error::new(ErrorKind::Config, format!("there is no task called {task}"))
+                    .with_next_step("`checklist tasks --all` names them"));
+            }
+            desk.put(now, Record::Done { task, by: who.by, note }).await
+        }
+        Command::Attest { item, who, statement, span } => {
+            let entries = desk.remembered().await?;
+            let known = entries.audits().next_back().and_then(|a| a.items.iter().find(|i| i.item.id == item));
+            let Some(report) = known else {
+                return Err(Error::new(ErrorKind::Config, format!("the last audit has no item called {item}"))
+                    .with_next_step("run `checklist audit` first: what is attested is bound to what it saw"));
+            };
+            if report.item.attest.is_none() {
+                return Err(Error::new(ErrorKind::Config, format!("{item}: nobody can attest that; it is checked"))
+                    .with_next_step("mend it, or `checklist waive` it with a reason and an end"));
+            }
+            let until = ends(now, span);
+            let digest = report.digest.clone();
+            desk.put(now, Record::Attested(Attestation { item, by: who.by, at: now, until, statement, digest })).await
+        }
+        Command::Waive { item, who, reason, span } => {
+            desk.must_remember()?;
+            desk.known(&item)?;
+            let until = ends(now, span);
+            desk.put(now, Record::Waived(Waiver { item, by: who.by, reason, at: now, until })).await
+        }
+        Command::Withdraw { item, who } => {
+            desk.must_remember()?;
+            desk.known(&item)?;
+            desk.put(now, Record::Withdrawn { item, by: who.by }).await
+        }
+        Command::Review { policy, keep, revoke, by, reason } => {
+            let decision = keep.map(|s| (s, true)).or(revoke.map(|s| (s, false)));
+            let decided =
+                decision.zip(by).zip(reason).map(|(((subject, keep), by), reason)| (subject, keep, by, reason));
+            review(&mut desk, json, &policy, decided, now).await
+        }
+        Command::Secrets { rotated, by } => {
+            if let (Some(secret), Some(by)) = (rotated, by) {
+                desk.must_remember()?;
+                if !desk.file.secret.iter().any(|s| s.name == secret) {
+                    return Err(Error::new(ErrorKind::Config, format!("the register has no secret called {secret}"))
+                        .with_next_step("add it: [[checklist.secret]] in the configuration"));
+                }
+                return desk.put(now, Record::Rotated { secret, by }).await;
+            }
+            let ages = secret_ages(&desk.file.secret, &desk.ledger.entries().await?, now);
+            let late = ages.iter().filter(|a| a.days_left < 0).count();
+            match json {
+                true => say_json(&ages)?,
+                false if ages.is_empty() => say("the register is empty: [[checklist.secret]] in the configuration"),
+                false => ages.iter().for_each(|a| {
+                    let state = if a.days_left < 0 { "OVERDUE" } else { "ok" };
+                    say(&format!("{state:8} {}: of {}, changed {}, due {}", a.name, a.owner, a.since, a.due));
+                }),
+            }
+            Ok(ended(late == 0))
+        }
+        Command::Scaling { orders } => {
+            let advice = scaling(&orders, &desk.file.in_place);
+            let advice = advice.ok_or_else(|| Error::new(ErrorKind::Config, "no month was named"))?;
+            if json {
+                say_json(&advice)?;
+                return Ok(Ended::Well);
+            }
+            say(&format!("{}: {:.0} orders a month", advice.phase.name(), advice.orders));
+            match (advice.growth, advice.months_to_next) {
+                (Some(g), Some(m)) => {
+                    say(&format!("growth {:+.1} % a month: the next phase in {m:.0} months", (g - 1.0) * 100.0))
+                }
+                (Some(g), None) => say(&format!("growth {:+.1} % a month", (g - 1.0) * 100.0)),
+                (None, _) => say("growth is not known: it takes six months"),
+            }
+            for need in &advice.needs {
+                let state = match need.in_place {
+                    Some(true) => "there",
+                    Some(false) => "MISSING",
+                    None => "unknown",
+                };
+                say(&format!("{state:8} {} ({})", need.what, need.name));
+            }
+            Ok(Ended::Well)
+        }
+        Command::Ledger { check: Some(path), .. } => {
+            let text = std::fs::read_to_string(&path).map_err(|e| {
+                Error::new(ErrorKind::Config, format!("{}: cannot be read: {e}", path.display())).with_source(e)
+            })?;
+            say(&format!("{} entries, each as it was written, none left out between them", check_export(&text)?));
+            Ok(Ended::Well)
+        }
+        Command::Ledger { from, to, .. } => {
+            let entries = desk.remembered().await?;
+            if from.is_none() && to.is_none() {
+                let head = entries.head();
+                match json {
+                    true => say_json(&head)?,
+                    false => say(&format!("whole: {} entries, the newest {}", head.seq, head.hash)),
+                }
+                return Ok(Ended::Well);
+            }
+            let start = |day: NaiveDate| day.and_time(chrono::NaiveTime::MIN).and_utc();
+            let from = from.map_or(DateTime::<Utc>::MIN_UTC, start);
+            let to = to.map_or(DateTime::<Utc>::MAX_UTC, |day| start(day) + TimeDelta::days(1));
+            say(entries.export(from, to)?.trim_end());
+            Ok(Ended::Well)
+        }
+    }
+}
+
+/// What a command works with: the configuration, the flags, the ledger.
+struct Desk {
+    flags: Shop,
+    shop: Option<ShopFile>,
+    file: caretaker_examples::checklist_file::ChecklistFile,
+    ledger: Arc<dyn Ledger>,
+    path: Option<PathBuf>,
+}
+
+impl Desk {
+    fn open(flags: Shop) -> Result<Self> {
+        let mut shop = flags.config.as_deref().map(ShopFile::read).transpose().map_err(|e| ours(&e, e.next_step()))?;
+        let file = shop.as_mut().map(|s| std::mem::take(&mut s.checklist)).unwrap_or_default();
+        let path = flags.ledger.clone().or_else(|| file.ledger.clone());
+        let path = path.or_else(|| shop.as_ref().map(|s| s.shop.state.join("evidence.log")));
+        let ledger: Arc<dyn Ledger> = match &path {
+            Some(path) => Arc::new(FileLedger::new(path)),
+            None => Arc::new(MemoryLedger::default()),
+        };
+        Ok(Self { flags, shop, file, ledger, path })
+    }
+
+    fn remembers(&self) -> bool {
+        self.path.is_some()
+    }
+
+    fn must_remember(&self) -> Result<()> {
+        match self.remembers() {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Config, "there is no ledger to write it down in")
+                .with_next_step("name it: --ledger FILE, or --config")),
+        }
+    }
+
+    async fn remembered(&self) -> Result<Entries> {
+        self.must_remember()?;
+        self.ledger.entries().await
+    }
+
+    async fn put(&self, now: DateTime<Utc>, record: Record) -> Result<Ended> {
+        self.must_remember()?;
+        let head = self.ledger.append(now, record).await?;
+        say(&format!("written: entry {}", head.seq));
+        Ok(Ended::Well)
+    }
+
+    fn items(&self) -> Vec<checklist::Item> {
+        items().into_iter().chain(self.file.item.iter().cloned()).collect()
+    }
+
+    fn known(&self, item: &str) -> Result<()> {
+        match self.items().iter().any(|i| i.id == item) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Config, format!("there is no item called {item}"))
+                .with_next_step("`checklist report` names them")),
+        }
+    }
+
+    fn tasks(&self) -> Result<Vec<Task>> {
+        self.file.tasks().map_err(|why| Error::new(ErrorKind::Config, why))
+    }
+
+    fn zone(&self) -> Result<chrono_tz::Tz> {
+        self.shop.as_ref().map_or(Ok(chrono_tz::UTC), |s| s.zone().map_err(|e| ours(&e, e.next_step())))
+    }
+
+    /// Looks at everything, and writes it down.
+    async fn audit(&mut self, now: DateTime<Utc>) -> Result<(Audit, Entries)> {
+        let checks = self.checks().await?;
+        let standing: Standing = self.ledger.entries().await?.standing();
+        let staging = self.flags.staging || self.file.staging;
+        let auditor = Auditor::new(self.items()).with_checks(checks).on_staging(staging);
+        let name = self.shop.as_ref().map(|s| s.shop.name.clone());
+        let site = self.flags.site.clone().or_else(|| self.file.site.clone());
+        let target = name.or(site).unwrap_or_else(|| "the shop".into());
+        let audit = auditor.run(&target, &Context::at(now), &standing).await;
+        self.ledger.append(now, Record::Audit { audit: Box::new(audit.clone()) }).await?;
+        Ok((audit, self.ledger.entries().await?))
+    }
+
+    async fn checks(&mut self) -> Result<Vec<Arc<dyn Check>>> {
+        let site = match self.flags.site.clone().or_else(|| self.file.site.clone()) {
+            Some(url) => {
+                let mut options = web::SiteOptions::default();
+                options.http.clone_from(&self.file.http);
+                options.roots.clone_from(&self.flags.roots);
+                options.admin.extend(self.file.admin.iter().cloned());
+                options.api.extend(self.file.api.iter().cloned());
+                options.checkout.extend(self.file.checkout.iter().cloned());
+                Some(Arc::new(web::Site::new(&url, options)?))
+            }
+            None => None,
+        };
+        let database = match self.database()? {
+            Some(url) => Some(Arc::new(database::Database::new(&url)?)),
+            None => None,
+        };
+        let tree = self.flags.source.clone().or_else(|| self.file.source.clone());
+        let dependencies = match &tree {
+            Some(root) => {
+                let advisories = self.flags.advisories.clone().or_else(|| self.file.advisories.clone());
+                DependencyCheck::new(root, advisories, self.file.ignore.clone())
+            }
+            None => DependencyCheck::none(),
+        };
+        let tree = tree.map(|root| Arc::new(source::SourceTree::new(root)));
+        let here = (self.flags.host || self.file.host).then(|| {
+            let mut here = host::Host::default();
+            if let Some(ports) = &self.file.ports {
+                here.ports.clone_from(ports);
+            }
+            here.uploads.clone_from(&self.file.uploads);
+            Arc::new(here)
+        });
+        let backups = self.backups().await?;
+        let monitored = match &mut self.shop {
+            Some(shop) => monitored(shop).await,
+            None => None,
+        };
+        Ok([
+            web::checks(site),
+            database::checks(database),
+            source::checks(tree),
+            host::checks(here),
+            backups::checks(backups),
+            monitor::checks(monitored),
+            vec![Arc::new(dependencies) as Arc<dyn Check>],
+        ]
+        .concat())
+    }
+
+    fn database(&self) -> Result<Option<String>> {
+        let url = self.flags.database.clone().or_else(|| self.file.database.clone());
+        url.map(|url| secret(&url, "the database").map_err(|e| ours(&e, e.next_step()))).transpose()
+    }
+
+    /// A repository that cannot be opened is no reason to look at nothing else: its checks are unknown then.
+    async fn backups(&self) -> Result<Option<Arc<backups::Backups>>> {
+        let urls = if self.flags.backups.is_empty() { &self.file.backups } else { &self.flags.backups };
+        if urls.is_empty() {
+            return Ok(None);
+        }
+        let keys = self.flags.keys.as_ref().or(self.file.keys.as_ref());
+        let open = async {
+            let keys = match keys {
+                Some(folder) => Keys::load(folder)?,
+                None => Keys::none(),
+            };
+            let stores = urls.iter().map(|url| Store::from_url(url)).collect::<backup_core::Result<Vec<_>>>()?;
+            Repository::open_all(stores, keys).await
+        };
+        match open.await {
+            Ok(repository) => Ok(Some(Arc::new(backups::Backups::new(repository)))),
+            Err(e) => {
+                cli::complain(&format!("backups: {e}"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn report(&self, audit: &Audit, entries: &Entries, now: DateTime<Utc>) -> Result<Report> {
+        let lines = self.lines(entries, now)?;
+        let secrets = secret_ages(&self.file.secret, entries, now);
+        Ok(Report::new(audit, entries, now).with_tasks(lines).with_secrets(secrets))
+    }
+
+    fn lines(&self, entries: &Entries, now: DateTime<Utc>) -> Result<Vec<TaskLine>> {
+        let zone = self.zone()?;
+        // What was due before anybody wrote anything down was not missed.
+        let began = entries.all.first().map_or(now, |(entry, _)| entry.at);
+        let from = began.max(now - TimeDelta::days(366));
+        let line = |task: &Task| TaskLine::new(task, task.occurrences(&completions(task, entries), from, now, zone));
+        Ok(self.tasks()?.iter().map(line).collect())
+    }
+}
+
+/// The monitor of the configuration, where it has been at work.
+async fn monitored(shop: &mut ShopFile) -> Option<Arc<monitor::Monitored>> {
+    if !shop.shop.state.join("ledger.db").exists() {
+        return None;
+    }
+    let ledger = match shop.ledger().await {
+        Ok(ledger) => ledger,
+        Err(e) => {
+            cli::complain(&format!("the monitor's ledger: {e}"));
+            return None;
+        }
+    };
+    let mut monitored = monitor::Monitored::new(Arc::new(ledger));
+    let kinds = shop.kinds();
+    (monitored.http, monitored.pages) = (kinds.http, kinds.pages);
+    (monitored.access_logs, monitored.error_logs, monitored.login_logs) =
+        (kinds.access_logs, kinds.error_logs, kinds.login_logs);
+    Some(Arc::new(monitored))
+}
+
+async fn tasks(desk: &Desk, json: bool, all: bool, now: DateTime<Utc>) -> Result<Ended> {
+    let lines = desk.lines(&desk.ledger.entries().await?, now)?;
+    let overdue = lines.iter().any(|l| l.times.last().is_some_and(|t| t.state == TaskState::Overdue));
+    if json {
+        say_json(&lines)?;
+        return Ok(ended(!overdue));
+    }
+    let zone = desk.zone()?;
+    for line in &lines {
+        let Some(time) = line.times.last() else { continue };
+        let open = matches!(time.state, TaskState::Due | TaskState::Overdue);
+        if all || open {
+            let owner = if line.owner.is_empty() { String::new() } else { format!(", {}", line.owner) };
+            let by = time.done.as_ref().map(|(_, who)| format!(" by {who}")).unwrap_or_default();
+            let due = time.due.with_timezone(&zone).format("%F %H:%M");
+            say(&format!("{:9} {} ({}{owner}): due {due}{by}", time.state.word(), line.title, line.id));
+        }
+    }
+    Ok(ended(!overdue))
+}
+
+#[derive(Serialize)]
+struct Reviewed<'a> {
+    subject: &'a str,
+    rights: Vec<String>,
+    decided: Option<Decision>,
+    changed: bool,
+}
+
+#[derive(Serialize)]
+struct Decision {
+    keep: bool,
+    by: String,
+    at: DateTime<Utc>,
+    reason: String,
+}
+
+/// Facts of the roles audit, each with the last decision, and whether the facts are still the ones that it was made on.
+async fn review(
+    desk: &mut Desk,
+    json: bool,
+    policy: &std::path::Path,
+    decided: Option<(String, bool, String, String)>,
+    now: DateTime<Utc>,
+) -> Result<Ended> {
+    let entries = desk.remembered().await?;
+    let url = desk.database()?.ok_or_else(|| {
+        Error::new(ErrorKind::Config, "no database was named").with_next_step("name it: --database URL")
+    })?;
+    let policy = caretaker_examples::policy_file::read(policy).map_err(|e| ours(&e, e.next_step()))?;
+    let rule = policy.access.unwrap_or_default();
+    let engine = db_maint::open(&url).map_err(|e| ours(&e, e.next_step()))?;
+    let report = db_maint::audit_access(engine.as_ref(), &rule, None).await.map_err(|e| ours(&e, e.next_step()))?;
+    let facts: BTreeMap<&str, Vec<String>> = report
+        .roles
+        .iter()
+        .map(|role| {
+            let mut rights = role.powers.clone();
+            for table in &report.tables {
+                for (what, who) in [("reads", &table.readers), ("changes", &table.writers)] {
+                    let by = who.iter().filter(|g| g.role == role.name);
+                    rights.extend(by.map(|g| format!("{what} {} by {}", table.table, g.by.join(", "))));
+                }
+            }
+            rights.sort();
+            (role.name.as_str(), rights)
+        })
+        .collect();
+    let digest = |subject: &str| {
+        use sha2::{Digest, Sha256};
+        facts.get(subject).map(|rights| hex::encode(Sha256::digest(rights.join("\n").as_bytes())))
+    };
+    if let Some((subject, keep, by, reason)) = decided {
+        let Some(digest) = digest(&subject) else {
+            return Err(Error::new(ErrorKind::Config, format!("the server has no role {subject}"))
+                .with_next_step("name it as `checklist review` does"));
+        };
+        return desk.put(now, Record::Reviewed { subject, by, keep, reason, digest }).await;
+    }
+    let last = |subject: &str| {
+        entries.all.iter().rev().find_map(|(entry, _)| match &entry.record {
+            Record::Reviewed { subject: of, by, keep, reason, digest } if of == subject => {
+                Some((Decision { keep: *keep, by: by.clone(), at: entry.at, reason: reason.clone() }, digest.clone()))
+            }
+            _ => None,
+        })
+    };
+    let lines: Vec<Reviewed<'_>> = facts
+        .iter()
+        .map(|(subject, rights)| {
+            let (decided, seen) = last(subject).unzip();
+            let changed = seen.is_some() && seen != digest(subject);
+            Reviewed { subject, rights: rights.clone(), decided, changed }
+        })
+        .collect();
+    let open = lines
+        .iter()
+        .any(|l| l.changed || l.decided.as_ref().is_none_or(|d| !d.keep || now - d.at > TimeDelta::days(100)));
+    match json {
+        true => say_json(&lines)?,
+        false => {
+            for line in &lines {
+                let state = match &line.decided {
+                    None => "to decide".into(),
+                    Some(d) if line.changed => format!("CHANGED since {} decided on {}", d.by, d.at.date_naive()),
+                    Some(d) if d.keep => format!("kept by {} on {}: {}", d.by, d.at.date_naive(), d.reason),
+                    Some(d) => format!("to be REVOKED, by {} on {}: {}", d.by, d.at.date_naive(), d.reason),
+                };
+                say(&format!("{}: {state}", line.subject));
+                line.rights.iter().for_each(|r| say(&format!("    {r}")));
+            }
+            report.unknown.iter().for_each(|why| say(&format!("UNKNOWN  {why}")));
+        }
+    }
+    Ok(ended(!open && report.unknown.is_empty()))
+}
+
+/// An audit for a terminal.
+fn tell(report: &Report, remembers: bool) {
+    let audit = &report.audit;
+    for (section, score) in &audit.sections {
+        let score = score.map_or("nothing concerns this shop".into(), |s| format!("{} of {}", s.good, s.asked));
+        say(&format!("{section}: {score}"));
+        for item in audit.items.iter().filter(|i| i.item.section == *section) {
+            say(&format!("  {:8} {} ({})", item.outcome.word(), item.item.title, item.item.id));
+            if !item.outcome.is_good() {
+                say(&format!("           {}", item.reason));
+            }
+            let grave = matches!(item.outcome, Outcome::Fail | Outcome::Warn);
+            for place in item.checks.iter().flat_map(|c| &c.places).take(if grave { 5 } else { 0 }) {
+                let line = place.line.map(|n| format!(":{n}")).unwrap_or_default();
+                say(&format!("           - {}{line} {}", place.at, place.what));
+            }
+        }
+    }
+    match audit.score {
+        Some(s) => say(&format!(
+            "{} of {} fulfilled ({:.0} %); {:.0} % is known",
+            s.good,
+            s.asked,
+            s.value() * 100.0,
+            s.coverage() * 100.0
+        )),
+        None => say("nothing concerns this shop"),
+    }
+    match remembers {
+        true => say(&format!("ledger: entry {}, {}", report.head.seq, report.head.hash)),
+        false => say("not written down: name a ledger with --ledger FILE, or --config"),
+    }
+}
+
+fn ends(now: DateTime<Utc>, span: db_maint::Period) -> DateTime<Utc> {
+    now + TimeDelta::from_std(span.duration()).unwrap_or(TimeDelta::days(30))
+}
+
+fn ended(well: bool) -> Ended {
+    if well { Ended::Well } else { Ended::WithFindings }
+}
+
+fn say_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::new(ErrorKind::Malformed, "cannot be written as JSON").with_source(e))?;
+    say(&text);
+    Ok(())
+}
+
+/// An error of another crate as one of ours.
+fn ours(e: &dyn std::error::Error, next: Option<&str>) -> Error {
+    let error = Error::new(ErrorKind::Config, e.to_string());
+    match next {
+        Some(next) => error.with_next_step(next),
+        None => error,
+    }
+}
