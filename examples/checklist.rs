@@ -8,7 +8,7 @@ use std::sync::Arc;
 use backup_core::{Keys, Repository, Store};
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, say};
 use caretaker_examples::shop_file::{ShopFile, secret};
-use checklist::check::{backups, database, host, monitor, source, web};
+use checklist::check::{backups, database, host, maintenance, monitor, source, web};
 use checklist::dependencies::DependencyCheck;
 use checklist::ledger::{Entries, FileLedger, Ledger, MemoryLedger, Record, check_export};
 use checklist::report::{Format, Report, TaskLine};
@@ -54,6 +54,9 @@ struct Shop {
     /// Look at this database; give the address that the shop itself uses. It may be `env:NAME`.
     #[arg(long, global = true, value_name = "URL")]
     database: Option<String>,
+    /// The policy of the database: how long data is kept, who may reach what.
+    #[arg(long = "data-policy", global = true, value_name = "FILE")]
+    data_policy: Option<PathBuf>,
     /// Look at this source tree.
     #[arg(long, global = true, value_name = "DIR")]
     source: Option<PathBuf>,
@@ -445,8 +448,15 @@ impl Desk {
             }
             None => None,
         };
-        let database = match self.database()? {
-            Some(url) => Some(Arc::new(database::Database::new(&url)?)),
+        let url = self.database()?;
+        let database = url.as_deref().map(database::Database::new).transpose()?.map(Arc::new);
+        let policy = self.flags.data_policy.clone().or_else(|| self.file.policy.clone());
+        let maintained = match url.zip(policy) {
+            Some((url, policy)) => {
+                let policy = caretaker_examples::policy_file::read(&policy).map_err(|e| ours(&e, e.next_step()))?;
+                let engine = db_maint::open(&url).map_err(|e| ours(&e, e.next_step()))?;
+                Some(Arc::new(maintenance::Maintained::new(engine, policy)))
+            }
             None => None,
         };
         let tree = self.flags.source.clone().or_else(|| self.file.source.clone());
@@ -477,6 +487,7 @@ impl Desk {
             source::checks(tree),
             host::checks(here),
             backups::checks(backups),
+            maintenance::checks(maintained),
             monitor::checks(monitored),
             vec![Arc::new(dependencies) as Arc<dyn Check>],
         ]

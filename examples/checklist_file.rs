@@ -25,6 +25,8 @@ pub struct ChecklistFile {
     pub api: Vec<String>,
     /// The address of its database, as the shop itself uses it; it may be `env:NAME`.
     pub database: Option<String>,
+    /// The policy of its data, as `maintain policy` explains it.
+    pub policy: Option<PathBuf>,
     /// Its source.
     pub source: Option<PathBuf>,
     /// A folder of advisories: an unpacked dump of OSV.

@@ -6,6 +6,8 @@ pub mod backups;
 pub mod database;
 #[cfg(feature = "host")]
 pub mod host;
+#[cfg(feature = "maintenance")]
+pub mod maintenance;
 #[cfg(feature = "monitor")]
 pub mod monitor;
 #[cfg(feature = "source")]
@@ -24,6 +26,18 @@ use crate::item::{Check, Context, Tier};
 use crate::outcome::Finding;
 
 /// A check that looks at something, where it was given.
+#[cfg_attr(
+    not(any(
+        feature = "http",
+        feature = "source",
+        feature = "host",
+        feature = "database",
+        feature = "backups",
+        feature = "maintenance",
+        feature = "monitor"
+    )),
+    allow(dead_code)
+)]
 pub(crate) struct Looks<T> {
     pub(crate) id: &'static str,
     pub(crate) item: &'static str,

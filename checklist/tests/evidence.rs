@@ -1,5 +1,5 @@
 //! What backups and a monitor's ledger prove, and what they do not.
-#![cfg(all(feature = "backups", feature = "monitor"))]
+#![cfg(all(feature = "backups", feature = "maintenance", feature = "monitor"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use backup_core::{
     BackupOptions, DrillOptions, Keys, Repository, SqliteSource, SqliteTarget, Store, VerifyLevel, VerifyOptions,
 };
 use checklist::check::backups::{self, Backups};
+use checklist::check::maintenance::{self, Maintained};
 use checklist::check::monitor::{self, Monitored};
 use checklist::{Auditor, Check, CheckReport, Context, Outcome, Standing, items};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -104,4 +105,31 @@ async fn a_monitor_proves_itself_by_its_looks() {
     let late = run(monitored("shop", "logins"), now + TimeDelta::days(40)).await;
     assert_eq!((late["monitor.alerts"].outcome, late["monitor.uptime"].outcome), (Fail, Fail), "{late:#?}");
     assert!(run(monitor::checks(None), now).await.values().all(|r| r.outcome == Unknown));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_should_be_gone_and_who_may_reach_what() {
+    let server = storefront::postgres::Server::start().await.unwrap();
+    let url = server.database("shop").await.unwrap();
+    let old = "CREATE TABLE sessions (id int PRIMARY KEY, created_at timestamptz NOT NULL); CREATE INDEX ON sessions (created_at); \
+               CREATE TABLE customers (email text); \
+               INSERT INTO sessions SELECT i, now() - interval '90 days' FROM generate_series(1, 50) i; CREATE ROLE clerk LOGIN";
+    server.psql("shop", old).unwrap();
+    let policy = r#"{"retention":[{"name":"sessions","table":"sessions","column":"created_at","keep":"30d"}],
+        "access":{"table":[{"table":"customers"}],"trusted":["postgres","root"]}}"#;
+    let looked = |policy: &str| {
+        let policy = serde_json::from_str(policy).unwrap();
+        maintenance::checks(Some(Arc::new(Maintained::new(db_maint::open(&url).unwrap(), policy))))
+    };
+    use Outcome::{Fail, Pass, Unknown};
+    server.psql("shop", "GRANT SELECT ON customers TO clerk").unwrap();
+    let bad = run(looked(policy), Utc::now()).await;
+    assert_eq!((bad["maintenance.retention"].outcome, bad["maintenance.roles"].outcome), (Fail, Fail), "{bad:#?}");
+    server.psql("shop", "DELETE FROM sessions; REVOKE ALL ON customers FROM clerk").unwrap();
+    let good = run(looked(policy), Utc::now()).await;
+    assert_eq!(good["maintenance.retention"].outcome, Pass, "{good:#?}");
+    assert_eq!(good["maintenance.roles"].outcome, Pass, "{good:#?}");
+    let silent = run(looked("{}"), Utc::now()).await;
+    assert_eq!((silent["maintenance.retention"].outcome, silent["maintenance.roles"].outcome), (Unknown, Unknown));
+    assert!(run(maintenance::checks(None), Utc::now()).await.values().all(|r| r.outcome == Unknown));
 }

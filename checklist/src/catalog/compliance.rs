@@ -13,7 +13,7 @@ pub(super) const ITEMS: [Row; 5] = [
         next: "`maintain privacy export|erase`; a retention for each table in the policy; a record of processing.",
         php: "The same: the policy names tables of MySQL as well.",
         attest: Some(("records of processing, contracts with processors and the way of a request are in place", true)),
-        how: "database: rows that are older than the policy's retention; web: a privacy page",
+        how: "database: rows that are older than the policy's retention; web: a privacy page that names people's rights",
         fooled: "most of it is not visible to a machine",
     },
     Row {

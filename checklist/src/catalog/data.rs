@@ -25,7 +25,7 @@ pub(super) const ITEMS: [Row; 5] = [
         next: "DATABASE_URL from the environment or a secret store; a role without superuser, that owns nothing it need not.",
         php: "Credentials outside of the web root, mode 0640, owner root and the group of PHP; a user of MySQL with rights on the shop's schema alone.",
         attest: None,
-        how: "source: addresses with passwords in files; host: modes of files with secrets; database: whether the login is a superuser",
+        how: "source: addresses with passwords in files; database: whether the login may do more than the shop needs; by the policy: who reaches sensitive tables",
         fooled: "a password built from parts; credentials in a history of the repository that is not looked at",
     },
     Row {
