@@ -72,6 +72,34 @@ async fn nobody_is_attacked_who_is_not_staging() {
     }
 }
 
+/// What a shop of Next.js has of its own: chunks, an API of JSON, no forms in its HTML.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_of_next_and_its_hardened_twin() {
+    let checks = [
+        "web.https",
+        "web.hsts",
+        "web.headers",
+        "web.csp",
+        "web.session-cookies",
+        "web.admin-routes",
+        "web.cors",
+        "web.error-pages",
+        "web.served-secrets",
+        "web.payment",
+    ];
+    let weak = Shop::next_weak().await.unwrap();
+    let found = audit(Some(site(&weak)), false).await;
+    for check in checks {
+        assert_eq!(found[check].outcome, Outcome::Fail, "{check}: {:#?}", found[check]);
+    }
+    let hardened = Shop::next_hardened().await.unwrap();
+    let found = audit(Some(site(&hardened)), false).await;
+    for check in checks {
+        assert_eq!(found[check].outcome, Outcome::Pass, "{check}: {:#?}", found[check]);
+    }
+    assert_eq!(found["web.csrf"].outcome, Outcome::Unknown, "its forms are made by scripts: {:?}", found["web.csrf"]);
+}
+
 /// The checks of a site by nginx alone, with this inside its server.
 async fn plain(inside: &str) -> (BTreeMap<String, CheckReport>, storefront::nginx::Server) {
     let nginx = storefront::nginx::Server::start(&format!(

@@ -10,7 +10,7 @@ use crate::{Error, nginx, php};
 #[derive(Debug)]
 pub struct Shop {
     nginx: nginx::Server,
-    php: php::Server,
+    php: Option<php::Server>,
     authority: Authority,
     hardened: bool,
 }
@@ -71,7 +71,7 @@ impl Shop {
             php.nginx()
         );
         let nginx = nginx::Server::start(&site).await?;
-        Ok(Self { nginx, php, authority: Authority::new()?, hardened: false })
+        Ok(Self { nginx, php: Some(php), authority: Authority::new()?, hardened: false })
     }
 
     /// The same, hardened: TLS alone, headers, tokens, limits, and nothing given away.
@@ -146,7 +146,55 @@ impl Shop {
             php.nginx()
         );
         let nginx = nginx::Server::start(&site).await?;
-        Ok(Self { nginx, php, authority, hardened: true })
+        Ok(Self { nginx, php: Some(php), authority, hardened: true })
+    }
+
+    /// A shop as Next.js builds and serves one: pages with `__NEXT_DATA__`, chunks of scripts, an API of JSON, its header; weak.
+    pub async fn next_weak() -> Result<Self, Error> {
+        let key = stripe_key();
+        let api = "add_header Access-Control-Allow-Origin $http_origin always; add_header Access-Control-Allow-Credentials true always; \
+                   default_type application/json;";
+        let site = format!(
+            "types {{ text/html html; text/javascript js; }}\n\
+             server {{ listen 127.0.0.1:{{port}}; root {{here}}/public; add_header X-Powered-By \"Next.js 14.2.3\"; \
+             add_header Set-Cookie \"next-auth.session-token=x; Path=/\"; \
+             location / {{ try_files $uri $uri/index.html /404.html; }} \
+             location /api/ {{ {api} return 200 '{{\"cart\":[]}}'; }} \
+             location = /api/caretaker-no-such-page {{ {api} return 500 '{{\"error\":\"PrismaClientKnownRequestError: at async handler (/app/node_modules/x)\"}}'; }} }}"
+        );
+        let nginx = nginx::Server::start(&site).await?;
+        let pages = [
+            ("", "<h1>Shop</h1>"),
+            ("admin", "<h1>Orders</h1><table><tr><td>Anna</td></tr></table>"),
+            ("checkout", "<form method=post action=/pay><input name=cardNumber autocomplete=cc-number></form>"),
+        ];
+        next_pages(&nginx, &pages, &format!("const k='{key}';fetch('/api/pay',{{headers:{{k}}}})"))?;
+        Ok(Self { nginx, php: None, authority: Authority::new()?, hardened: false })
+    }
+
+    /// The same, hardened.
+    pub async fn next_hardened() -> Result<Self, Error> {
+        let authority = Authority::new()?;
+        let headers = "add_header Strict-Transport-Security \"max-age=31536000\" always; add_header X-Content-Type-Options nosniff always; \
+                       add_header X-Frame-Options DENY always; add_header Referrer-Policy same-origin always; \
+                       add_header Content-Security-Policy \"default-src 'self'; script-src 'self' https://js.stripe.com; object-src 'none'; base-uri 'none'\" always;";
+        let cookie = "add_header Set-Cookie \"__Secure-next-auth.session-token=x; Path=/; Secure; HttpOnly; SameSite=Lax\" always;";
+        let site = format!(
+            "server_tokens off; types {{ text/html html; text/javascript js; }}\n\
+             server {{ listen 127.0.0.1:{{second}}; return 308 https://shop.test:{{port}}$request_uri; }}\n\
+             server {{ listen 127.0.0.1:{{port}} ssl; {} root {{here}}/public; {headers} {cookie} error_page 404 /404.html; \
+             location / {{ try_files $uri $uri/index.html =404; }} \
+             location /admin {{ return 307 /; }} \
+             location /api/admin/ {{ {headers} default_type application/json; return 401 '{{\"error\":\"log in\"}}'; }} \
+             location /api/ {{ {headers} default_type application/json; return 200 '{{\"cart\":[]}}'; }} \
+             location = /api/caretaker-no-such-page {{ {headers} default_type application/json; return 404 '{{\"error\":\"not found\"}}'; }} }}",
+            authority.nginx(Kind::Good)
+        );
+        let nginx = nginx::Server::start(&site).await?;
+        let pages =
+            [("", "<h1>Shop</h1>"), ("checkout", "<script src=https://js.stripe.com/v3/></script><div id=card></div>")];
+        next_pages(&nginx, &pages, "const k='pk_live_4eC39HqLyjWDarjtT1zdp7dc'")?;
+        Ok(Self { nginx, php: None, authority, hardened: true })
     }
 
     /// Its address. The hardened one is called `shop.test`, which is [`Shop::address`].
@@ -177,6 +225,24 @@ impl Shop {
 
     /// Its files.
     pub fn public(&self) -> PathBuf {
-        self.php.public()
+        self.php.as_ref().map_or_else(|| self.nginx.directory().join("public"), php::Server::public)
     }
+}
+
+/// Pages as Next.js exports them, with one chunk of script.
+fn next_pages(nginx: &nginx::Server, pages: &[(&str, &str)], chunk: &str) -> Result<(), Error> {
+    let public = nginx.directory().join("public");
+    std::fs::create_dir_all(public.join("_next/static/chunks"))?;
+    std::fs::write(public.join("_next/static/chunks/main-0f1e2d.js"), chunk)?;
+    let page = |body: &str| {
+        format!(
+            "<!doctype html><html><head><script src=/_next/static/chunks/main-0f1e2d.js defer></script></head><body>\
+             <div id=__next>{body}</div><script id=__NEXT_DATA__ type=application/json>{{\"props\":{{}},\"page\":\"/\"}}</script></body></html>"
+        )
+    };
+    for (name, body) in pages {
+        std::fs::create_dir_all(public.join(name))?;
+        std::fs::write(public.join(name).join("index.html"), page(body))?;
+    }
+    Ok(std::fs::write(public.join("404.html"), page("<h1>404: This page could not be found.</h1>"))?)
 }
