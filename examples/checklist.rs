@@ -429,7 +429,12 @@ impl Desk {
         let auditor = Auditor::new(self.items()).with_checks(checks).on_staging(staging);
         let name = self.shop.as_ref().map(|s| s.shop.name.clone());
         let site = self.flags.site.clone().or_else(|| self.file.site.clone());
-        let target = name.or(site).unwrap_or_else(|| "the shop".into());
+        let shown = site.map(|url| match url.split_once("://") {
+            // A login that stands in an address is nobody's business.
+            Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host)),
+            None => url,
+        });
+        let target = name.or(shown).unwrap_or_else(|| "the shop".into());
         let audit = auditor.run(&target, &Context::at(now), &standing).await;
         self.ledger.append(now, Record::Audit { audit: Box::new(audit.clone()) }).await?;
         Ok((audit, self.ledger.entries().await?))
@@ -534,7 +539,11 @@ impl Desk {
         // What was due before anybody wrote anything down was not missed.
         let began = entries.all.first().map_or(now, |(entry, _)| entry.at);
         let from = began.max(now - TimeDelta::days(366));
-        let line = |task: &Task| TaskLine::new(task, task.occurrences(&completions(task, entries), from, now, zone));
+        let line = |task: &Task| {
+            let mut times = task.occurrences(&completions(task, entries), from, now, zone);
+            times.retain(|time| time.due >= from || time.done.is_some() || time.state == TaskState::Due);
+            TaskLine::new(task, times)
+        };
         Ok(self.tasks()?.iter().map(line).collect())
     }
 }

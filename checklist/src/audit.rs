@@ -153,7 +153,14 @@ impl Auditor {
         for (item, report) in &reports {
             of_item.entry(item).or_default().push(report.clone());
         }
-        let items = self.items.iter().map(|item| {
+        let mut all: Vec<Item> = self.items.clone();
+        for (item, _) in &reports {
+            // A check that speaks for an item which nobody listed is not lost.
+            if !all.iter().any(|known| known.id == *item) {
+                all.push(Item::new(item.clone(), "Other", item.clone()));
+            }
+        }
+        let items = all.iter().map(|item| {
             let mut checks = of_item.remove(item.id.as_str()).unwrap_or_default();
             checks.sort_by(|a, b| a.check.cmp(&b.check));
             ItemReport::of(item.clone(), checks, standing, cx.now)
@@ -215,6 +222,8 @@ impl Audit {
                 if check.evidence.as_ref().is_some_and(|e| e.expires <= now) {
                     check.outcome = Outcome::Unknown;
                     check.reason = format!("looked at too long ago: {}", check.reason);
+                    // What was attested was attested of what was seen then.
+                    check.evidence = None;
                 }
             }
             ItemReport::of(report.item.clone(), checks, standing, now)
@@ -245,7 +254,10 @@ impl ItemReport {
         let concerns = checks.is_empty() || asked;
         if concerns && item.attest.is_some() && !matches!(outcome, Outcome::Fail | Outcome::Warn) {
             let said = attestation.map(|a| a.standing(&digest, now));
+            // A person's word stands beside what checks see: where they saw nothing it does not stand for it.
+            let blind = item.needs_attestation && outcome == Outcome::Unknown && !checks.is_empty();
             match said {
+                _ if blind => {}
                 Some(Ok(said)) if outcome != Outcome::Pass || item.needs_attestation => {
                     (outcome, reason) = (Outcome::Attested, said);
                 }

@@ -1,4 +1,4 @@
-//! Registers: secrets by name and age, contacts, and how old software may get.
+//! Registers: secrets by name and age, and how old software may get.
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};

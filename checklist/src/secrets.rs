@@ -104,14 +104,17 @@ const PLACEHOLDERS: [&str; 20] = [
     "....",
 ];
 
-/// The secrets in a text. More than 200,000 characters a line are not looked at beyond that.
+/// Characters of a line that are looked at as one; the next begin before their end, so that nothing is cut in two.
+const WINDOW: usize = 100_000;
+const OVERLAP: usize = 1_000;
+
+/// The secrets in a text.
 pub(crate) fn find(text: &str) -> Vec<Found> {
     let Some(shapes) = COMPILED.as_ref() else { return Vec::new() };
     let mut out = Vec::new();
     for (at, line) in text.lines().enumerate() {
-        let end = (0..=line.len().min(200_000)).rev().find(|i| line.is_char_boundary(*i)).unwrap_or(0);
-        let line = &line[..end];
-        for which in shapes.set.matches(line) {
+        for (which, line) in windows(line).flat_map(|part| shapes.set.matches(part).into_iter().map(move |w| (w, part)))
+        {
             let (kind, _, least) = SHAPES[which];
             let mut hits = shapes.each[which].captures_iter(line).filter_map(|c| c.name("v"));
             if hits.any(|v| entropy(v.as_str()) >= least && !is_placeholder(v.as_str())) {
@@ -124,6 +127,23 @@ pub(crate) fn find(text: &str) -> Vec<Found> {
     out.retain(|f| !f.kind.ends_with("written out") || !particular.contains(&f.line));
     out.dedup();
     out
+}
+
+/// A line in parts that overlap; bundles are one line of a megabyte.
+fn windows(line: &str) -> impl Iterator<Item = &str> {
+    let boundary = move |at: usize| (0..=at.min(line.len())).rev().find(|i| line.is_char_boundary(*i)).unwrap_or(0);
+    let mut from = 0;
+    let mut is_done = false;
+    std::iter::from_fn(move || {
+        if is_done {
+            return None;
+        }
+        let to = boundary(from + WINDOW);
+        let part = &line[from..to];
+        is_done = to == line.len();
+        from = boundary(to.saturating_sub(OVERLAP));
+        Some(part)
+    })
 }
 
 fn is_placeholder(value: &str) -> bool {
@@ -187,5 +207,9 @@ mod tests {
             assert_eq!(find(text), [], "{text}");
         }
         assert_eq!(find(&format!("\n\n{live}"))[0].line, 3);
+        // A bundle is one long line, and a secret may lie across a window's end.
+        for at in [250_000, WINDOW - 10, 2 * WINDOW - OVERLAP - 5] {
+            assert_eq!(find(&format!("{} {live}", "ä".repeat(at / 2))).len(), 1, "{at}");
+        }
     }
 }

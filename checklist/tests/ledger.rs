@@ -156,7 +156,7 @@ fn what_a_dead_process_leaves_is_no_entry_and_what_is_gone_is_missed() {
     let dir = tempfile::tempdir().unwrap();
     let (file, head) = written(dir.path());
     // It died while it wrote a line: nobody was told that it is written.
-    let torn = [&file[..], b"0123 {\"seq\":6"].concat();
+    let torn = [&file[..], b"0123 {\"seq\":6, \"J\xc3"].concat();
     assert_eq!(read(dir.path(), Some(&torn), Some(&head)), Some(5));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let ledger = FileLedger::new(dir.path().join("evidence.log"));

@@ -104,6 +104,15 @@ async fn a_weak_source_and_its_twin() {
     for (check, report) in run(source::checks(Some(Arc::new(SourceTree::new(&hard))))).await {
         assert_eq!(report.outcome, Outcome::Pass, "{check}: {report:#?}");
     }
+    // The line of Next.js' template hides local files, and no others.
+    put(&hard, ".gitignore", 0o644, ".env*.local\n");
+    let found = run(source::checks(Some(Arc::new(SourceTree::new(&hard))))).await;
+    assert_eq!(
+        found["source.secrets"].outcome,
+        Outcome::Fail,
+        "a committed .env is seen: {:?}",
+        found["source.secrets"]
+    );
     let empty = dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
     for tree in [None, Some(empty), Some(dir.path().join("not there"))] {

@@ -163,3 +163,33 @@ async fn headers_that_a_location_loses_and_a_policy_that_only_reports() {
     assert_eq!(found["web.cdn"].outcome, Outcome::NotApplicable);
     assert_eq!(found["web.payment"].outcome, Outcome::Unknown, "no page on which customers pay");
 }
+
+/// Whatever a page names that is somebody else's: nobody but the shop is asked, let alone attacked.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_the_shop_is_asked() {
+    let foreign =
+        storefront::answers::Server::start(storefront::answers::Answer::Json(200, "{}".into())).await.unwrap();
+    // The same machine by another name is another host.
+    let other = format!("http://localhost:{}/", foreign.address().port());
+    let nginx = storefront::nginx::Server::start(&format!(
+        "types {{ text/html html; }} server {{ listen 127.0.0.1:{{port}}; root {{here}}/public; \
+         location = /account {{ return 302 {other}account; }} location = /api/health {{ return 302 {other}api; }} }}"
+    ))
+    .await
+    .unwrap();
+    let public = nginx.directory().join("public");
+    std::fs::create_dir_all(&public).unwrap();
+    let page = format!(
+        "<html><head><script src='{other}x.js'></script><link rel=stylesheet href='{other}x.css'></head><body>\
+         <img src='{other}x.png'><iframe src='{other}pay'></iframe><a href='{other}privacy'>Privacy policy</a>\
+         <a href='{other}terms'>Terms</a><form method=post action='{other}login'><input type=password name=p></form></body></html>"
+    );
+    std::fs::write(public.join("index.html"), page).unwrap();
+    let mut options = SiteOptions::default();
+    options.http = Some(nginx.url());
+    let found = audit(Some(Arc::new(Site::new(&nginx.url(), options).unwrap())), true).await;
+    assert_eq!(found.len(), 22);
+    assert_eq!(foreign.requests(), Vec::<String>::new());
+    assert_eq!(found["web.privacy-policy"].outcome, Outcome::Fail, "somebody else's policy is none of the shop");
+    assert_eq!(found["web.login-rate"].outcome, Outcome::Unknown);
+}

@@ -78,7 +78,15 @@ async fn privileges(session: &mut Session, _: &Context) -> Result<Finding> {
             if grants.is_empty() {
                 return Ok(Finding::unknown("the login does not see its grants"));
             }
-            let everywhere = |right: &str| grants.iter().any(|g| g.contains(" ON *.* ") && g.contains(right));
+            // Only before ON: behind it stands a name, which may be anything.
+            let everywhere = |right: &str| {
+                let given = |g: &String| {
+                    g.split_once(" ON *.* ").is_some_and(|(rights, to)| {
+                        rights.contains(right) || (right == "GRANT OPTION" && to.ends_with("WITH GRANT OPTION"))
+                    })
+                };
+                grants.iter().any(given)
+            };
             let rights = [
                 ("ALL PRIVILEGES", "may do everything"),
                 ("SUPER", "SUPER"),

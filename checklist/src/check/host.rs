@@ -90,6 +90,13 @@ async fn said(program: &str, arguments: &[&str]) -> Result<Option<(bool, String)
 /// What a server would run.
 const RUN: [&str; 12] = ["php", "php3", "php5", "php7", "phtml", "phar", "cgi", "pl", "py", "sh", "jsp", "asp"];
 
+/// By its end, or by `.php` anywhere in its name.
+fn is_run(name: &str) -> bool {
+    let mut ends = name.split('.').skip(1);
+    let last = name.rsplit_once('.').map_or("", |(_, end)| end);
+    RUN.contains(&last) || ends.any(|end| end.starts_with("php") || end == "phtml" || end == "phar")
+}
+
 /// Nothing in the folders of uploads is run.
 async fn uploads(host: &Host, _: &Context) -> Result<Finding> {
     if host.uploads.is_empty() {
@@ -113,7 +120,7 @@ async fn uploads(host: &Host, _: &Context) -> Result<Finding> {
                 files += 1;
                 // `shell.php.jpg` is run by servers that look at any part of a name.
                 let name = entry.file_name().to_string_lossy().to_lowercase();
-                if name == ".htaccess" || name == ".user.ini" || name.split('.').skip(1).any(|end| RUN.contains(&end)) {
+                if name == ".htaccess" || name == ".user.ini" || is_run(&name) {
                     bad.push(path);
                 }
             }

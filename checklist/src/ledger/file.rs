@@ -47,12 +47,16 @@ impl FileLedger {
 
     /// All entries, checked, and where the last whole line ends.
     fn read(&self, open: &mut File) -> Result<(Entries, u64)> {
-        let mut text = String::new();
-        open.read_to_string(&mut text).map_err(|e| file(&self.path, "cannot be read", e))?;
+        let mut bytes = Vec::new();
+        open.read_to_end(&mut bytes).map_err(|e| file(&self.path, "cannot be read", e))?;
         // A line without an end is what a process left that died while it wrote: nobody was told that it is written.
-        let whole = text.rfind('\n').map_or(0, |at| at + 1);
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let text = std::str::from_utf8(&bytes[..whole]).map_err(|e| {
+            let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() as u64 + 1;
+            broken(line, "is not what was written").with_source(e)
+        })?;
         let mut entries = Entries::default();
-        for (at, text) in text[..whole].split_terminator('\n').enumerate() {
+        for (at, text) in text.split_terminator('\n').enumerate() {
             let (entry, hash) = parse(text, at as u64 + 1)?;
             let before = entries.head();
             if entry.seq != before.seq + 1 || entry.previous != before.hash {

@@ -17,8 +17,10 @@ pub(super) async fn census(session: &mut Session, _: &Context) -> Result<Finding
         return Ok(Finding::unknown("no column is named like a password"));
     }
     let (mut gravest, mut places, mut seen, mut facts) = (Outcome::Pass, Vec::new(), 0u64, Vec::new());
+    let mut rows = 0u64;
     for column in &columns {
         for (kind, shortest, longest, count) in kinds(session, column).await? {
+            rows += count;
             let (outcome, what) = judge(&kind, shortest, longest);
             facts.push(format!("{} {kind} {outcome:?}", column.place()));
             if outcome == Outcome::NotApplicable {
@@ -35,6 +37,8 @@ pub(super) async fn census(session: &mut Session, _: &Context) -> Result<Finding
     }
     let fact = facts.join("\n");
     let found = match (seen, gravest) {
+        // A login that row security keeps out sees an empty table as well.
+        (0, _) if rows == 0 => Finding::unknown("the login sees no row of the tables with passwords"),
         (0, _) => Finding::not_applicable("nobody has a password here: they log in by others"),
         (n, Outcome::Pass) => Finding::pass(format!(
             "{n} passwords in {} columns: bcrypt of cost {LEAST_COST} or more, or argon2id",

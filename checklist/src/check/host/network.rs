@@ -93,7 +93,16 @@ pub(super) async fn firewall(host: &Host, _: &Context) -> Result<Finding> {
 fn nftables(rules: &str) -> Option<bool> {
     let mut found = None;
     for chain in rules.split("chain ").skip(1) {
-        let body = chain.split('}').next().unwrap_or_default();
+        // Sets of ports have braces of their own.
+        let (mut depth, mut end) = (0, chain.len());
+        for (at, c) in chain.char_indices() {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            if c == '}' && depth == 0 {
+                end = at;
+                break;
+            }
+        }
+        let body = &chain[..end];
         if !body.contains("hook input") {
             continue;
         }
@@ -149,6 +158,7 @@ mod tests {
             Some(true)
         );
         assert_eq!(nftables(&chain("policy accept;\n    tcp dport 22 drop")), Some(false), "one port is not all");
+        assert_eq!(nftables(&chain("policy accept;\n    tcp dport { 22, 80, 443 } accept\n    drop")), Some(true));
         assert_eq!(nftables(&chain("policy accept;")), Some(false));
         assert_eq!(
             nftables("table ip nat { chain post { type nat hook postrouting priority 0; policy accept; } }"),

@@ -102,7 +102,16 @@ fn scan(root: &Path) -> Result<Arc<Scan>> {
     let mut scan = Scan { root: root.display().to_string(), ..Scan::default() };
     let ignored = std::fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
     // Settings that are not in the repository are where they belong.
-    let env_is_ignored = ignored.lines().any(|l| l.trim().trim_start_matches('/').starts_with(".env"));
+    let rules: Vec<&str> =
+        ignored.lines().map(|l| l.trim().trim_start_matches('/')).filter(|l| l.starts_with(".env")).collect();
+    let is_ignored = |name: &str| {
+        rules.iter().any(|rule| match rule.split_once('*') {
+            None => *rule == name,
+            Some((head, tail)) => {
+                name.len() >= head.len() + tail.len() && name.starts_with(head) && name.ends_with(tail)
+            }
+        })
+    };
     let mut open = vec![root.to_owned()];
     while let Some(folder) = open.pop() {
         let entries = match std::fs::read_dir(&folder) {
@@ -130,7 +139,7 @@ fn scan(root: &Path) -> Result<Arc<Scan>> {
             }
             modes(&mut scan, root, &path, &name);
             let language = Language::of(&path);
-            if language.is_none() || (env_is_ignored && name.starts_with(".env")) {
+            if language.is_none() || is_ignored(&name) {
                 continue;
             }
             if scan.files >= FILES {

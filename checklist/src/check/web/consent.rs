@@ -58,7 +58,7 @@ pub(super) async fn cookie_consent(site: &Site, cx: &Context) -> Result<Finding>
                 places.push(Place::new(answer.place(), None, format!("loads {tracker} before consent")));
             }
         }
-        for script in &page.scripts {
+        for (script, _) in page.scripts.iter().zip(&page.runs).filter(|(_, runs)| **runs) {
             if let Some(tracker) = SCRIPTS.iter().find(|s| script.contains(*s)) {
                 places.push(Place::new(answer.place(), None, format!("a script in the page loads {tracker}")));
             }

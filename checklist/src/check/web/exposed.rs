@@ -1,6 +1,6 @@
 //! What is given away: files that nobody should see, secrets in scripts.
 
-use super::site::{Answer, Site};
+use super::site::Site;
 use crate::error::Result;
 use crate::item::Context;
 use crate::outcome::{Finding, Place};
@@ -111,7 +111,10 @@ pub(super) async fn secrets(site: &Site, _: &Context) -> Result<Finding> {
     let mut unread = more;
     for url in sources.iter().take(SCRIPTS) {
         match site.get(url.as_str()).await {
-            Ok(answer) if answer.status == 200 => search(&answer.place(), &read(&answer), &mut places),
+            Ok(answer) if answer.status == 200 => {
+                search(&answer.place(), &answer.text(), &mut places);
+                unread += usize::from(answer.is_cut);
+            }
             _ => unread += 1,
         }
     }
@@ -122,8 +125,4 @@ pub(super) async fn secrets(site: &Site, _: &Context) -> Result<Finding> {
         (0, n) => Finding::unknown(format!("no secret in {searched} pages and scripts, and {n} could not be read")),
         (n, _) => Finding::fail(format!("{n} secrets are served to everybody")).with_places(places),
     })
-}
-
-fn read(answer: &Answer) -> String {
-    answer.text()
 }

@@ -10,8 +10,10 @@ use html5gum::{Token, Tokenizer};
 pub(super) struct Document {
     pub(super) tags: Vec<Tag>,
     pub(super) forms: Vec<Form>,
-    /// Text of the scripts that stand in the page.
+    /// Text of the scripts that stand in the page, as they run.
     pub(super) scripts: Vec<String>,
+    /// Of each of them, whether it runs: data and what waits for consent does not.
+    pub(super) runs: Vec<bool>,
     /// Links: where to, and their words.
     pub(super) links: Vec<(String, String)>,
     /// The text that people see.
@@ -79,6 +81,8 @@ impl Document {
                         "script" => {
                             script = true;
                             page.scripts.push(String::new());
+                            let kind = tag.get("type").to_ascii_lowercase();
+                            page.runs.push(kind.is_empty() || kind == "module" || kind.contains("javascript"));
                         }
                         "style" | "noscript" | "template" => hidden = true,
                         "a" => link = Some((tag.get("href").to_owned(), String::new())),

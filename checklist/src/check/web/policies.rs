@@ -53,6 +53,10 @@ async fn find(site: &Site, words: &[&str], usual: &[&str]) -> Result<Option<(Arc
     });
     let linked: Vec<String> = linked.map(|(to, _)| to.clone()).collect();
     for path in linked.iter().map(String::as_str).chain(usual.iter().copied()) {
+        // What somebody else says of privacy is no policy of the shop, and nobody else is asked.
+        if !site.at(path).is_ok_and(|url| site.is_own(&url)) {
+            continue;
+        }
         let Ok(answer) = site.follow(path).await else { continue };
         // A shop that answers everything with its front page has no policy there.
         let page = answer.document();

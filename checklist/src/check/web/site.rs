@@ -86,6 +86,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
+    /// Whether there is more of it.
+    pub(super) is_cut: bool,
 }
 
 impl Site {
@@ -194,9 +196,10 @@ impl Site {
             request = request.body(body);
         }
         let silent = |e: reqwest::Error| {
-            let why = root(&e.without_url());
-            Error::new(ErrorKind::Unreachable, format!("{}: no answer: {why}", shown(&url)))
+            let e = e.without_url();
+            Error::new(ErrorKind::Unreachable, format!("{}: no answer: {}", shown(&url), root(&e)))
                 .with_next_step("see whether the address is right and reachable from here")
+                .with_source(e)
         };
         let mut answer = request.send().await.map_err(silent)?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
@@ -207,7 +210,8 @@ impl Site {
                 break;
             }
         }
-        Ok(Answer { url, status, headers, body })
+        let is_cut = body.len() == MOST;
+        Ok(Answer { url, status, headers, body, is_cut })
     }
 }
 

@@ -32,6 +32,10 @@ pub(super) async fn https(site: &Site, _: &Context) -> Result<Finding> {
     let Some(plain) = plain else { return Ok(Finding::unknown("the address of HTTP is none")) };
     let answer = match site.send(Method::GET, plain.clone(), &[], None).await {
         Ok(answer) => answer,
+        // A timeout, a filter or a name that is none says nothing.
+        Err(e) if !is_refused(&e) => {
+            return Ok(Finding::unknown(format!("whether HTTP leads to HTTPS is not known: {e}")));
+        }
         Err(e) => {
             return Ok(Finding::pass(format!("HTTPS is trusted, and HTTP is not answered ({e})"))
                 .with_fact("http is not answered"));
@@ -53,6 +57,18 @@ pub(super) async fn https(site: &Site, _: &Context) -> Result<Finding> {
             format!("status {}", answer.status),
         )),
     }
+}
+
+/// Whether nobody listens there at all.
+fn is_refused(e: &crate::error::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(e);
+    while let Some(next) = cause {
+        if next.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = next.source();
+    }
+    false
 }
 
 /// Strict-Transport-Security for half a year at least.
