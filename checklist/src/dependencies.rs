@@ -190,18 +190,19 @@ fn look(given: &Given, now: DateTime<Utc>) -> Result<Finding> {
         return Ok(Finding::unknown(format!("{} packages, and no advisories to compare them with", packages.len())));
     };
     let wanted: BTreeSet<(Ecosystem, &str)> = packages.iter().map(|p| (p.ecosystem, p.name.as_str())).collect();
-    let (advisories, newest, read) = load(folder, &wanted)?;
-    let covered: BTreeSet<Ecosystem> = read;
+    let (advisories, newest) = load(folder, &wanted)?;
     let uncovered: Vec<&str> = wanted
         .iter()
         .map(|(e, _)| *e)
         .collect::<BTreeSet<_>>()
         .into_iter()
-        .filter(|e| !covered.contains(e))
+        .filter(|e| !newest.contains_key(e))
         .map(Ecosystem::name)
         .collect();
     let report = compare(&packages, &advisories, &given.ignores, now);
-    let age = newest.map(|at| (now - at).num_days());
+    // Of the ecosystems that are used: a fresh dump of one says nothing of another.
+    let used = wanted.iter().filter_map(|(e, _)| newest.get(e)).copied().collect::<Option<Vec<_>>>();
+    let age = used.and_then(|times| times.into_iter().min()).map(|at| (now - at).num_days());
     Ok(judge(&report, age, &uncovered))
 }
 
@@ -246,11 +247,11 @@ fn judge(report: &DependencyReport, age: Option<i64>, uncovered: &[&str]) -> Fin
     .with_fact(fact)
 }
 
-/// The advisories of the wanted packages, the time of the newest of all, and the ecosystems that there are any of.
-type Loaded = (Vec<Advisory>, Option<DateTime<Utc>>, BTreeSet<Ecosystem>);
+/// The advisories of the wanted packages, and of each ecosystem that there are any of the time of the newest.
+type Loaded = (Vec<Advisory>, BTreeMap<Ecosystem, Option<DateTime<Utc>>>);
 
 fn load(folder: &Path, wanted: &BTreeSet<(Ecosystem, &str)>) -> Result<Loaded> {
-    let (mut kept, mut newest, mut ecosystems) = (Vec::new(), None::<DateTime<Utc>>, BTreeSet::new());
+    let (mut kept, mut newest) = (Vec::new(), BTreeMap::<Ecosystem, Option<DateTime<Utc>>>::new());
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).map_err(|e| file(&folder, "cannot be read", e))?.flatten() {
@@ -268,14 +269,16 @@ fn load(folder: &Path, wanted: &BTreeSet<(Ecosystem, &str)>) -> Result<Loaded> {
                     .with_next_step("unpack a dump of OSV there, and nothing else")
                     .with_source(e)
             })?;
-            newest = newest.max(advisory.modified);
-            ecosystems.extend(advisory.packages().map(|(e, _)| e));
+            for (ecosystem, _) in advisory.packages() {
+                let known = newest.entry(ecosystem).or_default();
+                *known = (*known).max(advisory.modified);
+            }
             if advisory.packages().any(|p| wanted.contains(&p)) {
                 kept.push(advisory);
             }
         }
     }
-    Ok((kept, newest, ecosystems))
+    Ok((kept, newest))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a repository of backups tells: encrypted, verified, drilled, in another place.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_core::{Assurance, Catalog, Repository, Snapshot};
@@ -10,7 +11,7 @@ use futures::future::BoxFuture;
 use super::Looks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::item::{Check, Context, Tier};
-use crate::outcome::Finding;
+use crate::outcome::{Finding, Place};
 
 /// A repository of backups. Its log is read once, at the first check that asks.
 #[derive(Debug)]
@@ -91,21 +92,38 @@ fn newest(catalog: &Catalog, of: impl Fn(&Assurance) -> Option<DateTime<Utc>>) -
     full.filter_map(|s| Some((s, of(assurance.get(&s.id)?)?))).max_by_key(|(_, at)| *at)
 }
 
-/// A snapshot of the last day, verified since.
+/// Of every source a full snapshot of the last day, verified since: the oldest of them counts.
 fn verified(catalog: &Catalog, now: DateTime<Utc>) -> Finding {
     let assurance = catalog.assurance();
-    let full = catalog.snapshots.iter().filter(|s| s.manifest.is_full() && s.manifest.is_complete());
-    let good = full.filter(|s| assurance.get(&s.id).is_some_and(Assurance::is_verified));
-    match good.max_by_key(|s| s.manifest.taken_at) {
-        None => Finding::fail("no full snapshot was ever verified").at("repository", None, "run `backup verify`"),
-        Some(s) => {
-            let hours = (now - s.manifest.taken_at).num_hours();
-            let text = format!("the newest verified snapshot, {}, is {hours} hours old", s.id);
-            match hours {
-                ..=26 => Finding::pass(text),
-                _ => Finding::fail(text).at(s.id.to_string(), None, "too old"),
-            }
+    let full = || catalog.snapshots.iter().filter(|s| s.manifest.is_full() && s.manifest.is_complete());
+    let is_verified = |s: &&Snapshot| assurance.get(&s.id).is_some_and(Assurance::is_verified);
+    let sources: BTreeSet<String> = full().map(|s| s.manifest.source.name.clone()).collect();
+    if sources.is_empty() {
+        return Finding::fail("there is no full snapshot").at("repository", None, "run `backup create`");
+    }
+    let (mut late, mut oldest) = (Vec::new(), 0);
+    for source in &sources {
+        let of = full().filter(|s| s.manifest.source.name.clone() == *source).filter(is_verified);
+        match of.max_by_key(|s| s.manifest.taken_at).map(|s| (now - s.manifest.taken_at).num_hours()) {
+            None => late.push(Place::new(
+                source.clone(),
+                None,
+                "no full snapshot of it was ever verified: run `backup verify`",
+            )),
+            Some(hours) if hours > 26 => late.push(Place::new(
+                source.clone(),
+                None,
+                format!("the newest verified snapshot is {hours} hours old"),
+            )),
+            Some(hours) => oldest = oldest.max(hours),
         }
+    }
+    match late.len() {
+        0 => {
+            Finding::pass(format!("{} sources, each with a verified snapshot of at most {oldest} hours", sources.len()))
+        }
+        n => Finding::fail(format!("{n} of {} sources have no verified snapshot of the last day", sources.len()))
+            .with_places(late),
     }
 }
 
@@ -140,7 +158,7 @@ fn offsite(catalog: &Catalog, _: DateTime<Utc>) -> Finding {
     match (away, newest.stores.len()) {
         (0, n) => {
             Finding::warn(format!("the newest snapshot is in {n} folders of this machine, and nowhere else that shows"))
-                .with_places(newest.stores.iter().map(|s| crate::outcome::Place::new(s.clone(), None, "a folder")))
+                .with_places(newest.stores.iter().map(|s| Place::new(s.clone(), None, "a folder")))
         }
         (_, n) => Finding::pass(format!("the newest snapshot is in {n} stores, one of them elsewhere")),
     }
