@@ -77,6 +77,9 @@ pub struct Finding {
     /// What was seen, as one text: when it changes, what a person said of it no longer counts. Empty where nothing was.
     #[serde(skip)]
     pub fact: String,
+    /// When that happened of which this speaks, where it was before the look: a drill, a test message.
+    #[serde(skip)]
+    pub happened: Option<DateTime<Utc>>,
 }
 
 /// Where something was found. Never with the value of a secret.
@@ -121,7 +124,7 @@ impl Finding {
     }
 
     fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
-        Self { outcome, reason: reason.into(), places: Vec::new(), fact: String::new() }
+        Self { outcome, reason: reason.into(), places: Vec::new(), fact: String::new(), happened: None }
     }
 
     /// The same with a place; the first fifty are kept.
@@ -137,6 +140,13 @@ impl Finding {
     #[must_use]
     pub fn with_places(self, places: impl IntoIterator<Item = Place>) -> Self {
         places.into_iter().fold(self, |found, place| found.at(place.at, place.line, place.what))
+    }
+
+    /// The same with when that happened of which it speaks.
+    #[must_use]
+    pub fn with_time(mut self, happened: DateTime<Utc>) -> Self {
+        self.happened = Some(happened);
+        self
     }
 
     /// The same with what was seen, by which a change is noticed.
@@ -166,6 +176,9 @@ pub struct Evidence {
     pub expires: DateTime<Utc>,
     /// SHA-256 of the fact, in hex.
     pub digest: String,
+    /// When that happened of which it speaks, where it was before the look: by this it completes a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened: Option<DateTime<Utc>>,
 }
 
 impl Evidence {
@@ -177,6 +190,7 @@ impl Evidence {
             collected: now,
             expires: now + TimeDelta::days(days.into()),
             digest: hex::encode(Sha256::digest(fact.as_bytes())),
+            happened: finding.happened.map(|at| at.min(now)),
         }
     }
 }

@@ -253,11 +253,14 @@ pub fn completions(task: &Task, entries: &Entries) -> Vec<(DateTime<Utc>, String
     let passed = |audit: &Audit| {
         let check = task.by_check.as_deref()?;
         let mut checks = audit.items.iter().flat_map(|item| &item.checks);
-        checks.find(|c| c.check == check && c.outcome == Outcome::Pass).map(|c| c.check.clone())
+        let found = checks.find(|c| c.check == check && c.outcome == Outcome::Pass)?;
+        // A drill of January completes January, whenever somebody looks.
+        let at = found.evidence.as_ref().and_then(|e| e.happened).unwrap_or(audit.at);
+        Some((at, format!("the check {check}")))
     };
     let by = |record: &Record, at: DateTime<Utc>| match record {
         Record::Done { task: done, by, .. } if *done == task.id => Some((at, by.clone())),
-        Record::Audit { audit } => passed(audit).map(|check| (audit.at, format!("the check {check}"))),
+        Record::Audit { audit } => passed(audit),
         _ => None,
     };
     entries.all.iter().filter_map(|(entry, _)| by(&entry.record, entry.at)).collect()

@@ -12,7 +12,8 @@ use backup_core::{
 use checklist::check::backups::{self, Backups};
 use checklist::check::maintenance::{self, Maintained};
 use checklist::check::monitor::{self, Monitored};
-use checklist::{Auditor, Check, CheckReport, Context, Outcome, Standing, items};
+use checklist::ledger::{Ledger as _, MemoryLedger};
+use checklist::{Auditor, Check, CheckReport, Context, Outcome, Recurrence, Standing, Task, completions, items};
 use chrono::{DateTime, TimeDelta, Utc};
 use health_probe::ledger::{Ledger, Record, Slot, SqliteLedger};
 
@@ -57,6 +58,17 @@ async fn a_backup_counts_once_it_is_verified_and_drilled_and_no_longer_than_it_m
     assert!(repository.drill(&snapshot, &scratch, DrillOptions::default()).await.unwrap().passed());
     let drilled = run(looked(&repository), Utc::now()).await;
     assert_eq!((drilled["backups.drilled"].outcome, drilled["backups.restored"].outcome), (Pass, Pass), "{drilled:#?}");
+    // It completes the time in which it was, not the one in which somebody looks.
+    let at = drilled["backups.restored"].evidence.as_ref().unwrap().happened.unwrap();
+    assert!((Utc::now() - at).num_minutes() < 5);
+    let task = Task::new("restore", "restore", Recurrence::Monthly(1)).completed_by("backups.restored");
+    let ledger = MemoryLedger::default();
+    let late = at + TimeDelta::days(31);
+    let checks = looked(&repository);
+    let audit = Auditor::new(items()).with_checks(checks).run("shop", &Context::at(late), &Standing::default()).await;
+    ledger.append(late, checklist::ledger::Record::Audit { audit: Box::new(audit) }).await.unwrap();
+    let done = completions(&task, &ledger.entries().await.unwrap());
+    assert_eq!(done.iter().map(|(when, _)| *when).collect::<Vec<_>>(), [at]);
     let quarter = run(looked(&repository), now + TimeDelta::days(60)).await;
     assert_eq!((quarter["backups.drilled"].outcome, quarter["backups.restored"].outcome), (Pass, Fail));
     let later = run(looked(&repository), now + TimeDelta::days(3)).await;

@@ -139,7 +139,7 @@ fn within(found: Option<(&Snapshot, DateTime<Utc>)>, now: DateTime<Utc>, days: i
     match found {
         None => Finding::fail(format!("no snapshot was ever {what}")).at("repository", None, "run `backup drill`"),
         Some((s, at)) if now - at <= TimeDelta::days(days) => {
-            Finding::pass(format!("{} was {what} on {}", s.id, at.date_naive()))
+            Finding::pass(format!("{} was {what} on {}", s.id, at.date_naive())).with_time(at)
         }
         Some((s, at)) => Finding::fail(format!("last {what} on {}, more than {days} days ago", at.date_naive())).at(
             s.id.to_string(),

@@ -105,11 +105,12 @@ pub fn checks(monitored: Option<Arc<Monitored>>) -> Vec<Arc<dyn Check>> {
 async fn alerts(monitored: &Monitored, now: DateTime<Utc>) -> Result<Finding> {
     let tested = monitored.ledger.load(ALERTS_TESTED).await.map_err(unreadable)?;
     let tested = tested.and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
+    let happened = tested.map_or(now, |at| at.to_utc());
     Ok(match tested.map(|at| (now - at.to_utc()).num_days()) {
         None => Finding::fail("no test alert was ever delivered").at("alerts", None, "run `probe test-alerts`"),
-        Some(days @ 0..=35) => {
-            Finding::pass(format!("a test alert was delivered {days} days ago")).with_fact("delivered")
-        }
+        Some(days @ 0..=35) => Finding::pass(format!("a test alert was delivered {days} days ago"))
+            .with_fact("delivered")
+            .with_time(happened),
         Some(days) => Finding::fail(format!("the last test alert was delivered {days} days ago")).at(
             "alerts",
             None,
