@@ -254,8 +254,8 @@ fn load(folder: &Path, wanted: &BTreeSet<(Ecosystem, &str)>) -> Result<Loaded> {
     let (mut kept, mut newest) = (Vec::new(), BTreeMap::<Ecosystem, Option<DateTime<Utc>>>::new());
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(&folder).map_err(|e| file(&folder, "cannot be read", e))?.flatten() {
-            let path = entry.path();
+        for entry in std::fs::read_dir(&folder).map_err(|e| file(&folder, "cannot be read", e))? {
+            let path = entry.map_err(|e| file(&folder, "cannot be read", e))?.path();
             if path.is_dir() {
                 open.push(path);
                 continue;

@@ -111,15 +111,18 @@ async fn uploads(host: &Host, _: &Context) -> Result<Finding> {
                 unread.push(folder);
                 continue;
             };
-            for entry in entries.flatten() {
-                let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+            for entry in entries {
+                let Ok((path, kind)) = entry.and_then(|e| Ok((e.path(), e.file_type()?))) else {
+                    unread.push(folder.clone());
+                    continue;
+                };
                 if kind.is_dir() {
                     open.push(path);
                     continue;
                 }
                 files += 1;
                 // `shell.php.jpg` is run by servers that look at any part of a name.
-                let name = entry.file_name().to_string_lossy().to_lowercase();
+                let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
                 if name == ".htaccess" || name == ".user.ini" || is_run(&name) {
                     bad.push(path);
                 }

@@ -63,12 +63,13 @@ pub(super) fn read_tree(root: &Path) -> Result<Vec<Package>> {
     while let Some(folder) = open.pop() {
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(e) if folder == root => return Err(file(root, "cannot be read", e)),
-            Err(_) => continue,
+            // A lock file may lie in it: what cannot be read is not clean.
+            Err(e) => return Err(file(&folder, "cannot be read", e)),
         };
-        for entry in entries.flatten() {
+        for entry in entries {
+            let entry = entry.map_err(|e| file(&folder, "cannot be read", e))?;
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let Ok(kind) = entry.file_type() else { continue };
+            let kind = entry.file_type().map_err(|e| file(&path, "cannot be read", e))?;
             if kind.is_dir() {
                 if !matches!(name.as_str(), "node_modules" | "vendor" | ".git" | "target" | ".next") {
                     open.push(path);

@@ -1,7 +1,7 @@
 //! How passwords are kept: a census that the server makes; no hash, and no password, leaves it.
 
 use super::session::{Column, Engine, Session};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::item::Context;
 use crate::outcome::{Finding, Outcome, Place};
 
@@ -84,21 +84,25 @@ async fn kinds(session: &mut Session, column: &Column) -> Result<Vec<(String, u3
            WHEN v LIKE '$5$%' THEN 'sha256crypt' WHEN v LIKE '$6$%' THEN 'sha512crypt' WHEN v LIKE '$y$%' THEN 'yescrypt' \
            WHEN {} THEN 'md5' WHEN {} THEN 'sha1' WHEN {} THEN 'sha256' WHEN {} THEN 'sha512' ELSE 'other' END AS kind, {length} AS l \
          FROM (SELECT {value} AS v FROM {table} LIMIT {ROWS}) AS sample) AS census GROUP BY kind ORDER BY kind",
-        session.text("min(l)"),
-        session.text("max(l)"),
+        session.text("coalesce(min(l), 0)"),
+        session.text("coalesce(max(l), 0)"),
         session.text("count(*)"),
         hex(32),
         hex(40),
         hex(64),
         hex(128)
     );
-    let number = |text: &Option<String>| text.as_deref().and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
     let read = |row: &Vec<Option<String>>| {
-        let [Some(kind), shortest, longest, count] = row.as_slice() else { return None };
-        let length = |text| u32::try_from(number(text)).unwrap_or(u32::MAX);
-        Some((kind.clone(), length(shortest), length(longest), number(count)))
+        let [Some(kind), Some(shortest), Some(longest), Some(count)] = row.as_slice() else { return None };
+        Some((kind.clone(), shortest.parse().ok()?, longest.parse().ok()?, count.parse().ok()?))
     };
-    Ok(session.rows(&sql).await?.iter().filter_map(read).collect())
+    let rows = session.rows(&sql).await?;
+    let counted = rows.iter().map(|row| {
+        read(row).ok_or_else(|| {
+            Error::new(ErrorKind::Malformed, format!("{}: the server's census cannot be read", column.place()))
+        })
+    });
+    counted.collect()
 }
 
 /// What a kind of hash is worth. A hash of bcrypt has sixty characters: a column that is too short has cut it.

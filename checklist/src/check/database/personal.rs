@@ -1,7 +1,7 @@
 //! Personal data that is readable.
 
 use super::session::{Column, Session};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::item::Context;
 use crate::outcome::{Finding, Place};
 
@@ -39,10 +39,11 @@ pub(super) async fn readable(session: &mut Session, _: &Context) -> Result<Findi
         return Ok(Finding::unknown("the login sees no table"));
     }
     let contact = columns.iter().filter(|c| is_named(c, &CONTACT)).count();
-    let (mut places, mut facts) = (Vec::new(), Vec::new());
+    let (mut places, mut facts, mut values) = (Vec::new(), Vec::new(), 0);
     let sensitive: Vec<&Column> = columns.iter().filter(|c| is_named(c, &SENSITIVE)).collect();
     for column in &sensitive {
         let (filled, short) = sample(session, column).await?;
+        values += filled;
         facts.push(format!("{} {}", column.place(), short > 0));
         if short > 0 {
             places.push(Place::new(column.place(), None, format!("{short} of {filled} values can be read")));
@@ -50,6 +51,10 @@ pub(super) async fn readable(session: &mut Session, _: &Context) -> Result<Findi
     }
     let fact = facts.join("\n");
     Ok(match places.len() {
+        // A login that row security keeps out sees empty columns as well.
+        0 if values == 0 && !sensitive.is_empty() => {
+            Finding::unknown(format!("{} columns of personal data, and no value of them is seen", sensitive.len()))
+        }
         0 => Finding::pass(format!(
             "of {} columns none of {} that are named like identity papers, accounts or dates of birth can be read; {contact} hold contacts",
             columns.len(),
@@ -79,9 +84,14 @@ async fn sample(session: &mut Session, column: &Column) -> Result<(u64, u64)> {
         session.text("count(*)"),
         session.text(&format!("count(CASE WHEN length(v) < {SHORTEST} THEN 1 END)")),
     );
-    let row = session.rows(&sql).await?.into_iter().next().unwrap_or_default();
-    let number = |at: usize| row.get(at).and_then(|v| v.as_deref()?.parse().ok()).unwrap_or(0);
-    Ok((number(0), number(1)))
+    let rows = session.rows(&sql).await?;
+    let number = |at: usize| {
+        let value = rows.first().and_then(|row| row.get(at)).and_then(|v| v.as_deref()?.parse().ok());
+        value.ok_or_else(|| {
+            Error::new(ErrorKind::Malformed, format!("{}: the server's count is no number", column.place()))
+        })
+    };
+    Ok((number(0)?, number(1)?))
 }
 
 #[cfg(test)]

@@ -15,10 +15,8 @@ type Settings = BTreeMap<String, (String, PathBuf)>;
 fn php(host: &Host) -> Result<Vec<(PathBuf, Settings)>> {
     let mut out = Vec::new();
     let mut homes: Vec<PathBuf> = Vec::new();
-    if let Ok(versions) = std::fs::read_dir(host.at("etc/php")) {
-        for version in versions.flatten() {
-            homes.extend(["fpm", "apache2", "cgi"].map(|kind| version.path().join(kind)));
-        }
+    for version in listed(&host.at("etc/php"))? {
+        homes.extend(["fpm", "apache2", "cgi"].map(|kind| version.join(kind)));
     }
     homes.push(host.at("usr/local/etc/php"));
     homes.sort();
@@ -26,9 +24,7 @@ fn php(host: &Host) -> Result<Vec<(PathBuf, Settings)>> {
         let ini = home.join("php.ini");
         let mut files = vec![ini.clone()];
         for folder in ["conf.d", "pool.d"] {
-            let Ok(entries) = std::fs::read_dir(home.join(folder)) else { continue };
-            let mut more: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
-            more.sort();
+            let more = listed(&home.join(folder))?;
             files.extend(more.into_iter().filter(|p| p.extension().is_some_and(|e| e == "ini" || e == "conf")));
         }
         let mut settings = Settings::new();
@@ -48,6 +44,21 @@ fn php(host: &Host) -> Result<Vec<(PathBuf, Settings)>> {
         }
     }
     Ok(out)
+}
+
+/// What lies in a folder, sorted; nothing where it is not there. One that cannot be read is an error: it is not absent.
+fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = |e| file(folder, "cannot be read", e);
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(e) => return Err(unreadable(e)),
+    };
+    let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// `name = value`, and `php_admin_flag[name] = value` of a pool, which wins.
@@ -140,8 +151,7 @@ pub(super) async fn tls_floor(host: &Host, _: &Context) -> Result<Finding> {
         "etc/apache2/sites-enabled",
         "etc/apache2/mods-enabled",
     ] {
-        let Ok(entries) = std::fs::read_dir(host.at(folder)) else { continue };
-        files.extend(entries.flatten().map(|e| e.path()).filter(|p| p.is_file()));
+        files.extend(listed(&host.at(folder))?.into_iter().filter(|p| p.is_file()));
     }
     files.sort();
     if files.is_empty() {

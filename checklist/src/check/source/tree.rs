@@ -122,11 +122,18 @@ fn scan(root: &Path) -> Result<Arc<Scan>> {
                 continue;
             }
         };
-        let mut entries: Vec<_> = entries.flatten().collect();
+        let entries: std::io::Result<Vec<_>> = entries.collect();
+        let Ok(mut entries) = entries else {
+            scan.unread.push(shown(root, &folder));
+            continue;
+        };
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            let Ok(kind) = entry.file_type() else { continue };
+            let Ok(kind) = entry.file_type() else {
+                scan.unread.push(shown(root, &path));
+                continue;
+            };
             if kind.is_dir() {
                 if !SKIPPED.contains(&name.as_str()) {
                     open.push(path);
