@@ -5,6 +5,7 @@
 //! there is the one; it is read on from that place. A file that is like none of those known is new, and read from its
 //! beginning.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -116,7 +117,13 @@ impl Follower {
         let candidates = self.candidates()?;
         let known = self.places.clone();
         let (assigned, leftover) = assign(&candidates, known.as_deref().unwrap_or_default())?;
-        let mut scan = Scan { lost: leftover.iter().any(|p| !p.finished && p.offset > 0), ..Scan::default() };
+        let lost = leftover.iter().any(|p| !p.finished && p.offset > 0);
+        // A listing is no picture of one moment: what was rotated away while it was made may be in it under neither name.
+        if lost && !same_names(&candidates, &self.candidates()?) {
+            return Err(Error::new(ErrorKind::Unreachable, format!("{}: was rotated just now", self.path.display()))
+                .with_next_step("scan again; nothing was counted"));
+        }
+        let mut scan = Scan { lost, ..Scan::default() };
         let mut places = Vec::new();
         let mut buffer = vec![0u8; CHUNK];
         for (candidate, assigned) in candidates.iter().zip(assigned) {
@@ -205,6 +212,11 @@ impl Follower {
     }
 }
 
+fn same_names(a: &[Candidate], b: &[Candidate]) -> bool {
+    let names = |list: &[Candidate]| list.iter().map(|c| (c.path.clone(), c.device, c.inode)).collect::<BTreeSet<_>>();
+    names(a) == names(b)
+}
+
 /// `access.log.1`, `access.log.2.gz`, `access.log-20260115`, `access.log-20260115-1768478400.gz`.
 fn is_rotated(name: &str, other: &str) -> bool {
     let rest = other.strip_prefix(name).and_then(|r| r.strip_prefix(['.', '-']));
@@ -285,6 +297,11 @@ fn assign(candidates: &[Candidate], places: &[Place]) -> Result<Assignments> {
             let own = (place.device, place.inode) == (candidate.device, candidate.inode);
             if place.offset == 0 && !own {
                 continue;
+            }
+            // The log was truncated, and what lies here may be the copy that was made before: by now it is whole, but when the folder
+            // was listed it may still have been growing.
+            if place.live && !own && !log_goes_on && !candidate.compressed && grew(candidate)? {
+                return Err(moved(candidate));
             }
             if place.live && log_goes_on {
                 // Like the log, which is still there: copied and not yet truncated.
@@ -386,6 +403,15 @@ fn is_beginning_of(candidate: &Candidate, live: &Candidate) -> Result<bool> {
     Ok(ends(&mut a).map_err(|e| damaged(candidate, e))? == ends(&mut b).map_err(|e| damaged(live, e))?)
 }
 
+/// Whether the file is not as long any more as it was when the folder was listed.
+fn grew(candidate: &Candidate) -> Result<bool> {
+    match std::fs::metadata(&candidate.path) {
+        Ok(about) => Ok(about.size() != candidate.size),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(file(&candidate.path, "cannot be read", e)),
+    }
+}
+
 fn length(candidate: &Candidate) -> Result<u64> {
     if !candidate.compressed {
         return Ok(candidate.size);
@@ -417,11 +443,12 @@ impl Reading<'_> {
             opened.skip_to(begin.saturating_sub(TAIL as u64).max(head.len() as u64)).map_err(damaged)?;
             let mut before = vec![0; (begin - opened.at) as usize];
             let read = read_full(&mut opened, &mut before).map_err(damaged)?;
-            if read != before.len() {
-                return Ok(Some(place));
-            }
             window.push(&head[head.len().saturating_sub(TAIL)..]);
             window.push(&before);
+            // Truncated since it was found to go on as it did.
+            if read != before.len() || digest(window.last(place.tail_length)) != place.tail {
+                return Err(moved(candidate));
+            }
         }
         let mut pending: Vec<u8> = Vec::new();
         let mut too_long = false;
@@ -472,6 +499,18 @@ impl Reading<'_> {
                 unseen.clear();
             }
             keep(&mut unseen, &chunk[from..]);
+        }
+        // Truncated while it was read, and perhaps written to again: then what was read is of two logs.
+        if !candidate.compressed && total > 0 {
+            let mut read_last = vec![0; window.last(TAIL).len()];
+            opened.skip_to(consumed - read_last.len() as u64).map_err(damaged)?;
+            read_full(&mut opened, &mut read_last).map_err(damaged)?;
+            let mut read_first = vec![0; head.len()];
+            opened.skip_to(0).map_err(damaged)?;
+            read_full(&mut opened, &mut read_first).map_err(damaged)?;
+            if read_last != window.last(TAIL) || read_first != head {
+                return Err(moved(candidate));
+            }
         }
         if self.last_counts && consumed < total {
             if !self.skip {
@@ -649,4 +688,51 @@ fn read_full(from: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
 
 fn digest(bytes: &[u8]) -> String {
     hex::encode(&Sha256::digest(bytes)[..16])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_was_still_growing_when_it_was_listed_is_looked_at_again() {
+        for listed in [0, 40, 60] {
+            let folder = tempfile::tempdir().unwrap();
+            let (log, copy) = (folder.path().join("a.log"), folder.path().join("a.log.1"));
+            let lines = |n: usize| (0..n).map(|i| format!("line {i:03}\n")).collect::<String>();
+            std::fs::write(&log, lines(6)).unwrap();
+            let mut follower = Follower::new(&log, Start::File);
+            assert_eq!(follower.scan(Utc::now(), |_| {}).unwrap().lines, 6);
+            // logrotate copies what there is by now, and truncates, while the folder is listed.
+            std::fs::write(&copy, &lines(9)[..listed]).unwrap();
+            let candidates = follower.candidates().unwrap();
+            std::fs::write(&copy, lines(9)).unwrap();
+            std::fs::write(&log, "").unwrap();
+            let places = follower.places.clone().unwrap();
+            let error = assign(&candidates, &places).err().map(|e| e.to_string()).unwrap();
+            assert!(error.contains("was rotated just now"), "{error}");
+            let mut seen = Vec::new();
+            follower.scan(Utc::now(), |l| seen.push(String::from_utf8_lossy(l).into_owned())).unwrap();
+            assert_eq!(seen, ["line 006", "line 007", "line 008"]);
+            assert_eq!(follower.scan(Utc::now(), |_| {}).unwrap().lines, 0);
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_truncated_between_the_looks_of_one_scan_is_looked_at_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("a.log");
+        std::fs::write(&log, "one\ntwo\n").unwrap();
+        let mut follower = Follower::new(&log, Start::File);
+        follower.scan(Utc::now(), |_| {}).unwrap();
+        let candidates = follower.candidates().unwrap();
+        let place = follower.places.clone().unwrap().remove(0);
+        for now in ["", "other\nlines\nand more\n"] {
+            std::fs::write(&log, now).unwrap();
+            let reading =
+                Reading { candidate: &candidates[0], from: Some(place.clone()), skip: false, last_counts: false };
+            let error = reading.run(&mut [0; 64], &mut Scan::default(), &mut |_| {}).err().map(|e| e.to_string());
+            assert!(error.is_some_and(|e| e.contains("was rotated just now")));
+        }
+    }
 }
