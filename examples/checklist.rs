@@ -348,7 +348,7 @@ async fn run(cli: Cli) -> Result<Ended> {
             }
             let start = |day: NaiveDate| day.and_time(chrono::NaiveTime::MIN).and_utc();
             let from = from.map_or(DateTime::<Utc>::MIN_UTC, start);
-            let to = to.map_or(DateTime::<Utc>::MAX_UTC, |day| start(day) + TimeDelta::days(1));
+            let to = to.map_or(DateTime::<Utc>::MAX_UTC, |day| start(day.succ_opt().unwrap_or(NaiveDate::MAX)));
             say(entries.export(from, to)?.trim_end());
             Ok(Ended::Well)
         }
@@ -720,7 +720,9 @@ fn tell(report: &Report, remembers: bool) {
 }
 
 fn ends(now: DateTime<Utc>, span: db_maint::Period) -> DateTime<Utc> {
-    now + TimeDelta::from_std(span.duration()).unwrap_or(TimeDelta::days(30))
+    // Nobody answers for longer than a century, and a calendar ends somewhere.
+    let century = TimeDelta::days(36_525);
+    now + TimeDelta::from_std(span.duration()).unwrap_or(century).min(century)
 }
 
 fn ended(well: bool) -> Ended {

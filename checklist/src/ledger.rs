@@ -7,6 +7,8 @@
 
 mod file;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -122,6 +124,8 @@ pub trait Ledger: std::fmt::Debug + Send + Sync {
 pub struct Entries {
     /// The entries, oldest first, each with its hash.
     pub all: Vec<(Entry, String)>,
+    /// The JSON of those that this version would write in another way: written by another version, with fields it does not know.
+    verbatim: BTreeMap<u64, String>,
 }
 
 impl Entries {
@@ -158,14 +162,28 @@ impl Entries {
         })
     }
 
-    /// The lines from `from` (inclusive) to `to` (exclusive), for an auditor, who can check them with [`check_export`] or with
-    /// `sha256sum`.
+    /// The lines from `from` (inclusive) to `to` (exclusive), as they were written, for an auditor, who can check them with
+    /// [`check_export`] or with `sha256sum`.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] where an entry cannot be written as JSON.
     pub fn export(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<String> {
         let within = self.all.iter().filter(|(entry, _)| from <= entry.at && entry.at < to);
-        within.map(|(entry, _)| line(entry)).collect()
+        within
+            .map(|(entry, hash)| match self.verbatim.get(&entry.seq) {
+                Some(json) => Ok(format!("{hash} {json}\n")),
+                None => line(entry),
+            })
+            .collect()
+    }
+
+    /// Adds a line that was found to be whole.
+    fn push(&mut self, entry: Entry, hash: String, json: &str) -> Result<()> {
+        if self::json(&entry)? != json {
+            self.verbatim.insert(entry.seq, json.to_owned());
+        }
+        self.all.push((entry, hash));
+        Ok(())
     }
 }
 
@@ -176,7 +194,7 @@ impl Entries {
 pub fn check_export(text: &str) -> Result<usize> {
     let mut before: Option<Head> = None;
     for (at, text) in text.lines().enumerate() {
-        let (entry, hash) = parse(text, at as u64 + 1)?;
+        let (entry, hash, _) = parse(text, at as u64 + 1)?;
         if before.as_ref().is_some_and(|b| b.seq + 1 != entry.seq || b.hash != entry.previous) {
             return Err(broken(entry.seq, "does not follow the line before it"));
         }
@@ -222,16 +240,36 @@ fn line(entry: &Entry) -> Result<String> {
 }
 
 /// Reads a line; `number` is where it stands.
-fn parse(line: &str, number: u64) -> Result<(Entry, String)> {
+fn parse(line: &str, number: u64) -> Result<(Entry, String, &str)> {
     let (hash, json) = line.split_once(' ').ok_or_else(|| broken(number, "is no entry"))?;
     if hash_of(json) != hash {
         return Err(broken(number, "is not what was written"));
     }
     let entry = serde_json::from_str(json).map_err(|e| broken(number, "cannot be understood").with_source(e))?;
-    Ok((entry, hash.to_owned()))
+    Ok((entry, hash.to_owned(), json))
 }
 
 fn broken(number: u64, what: &str) -> Error {
     Error::new(ErrorKind::Malformed, format!("the ledger of evidence: entry {number} {what}"))
         .with_next_step("find out who changed it, and go on from a copy that is whole")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_version_wrote_is_exported_as_it_was_written() {
+        let at = DateTime::from_timestamp(1_767_225_600, 0).unwrap();
+        let record = Record::Rotated { secret: "SMTP".into(), by: "Ada".into() };
+        let entry = Entry { seq: 1, at, previous: Head::default().hash, record };
+        let newer = json(&entry).unwrap().replacen('{', "{\"reason\":\"a field of a later version\",", 1);
+        let line = format!("{} {newer}", hash_of(&newer));
+        let mut entries = Entries::default();
+        let (entry, hash, json) = parse(&line, 1).unwrap();
+        entries.push(entry, hash, json).unwrap();
+        let export = entries.export(at, at + chrono::TimeDelta::days(1)).unwrap();
+        assert_eq!(export, format!("{line}\n"));
+        assert_eq!(check_export(&export).unwrap(), 1);
+    }
 }

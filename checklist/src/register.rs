@@ -52,7 +52,9 @@ pub fn secret_ages(secrets: &[Secret], entries: &Entries, now: DateTime<Utc>) ->
         .iter()
         .map(|secret| {
             let since = rotated(&secret.name).map_or(secret.since, |at| at.max(secret.since));
-            let due = since + TimeDelta::days(secret.rotate_days.into());
+            let due = TimeDelta::try_days(secret.rotate_days.into())
+                .and_then(|days| since.checked_add_signed(days))
+                .unwrap_or(NaiveDate::MAX);
             let (name, owner) = (secret.name.clone(), secret.owner.clone());
             SecretAge { name, owner, since, due, days_left: (due - now.date_naive()).num_days() }
         })

@@ -171,7 +171,9 @@ impl Task {
         let mut due = self.due_before(from, zone);
         while due <= now {
             let until = self.due_after(due, zone);
-            let grace = due + TimeDelta::days(self.grace_days.into()) + TimeDelta::days(1);
+            let grace = TimeDelta::try_days(i64::from(self.grace_days) + 1)
+                .and_then(|days| due.checked_add_signed(days))
+                .unwrap_or(DateTime::<Utc>::MAX_UTC);
             let by = done.iter().filter(|(at, _)| due <= *at && *at < until && *at <= now).min_by_key(|(at, _)| *at);
             let state = match by {
                 // The day on which it is due is in time.
@@ -326,6 +328,9 @@ mod tests {
 
     #[test]
     fn due_overdue_late_and_missed() {
+        let endless = Task::new("e", "e", Recurrence::Weekly(Weekday::Mon)).with_grace(u32::MAX);
+        let now = "2026-01-14T12:00:00Z".parse::<DateTime<Utc>>().unwrap();
+        assert!(!endless.occurrences(&[], now, now, Tz::UTC).is_empty());
         let weekly = Task::new("w", "w", Recurrence::Weekly(Weekday::Mon)).with_grace(2);
         let done = [(at("2026-11-03T10:00:00Z"), "Anna".to_owned()), (at("2026-11-13T10:00:00Z"), "Ben".to_owned())];
         let state = |now: &str| {

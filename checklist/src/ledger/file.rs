@@ -57,12 +57,12 @@ impl FileLedger {
         })?;
         let mut entries = Entries::default();
         for (at, text) in text.split_terminator('\n').enumerate() {
-            let (entry, hash) = parse(text, at as u64 + 1)?;
+            let (entry, hash, json) = parse(text, at as u64 + 1)?;
             let before = entries.head();
             if entry.seq != before.seq + 1 || entry.previous != before.hash {
                 return Err(broken(at as u64 + 1, "does not follow the one before it"));
             }
-            entries.all.push((entry, hash));
+            entries.push(entry, hash, json)?;
         }
         match self.head()? {
             None if entries.all.is_empty() => {}
