@@ -113,13 +113,21 @@ impl Follower {
     /// # Errors
     /// [`ErrorKind::Denied`] or [`ErrorKind::Storage`] where a file cannot be read, [`ErrorKind::Unreachable`] where the log is
     /// gone, was rotated just now, or a compressed one is not written to its end.
-    pub fn scan(&mut self, now: DateTime<Utc>, mut line: impl FnMut(&[u8])) -> Result<Scan> {
-        let candidates = self.candidates()?;
+    pub fn scan(&mut self, now: DateTime<Utc>, line: impl FnMut(&[u8])) -> Result<Scan> {
+        self.scan_listed(&self.candidates()?, now, line)
+    }
+
+    fn scan_listed(
+        &mut self,
+        candidates: &[Candidate],
+        now: DateTime<Utc>,
+        mut line: impl FnMut(&[u8]),
+    ) -> Result<Scan> {
         let known = self.places.clone();
-        let (assigned, leftover) = assign(&candidates, known.as_deref().unwrap_or_default())?;
+        let (assigned, leftover) = assign(candidates, known.as_deref().unwrap_or_default())?;
         let lost = leftover.iter().any(|p| !p.finished && p.offset > 0);
         // A listing is no picture of one moment: what was rotated away while it was made may be in it under neither name.
-        if lost && !same_names(&candidates, &self.candidates()?) {
+        if lost && !same_names(candidates, &self.candidates()?) {
             return Err(Error::new(ErrorKind::Unreachable, format!("{}: was rotated just now", self.path.display()))
                 .with_next_step("scan again; nothing was counted"));
         }
@@ -716,6 +724,28 @@ mod tests {
             assert_eq!(seen, ["line 006", "line 007", "line 008"]);
             assert_eq!(follower.scan(Utc::now(), |_| {}).unwrap().lines, 0);
         }
+    }
+
+    #[test]
+    fn a_log_that_a_listing_has_under_neither_name_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, old) = (folder.path().join("a.log"), folder.path().join("a.log.1"));
+        std::fs::write(&log, "one\ntwo\n").unwrap();
+        let mut follower = Follower::new(&log, Start::File);
+        follower.scan(Utc::now(), |_| {}).unwrap();
+        // Renamed after its new name was passed in the listing, and before its old one was reached.
+        std::fs::rename(&log, &old).unwrap();
+        std::fs::write(&log, "three\n").unwrap();
+        let mut listed = follower.candidates().unwrap();
+        listed.retain(|c| c.live);
+        let error = follower.scan_listed(&listed, Utc::now(), |_| {}).unwrap_err();
+        assert!(error.to_string().contains("was rotated just now") && error.is_retryable(), "{error}");
+        let scan = follower.scan(Utc::now(), |_| {}).unwrap();
+        assert_eq!((scan.lines, scan.lost), (1, false));
+        // What is really gone is said to be.
+        std::fs::write(&log, "four\n").unwrap();
+        std::fs::remove_file(&old).unwrap();
+        assert!(follower.scan(Utc::now(), |_| {}).unwrap().lost);
     }
 
     #[test]
