@@ -128,8 +128,7 @@ impl Follower {
         let lost = leftover.iter().any(|p| !p.finished && p.offset > 0);
         // A listing is no picture of one moment: what was rotated away while it was made may be in it under neither name.
         if lost && !same_names(candidates, &self.candidates()?) {
-            return Err(Error::new(ErrorKind::Unreachable, format!("{}: was rotated just now", self.path.display()))
-                .with_next_step("scan again; nothing was counted"));
+            return Err(moved(&self.path));
         }
         let mut scan = Scan { lost, ..Scan::default() };
         let mut places = Vec::new();
@@ -309,7 +308,7 @@ fn assign(candidates: &[Candidate], places: &[Place]) -> Result<Assignments> {
             // The log was truncated, and what lies here may be the copy that was made before: by now it is whole, but when the folder
             // was listed it may still have been growing.
             if place.live && !own && !log_goes_on && !candidate.compressed && grew(candidate)? {
-                return Err(moved(candidate));
+                return Err(moved(&candidate.path));
             }
             if place.live && log_goes_on {
                 // Like the log, which is still there: copied and not yet truncated.
@@ -455,7 +454,7 @@ impl Reading<'_> {
             window.push(&before);
             // Truncated since it was found to go on as it did.
             if read != before.len() || digest(window.last(place.tail_length)) != place.tail {
-                return Err(moved(candidate));
+                return Err(moved(&candidate.path));
             }
         }
         let mut pending: Vec<u8> = Vec::new();
@@ -517,7 +516,7 @@ impl Reading<'_> {
             opened.skip_to(0).map_err(damaged)?;
             read_full(&mut opened, &mut read_first).map_err(damaged)?;
             if read_last != window.last(TAIL) || read_first != head {
-                return Err(moved(candidate));
+                return Err(moved(&candidate.path));
             }
         }
         if self.last_counts && consumed < total {
@@ -650,12 +649,12 @@ impl Opened {
 fn open(candidate: &Candidate) -> Result<Option<Opened>> {
     let opened = match File::open(&candidate.path) {
         Ok(opened) => opened,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(moved(candidate)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(moved(&candidate.path)),
         Err(e) => return Err(file(&candidate.path, "cannot be read", e)),
     };
     let about = opened.metadata().map_err(|e| file(&candidate.path, "cannot be read", e))?;
     if (about.dev(), about.ino()) != (candidate.device, candidate.inode) {
-        return Err(moved(candidate));
+        return Err(moved(&candidate.path));
     }
     let inner = match candidate.compressed {
         true => Inner::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(opened)))),
@@ -665,8 +664,8 @@ fn open(candidate: &Candidate) -> Result<Option<Opened>> {
 }
 
 /// It was rotated between listing and opening: the whole scan is to be done again.
-fn moved(candidate: &Candidate) -> Error {
-    Error::new(ErrorKind::Unreachable, format!("{}: was rotated just now", candidate.path.display()))
+fn moved(path: &Path) -> Error {
+    Error::new(ErrorKind::Unreachable, format!("{}: was rotated just now", path.display()))
         .with_next_step("scan again; nothing was counted")
 }
 
