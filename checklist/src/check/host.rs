@@ -1,5 +1,6 @@
 //! What the host tells: what listens, what is let in, how PHP and the web server are set.
 
+mod firewall;
 mod network;
 mod settings;
 
@@ -47,7 +48,7 @@ macro_rules! look {
 pub fn checks(host: Option<Arc<Host>>) -> Vec<Arc<dyn Check>> {
     let all: [(&str, &str, Look); 7] = [
         ("host.ports", "infra.ports", look!(network::ports)),
-        ("host.firewall", "infra.firewall", look!(network::firewall)),
+        ("host.firewall", "infra.firewall", look!(firewall::firewall)),
         ("host.php-errors", "monitoring.errors", look!(settings::php_errors)),
         ("host.php-sessions", "auth.session", look!(settings::php_sessions)),
         ("host.tls-floor", "data.https", look!(settings::tls_floor)),

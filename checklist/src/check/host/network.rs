@@ -1,8 +1,8 @@
-//! What listens, and what is let in.
+//! What listens.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Host, said};
+use super::Host;
 use crate::error::{Result, file};
 use crate::item::Context;
 use crate::outcome::{Finding, Place};
@@ -56,80 +56,6 @@ fn listeners(text: &str) -> Vec<(IpAddr, u16)> {
     text.lines().skip(1).filter_map(one).collect()
 }
 
-/// What comes in is dropped unless it is allowed.
-pub(super) async fn firewall(host: &Host, _: &Context) -> Result<Finding> {
-    if !host.is_this_one() {
-        return Ok(Finding::unknown("no program of an image is run"));
-    }
-    for (program, arguments, judge) in [
-        ("nft", ["list", "ruleset"], nftables as fn(&str) -> Option<bool>),
-        ("/usr/sbin/nft", ["list", "ruleset"], nftables),
-        ("iptables", ["-S", "INPUT"], iptables),
-        ("/usr/sbin/iptables", ["-S", "INPUT"], iptables),
-    ] {
-        let Some((worked, text)) = said(program, &arguments).await? else { continue };
-        if !worked {
-            let why = text.lines().next().unwrap_or("it says nothing").chars().take(120).collect::<String>();
-            return Ok(Finding::unknown(format!("the rules of the firewall cannot be read: {why}")));
-        }
-        match judge(&text) {
-            Some(true) => {
-                return Ok(
-                    Finding::pass(format!("{program}: what comes in is dropped unless it is allowed")).with_fact(text)
-                );
-            }
-            Some(false) => {
-                return Ok(Finding::fail("the firewall lets everything in that no rule names")
-                    .at("input", None, "policy accept")
-                    .with_fact(text));
-            }
-            None => {}
-        }
-    }
-    Ok(Finding::unknown("no rules of nftables or iptables: one outside of this host is not visible from here"))
-}
-
-/// Whether the input is closed: a base chain of the hook `input` that drops by policy, or by its last rule. `None` without a chain.
-fn nftables(rules: &str) -> Option<bool> {
-    let mut found = None;
-    for chain in rules.split("chain ").skip(1) {
-        // Sets of ports have braces of their own.
-        let (mut depth, mut end) = (0, chain.len());
-        for (at, c) in chain.char_indices() {
-            depth += i32::from(c == '{') - i32::from(c == '}');
-            if c == '}' && depth == 0 {
-                end = at;
-                break;
-            }
-        }
-        let body = &chain[..end];
-        if !body.contains("hook input") {
-            continue;
-        }
-        let last = body.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or_default();
-        let whole = |l: &str| {
-            let words: Vec<&str> = l
-                .split_whitespace()
-                .filter(|w| !matches!(*w, "counter" | "packets" | "bytes") && w.parse::<u64>().is_err())
-                .collect();
-            matches!(words.first(), Some(&"drop" | &"reject"))
-        };
-        let closed = body.contains("policy drop") || whole(last);
-        found = Some(found.unwrap_or(false) || closed);
-    }
-    found
-}
-
-/// The same of `iptables -S INPUT`.
-fn iptables(rules: &str) -> Option<bool> {
-    let policy = rules.lines().find(|l| l.starts_with("-P INPUT"))?;
-    let last = rules.lines().rfind(|l| l.starts_with("-A INPUT"));
-    let all = last.is_some_and(|l| {
-        matches!(l.trim(), "-A INPUT -j DROP" | "-A INPUT -j REJECT") || l.starts_with("-A INPUT -j REJECT ")
-    });
-    Some(policy.ends_with("DROP") || all)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,33 +69,5 @@ mod tests {
             let all = listeners(six);
             assert!(all[0].0.is_loopback() && all[1].0.is_loopback(), "{all:?}");
         }
-    }
-
-    #[test]
-    fn rules_that_close_and_rules_that_do_not() {
-        let chain = |body: &str| {
-            format!(
-                "table inet filter {{\n  chain input {{\n    type filter hook input priority filter; {body}\n  }}\n}}\n"
-            )
-        };
-        assert_eq!(nftables(&chain("policy drop;\n    ct state established accept")), Some(true));
-        assert_eq!(
-            nftables(&chain("policy accept;\n    tcp dport 22 accept\n    counter packets 7 bytes 420 drop")),
-            Some(true)
-        );
-        assert_eq!(nftables(&chain("policy accept;\n    tcp dport 22 drop")), Some(false), "one port is not all");
-        assert_eq!(nftables(&chain("policy accept;\n    tcp dport { 22, 80, 443 } accept\n    drop")), Some(true));
-        assert_eq!(nftables(&chain("policy accept;")), Some(false));
-        assert_eq!(
-            nftables("table ip nat { chain post { type nat hook postrouting priority 0; policy accept; } }"),
-            None
-        );
-        assert_eq!(nftables(""), None);
-        assert_eq!(iptables("-P INPUT DROP\n"), Some(true));
-        assert_eq!(
-            iptables("-P INPUT ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -j REJECT --reject-with x\n"),
-            Some(true)
-        );
-        assert_eq!(iptables("-P INPUT ACCEPT\n-A INPUT -p tcp --dport 9 -j DROP\n"), Some(false));
     }
 }
