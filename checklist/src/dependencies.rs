@@ -1,7 +1,10 @@
 //! Dependencies against known vulnerabilities: lock files, and advisories in the format of OSV (ossf.github.io/osv-schema).
 
 mod advisory;
+mod cargo;
 mod lock;
+#[cfg(feature = "http")]
+mod osv;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +19,9 @@ use crate::item::{Check, Context, Tier};
 use crate::outcome::{Finding, Place};
 
 pub use advisory::Advisory;
-pub use lock::{Ecosystem, Package, read_lock_file};
+pub use lock::{Ecosystem, Need, Package, read_lock_file};
+#[cfg(feature = "http")]
+pub use osv::OsvApi;
 
 /// A vulnerability that is accepted, for a reason and until a day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +69,8 @@ pub struct Vulnerable {
     pub summary: String,
     /// The first version without it, where one is known.
     pub fixed: Option<String>,
-    /// Whether it is only needed to build or test.
-    pub dev: bool,
+    /// When the package is needed.
+    pub need: Need,
 }
 
 /// Pure: which of the packages have which vulnerabilities. Withdrawn advisories are none.
@@ -104,7 +109,7 @@ pub fn compare(
                 aliases: advisory.aliases.clone(),
                 summary: advisory.summary.chars().take(200).collect(),
                 fixed,
-                dev: package.dev,
+                need: package.need,
             };
             let ignore = ignores.iter().find(|i| names.iter().any(|name| **name == i.id));
             match ignore {
@@ -129,8 +134,19 @@ pub fn compare(
     report
 }
 
-/// Lock files of a tree against advisories in a folder: an unpacked dump of OSV (`all.zip` of an ecosystem, from
-/// `osv-vulnerabilities.storage.googleapis.com`), or any folder of such files.
+/// Where advisories come from.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Advisories {
+    /// A folder: an unpacked dump of OSV (`all.zip` of an ecosystem, from `osv-vulnerabilities.storage.googleapis.com`), or any folder of
+    /// such files.
+    Folder(PathBuf),
+    /// The API: it is told the names and versions of all packages.
+    #[cfg(feature = "http")]
+    Api(OsvApi),
+}
+
+/// Lock files of a tree against advisories.
 #[derive(Debug)]
 pub struct DependencyCheck {
     given: Option<Arc<Given>>,
@@ -139,7 +155,7 @@ pub struct DependencyCheck {
 #[derive(Debug)]
 struct Given {
     root: PathBuf,
-    advisories: Option<PathBuf>,
+    advisories: Option<Advisories>,
     ignores: Vec<Ignore>,
 }
 
@@ -147,8 +163,8 @@ struct Given {
 const OLDEST_DAYS: i64 = 14;
 
 impl DependencyCheck {
-    /// Of that tree, with advisories from that folder.
-    pub fn new(root: impl Into<PathBuf>, advisories: Option<PathBuf>, ignores: Vec<Ignore>) -> Self {
+    /// Of that tree; without advisories the outcome is unknown.
+    pub fn new(root: impl Into<PathBuf>, advisories: Option<Advisories>, ignores: Vec<Ignore>) -> Self {
         Self { given: Some(Arc::new(Given { root: root.into(), advisories, ignores })) }
     }
 
@@ -175,20 +191,37 @@ impl Check for DependencyCheck {
     async fn run(&self, cx: &Context) -> Result<Finding> {
         let Some(given) = self.given.clone() else { return Ok(Finding::unknown("a source tree was not given")) };
         let now = cx.now;
-        let work = tokio::task::spawn_blocking(move || look(&given, now));
-        work.await
-            .map_err(|e| Error::new(ErrorKind::Storage, "the comparison of dependencies ended early").with_source(e))?
+        let root = given.root.clone();
+        let packages = apart(move || lock::read_tree(&root)).await?;
+        if packages.is_empty() {
+            return Ok(Finding::unknown(format!("no lock file below {}", given.root.display())));
+        }
+        match &given.advisories {
+            None => {
+                Ok(Finding::unknown(format!("{} packages, and no advisories to compare them with", packages.len())))
+            }
+            Some(Advisories::Folder(folder)) => {
+                let (folder, given) = (folder.clone(), Arc::clone(&given));
+                apart(move || compare_with_folder(&packages, &folder, &given.ignores, now)).await
+            }
+            // What it says is of this moment, and of every ecosystem.
+            #[cfg(feature = "http")]
+            Some(Advisories::Api(api)) => {
+                let advisories = api.advisories(&packages).await?;
+                Ok(judge(&compare(&packages, &advisories, &given.ignores, now), Some(0), &[]))
+            }
+        }
     }
 }
 
-fn look(given: &Given, now: DateTime<Utc>) -> Result<Finding> {
-    let packages = lock::read_tree(&given.root)?;
-    if packages.is_empty() {
-        return Ok(Finding::unknown(format!("no lock file below {}", given.root.display())));
-    }
-    let Some(folder) = &given.advisories else {
-        return Ok(Finding::unknown(format!("{} packages, and no advisories to compare them with", packages.len())));
-    };
+/// Files are read where that keeps nothing else waiting.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::new(ErrorKind::Storage, "the comparison of dependencies ended early").with_source(e))?
+}
+
+fn compare_with_folder(packages: &[Package], folder: &Path, ignores: &[Ignore], now: DateTime<Utc>) -> Result<Finding> {
     let wanted: BTreeSet<(Ecosystem, &str)> = packages.iter().map(|p| (p.ecosystem, p.name.as_str())).collect();
     let (advisories, newest) = load(folder, &wanted)?;
     let uncovered: Vec<&str> = wanted
@@ -199,7 +232,7 @@ fn look(given: &Given, now: DateTime<Utc>) -> Result<Finding> {
         .filter(|e| !newest.contains_key(e))
         .map(Ecosystem::name)
         .collect();
-    let report = compare(&packages, &advisories, &given.ignores, now);
+    let report = compare(packages, &advisories, ignores, now);
     // Of the ecosystems that are used: a fresh dump of one says nothing of another.
     let used = wanted.iter().filter_map(|(e, _)| newest.get(e)).copied().collect::<Option<Vec<_>>>();
     let age = used.and_then(|times| times.into_iter().min()).map(|at| (now - at).num_days());
@@ -209,8 +242,12 @@ fn look(given: &Given, now: DateTime<Utc>) -> Result<Finding> {
 fn judge(report: &DependencyReport, age: Option<i64>, uncovered: &[&str]) -> Finding {
     let places = report.found.iter().map(|v| {
         let fixed = v.fixed.as_ref().map(|f| format!(", mended in {f}")).unwrap_or_default();
-        let dev = if v.dev { ", only to build or test" } else { "" };
-        Place::new(v.file.clone(), None, format!("{} {}: {} {}{fixed}{dev}", v.package, v.version, v.id, v.summary))
+        let need = match v.need {
+            Need::Runs => "",
+            Need::Development => ", only to build or test",
+            Need::Optional => ", only with a feature that is off",
+        };
+        Place::new(v.file.clone(), None, format!("{} {}: {} {}{fixed}{need}", v.package, v.version, v.id, v.summary))
     });
     let mut notes = vec![format!("{} packages", report.packages)];
     if !report.ignored.is_empty() {
@@ -225,14 +262,13 @@ fn judge(report: &DependencyReport, age: Option<i64>, uncovered: &[&str]) -> Fin
     let notes = notes.join("; ");
     let fact =
         report.found.iter().map(|v| format!("{} {} {}", v.package, v.version, v.id)).collect::<Vec<_>>().join("\n");
-    let real = report.found.iter().filter(|v| !v.dev).count();
+    let real = report.found.iter().filter(|v| v.need == Need::Runs).count();
     match (real, report.found.len(), age) {
         (1.., all, _) => Finding::fail(format!("{all} known vulnerabilities ({notes})")).with_places(places),
-        (0, 1.., _) => Finding::warn(format!(
-            "{} known vulnerabilities, all in what only builds or tests ({notes})",
-            report.found.len()
-        ))
-        .with_places(places),
+        (0, 1.., _) => {
+            Finding::warn(format!("{} known vulnerabilities, none of them in what runs ({notes})", report.found.len()))
+                .with_places(places)
+        }
         // No advisory of an ecosystem says nothing of it.
         _ if !uncovered.is_empty() => {
             Finding::unknown(format!("there are no advisories of {} ({notes})", uncovered.join(", ")))
@@ -289,12 +325,12 @@ mod tests {
         DateTime::parse_from_rfc3339("2026-11-26T12:00:00Z").unwrap().to_utc()
     }
 
-    fn package(name: &str, version: &str, dev: bool) -> Package {
+    fn package(name: &str, version: &str, need: Need) -> Package {
         Package {
             ecosystem: Ecosystem::Npm,
             name: name.into(),
             version: version.into(),
-            dev,
+            need,
             file: "package-lock.json".into(),
         }
     }
@@ -316,12 +352,18 @@ mod tests {
             advisory("CVE-2021-1", &["GHSA-1"], "lodash", events),
             advisory("GHSA-2", &[], "next", r#"[{"introduced":"13.0.0"},{"fixed":"14.2.25"}]"#),
         ];
-        let packages =
-            [package("lodash", "4.17.20", false), package("next", "12.9.0", false), package("next", "14.2.0", true)];
+        let packages = [
+            package("lodash", "4.17.20", Need::Runs),
+            package("next", "12.9.0", Need::Runs),
+            package("next", "14.2.0", Need::Optional),
+        ];
         let report = compare(&packages, &all, &[], now());
         let found: Vec<_> =
-            report.found.iter().map(|v| (v.package.as_str(), v.version.as_str(), v.fixed.as_deref(), v.dev)).collect();
-        assert_eq!(found, [("lodash", "4.17.20", Some("4.17.21"), false), ("next", "14.2.0", Some("14.2.25"), true)]);
+            report.found.iter().map(|v| (v.package.as_str(), v.version.as_str(), v.fixed.as_deref(), v.need)).collect();
+        assert_eq!(
+            found,
+            [("lodash", "4.17.20", Some("4.17.21"), Need::Runs), ("next", "14.2.0", Some("14.2.25"), Need::Optional)]
+        );
         assert_eq!(judge(&report, Some(6), &[]).outcome, crate::Outcome::Fail);
         let ignore = |id: &str, day| Ignore {
             id: id.into(),
@@ -335,7 +377,7 @@ mod tests {
             (report.expired.as_slice(), report.unused.as_slice()),
             (&["GHSA-2".to_owned()][..], &["GHSA-9".to_owned()][..])
         );
-        assert_eq!(judge(&report, Some(6), &[]).outcome, crate::Outcome::Warn, "only to build");
+        assert_eq!(judge(&report, Some(6), &[]).outcome, crate::Outcome::Warn, "with a feature that is off");
         let clean = compare(&packages[1..2], &all, &[], now());
         assert_eq!(judge(&clean, Some(6), &[]).outcome, crate::Outcome::Pass);
         assert_eq!(judge(&clean, Some(40), &[]).outcome, crate::Outcome::Unknown, "an old dump knows nothing of today");

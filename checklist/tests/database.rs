@@ -17,14 +17,14 @@ fn weak() -> Vec<String> {
     let cut = &BCRYPT[..50];
     let cheap = BCRYPT.replace("$12$", "$04$");
     let mut sql = vec![
-        "CREATE TABLE users (id integer, email varchar(100), password varchar(100), date_of_birth varchar(20), national_id varchar(100), card varchar(40))".to_owned(),
+        "CREATE TABLE users (id integer, email varchar(100), password varchar(100), date_of_birth varchar(20), national_id varchar(100), card varchar(40), payload json)".to_owned(),
     ];
     let cards = ["4111111111111111", "5555 5555 5555 4444", "3782-8224-6310-005"];
     for (at, password) in ["hunter2", "5f4dcc3b5aa765d61d8327deb882cf99", cut, &cheap, BCRYPT].iter().enumerate() {
         for n in 0..4 {
             let card = cards[n % 3];
             sql.push(format!(
-                "INSERT INTO users VALUES ({}, 'a{n}@example.com', '{password}', '1990-01-0{}', 'A123456{n}', '{card}')",
+                "INSERT INTO users VALUES ({}, 'a{n}@example.com', '{password}', '1990-01-0{}', 'A123456{n}', '{card}', '{{\"pan\": \"{card}\"}}')",
                 at * 4 + n,
                 n + 1
             ));
@@ -66,6 +66,9 @@ fn judge_weak(found: &BTreeMap<String, CheckReport>) {
     for check in ["database.passwords", "database.personal-data", "database.cards"] {
         assert_eq!(found[check].outcome, Outcome::Fail, "{:#?}", found[check]);
     }
+    let cards: Vec<&str> = found["database.cards"].places.iter().map(|p| p.at.as_str()).collect();
+    assert!(cards.iter().any(|at| at.ends_with("users.card")), "{cards:?}");
+    assert!(cards.iter().any(|at| at.ends_with("users.payload")), "in JSON: {cards:?}");
     let told: Vec<&str> = found["database.passwords"].places.iter().map(|p| p.what.as_str()).collect();
     assert_eq!(told.len(), 4, "plain, md5, cut off, too cheap: {told:?}");
     let shown = format!("{found:?}");

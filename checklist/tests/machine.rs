@@ -104,6 +104,28 @@ async fn a_weak_source_and_its_twin() {
     for (check, report) in run(source::checks(Some(Arc::new(SourceTree::new(&hard))))).await {
         assert_eq!(report.outcome, Outcome::Pass, "{check}: {report:#?}");
     }
+    // A dump of some megabytes is no reason to know nothing, and none to look away.
+    let filler = "INSERT INTO products VALUES (1, 'a lamp');\n".repeat(60_000);
+    put(&hard, "seed/products.sql", 0o644, &filler);
+    let found = run(source::checks(Some(Arc::new(SourceTree::new(&hard))))).await;
+    assert_eq!(found["source.secrets"].outcome, Outcome::Pass, "{:?}", found["source.secrets"]);
+    put(&hard, "seed/products.sql", 0o644, &format!("{filler}INSERT INTO settings VALUES ('{key}');\n{filler}"));
+    let found = run(source::checks(Some(Arc::new(SourceTree::new(&hard))))).await;
+    let places = &found["source.secrets"].places;
+    assert_eq!(
+        places.iter().map(|p| (p.at.as_str(), p.line)).collect::<Vec<_>>(),
+        [("seed/products.sql", Some(60_001))]
+    );
+    fs::remove_file(hard.join("seed/products.sql")).unwrap();
+    // What a CDN limits is not seen here, and its word is no proof.
+    put(&hard, "middleware.ts", 0o644, "// caretaker-allow: rate-limit by Cloudflare, 20 a minute on /login\n");
+    let found = run(source::checks(Some(Arc::new(SourceTree::new(&hard))))).await;
+    assert_eq!(found["source.rate-limit"].outcome, Outcome::Unknown, "{:?}", found["source.rate-limit"]);
+    put(&hard, "middleware.ts", 0o644, "export {};\n");
+    fs::remove_file(hard.join("login.php")).unwrap();
+    let found = run(source::checks(Some(Arc::new(SourceTree::new(&hard))))).await;
+    assert_eq!(found["source.rate-limit"].outcome, Outcome::Fail, "{:?}", found["source.rate-limit"]);
+    assert_eq!(found["source.csrf"].outcome, Outcome::NotApplicable, "no form, no pass: {:?}", found["source.csrf"]);
     // The line of Next.js' template hides local files, and no others.
     put(&hard, ".gitignore", 0o644, ".env*.local\n");
     let found = run(source::checks(Some(Arc::new(SourceTree::new(&hard))))).await;

@@ -41,6 +41,19 @@ impl Ecosystem {
     }
 }
 
+/// When a package is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Need {
+    /// It is part of what runs, or nothing says that it is not.
+    Runs,
+    /// Only to build or test.
+    Development,
+    /// Only with a feature that is off by default.
+    Optional,
+}
+
 /// A package of a lock file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Package {
@@ -50,15 +63,15 @@ pub struct Package {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Whether it is only needed to build or test.
-    pub dev: bool,
+    /// When it is needed.
+    pub need: Need,
     /// The lock file, below the tree.
     pub file: String,
 }
 
 /// The packages of all lock files of a tree; those of dependencies' own are left out.
 pub(super) fn read_tree(root: &Path) -> Result<Vec<Package>> {
-    let mut out = Vec::new();
+    let (mut out, mut manifests, mut cargo) = (Vec::new(), Vec::new(), Vec::new());
     let mut open = vec![root.to_owned()];
     while let Some(folder) = open.pop() {
         let entries = match std::fs::read_dir(&folder) {
@@ -74,28 +87,41 @@ pub(super) fn read_tree(root: &Path) -> Result<Vec<Package>> {
                 if !matches!(name.as_str(), "node_modules" | "vendor" | ".git" | "target" | ".next") {
                     open.push(path);
                 }
-            } else if [
-                "package-lock.json",
-                "npm-shrinkwrap.json",
-                "pnpm-lock.yaml",
-                "yarn.lock",
-                "composer.lock",
-                "Cargo.lock",
-            ]
-            .contains(&name.as_str())
-            {
-                let text = std::fs::read_to_string(&path).map_err(|e| file(&path, "cannot be read", e))?;
-                let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-                out.extend(read_lock_file(&shown, &text)?);
+                continue;
+            }
+            let locks = ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock", "composer.lock"];
+            if !locks.contains(&name.as_str()) && !matches!(name.as_str(), "Cargo.lock" | "Cargo.toml") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).map_err(|e| file(&path, "cannot be read", e))?;
+            let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+            match name.as_str() {
+                // What a manifest does not say cannot be left out: it is as if it were not there.
+                "Cargo.toml" => manifests.extend(text.parse::<toml::Table>()),
+                "Cargo.lock" => cargo.push((shown, text)),
+                _ => out.extend(read_lock_file(&shown, &text)?),
             }
         }
+    }
+    for (shown, text) in cargo {
+        out.extend(read_cargo(&shown, &text, &manifests)?);
     }
     out.sort();
     out.dedup();
     Ok(out)
 }
 
-/// The packages of a lock file, told by its name.
+fn read_cargo(path: &str, text: &str, manifests: &[toml::Table]) -> Result<Vec<Package>> {
+    let packages = super::cargo::read(text, manifests).map_err(|e| {
+        Error::new(ErrorKind::Malformed, format!("{path}: is no TOML")).with_next_step("write it anew").with_source(e)
+    })?;
+    let one =
+        |(name, version, need)| Package { ecosystem: Ecosystem::Crates, name, version, need, file: path.to_owned() };
+    Ok(packages.into_iter().map(one).collect())
+}
+
+/// The packages of a lock file, told by its name. What it does not say itself is needed: of a `Cargo.lock` the manifests say which of its
+/// packages are built, and [`DependencyCheck`](super::DependencyCheck) reads them.
 ///
 /// # Errors
 /// [`ErrorKind::Malformed`] where it is not what its name says; [`ErrorKind::Config`] where nobody knows the name.
@@ -105,7 +131,7 @@ pub fn read_lock_file(path: &str, text: &str) -> Result<Vec<Package>> {
         ecosystem,
         name: name.to_owned(),
         version: version.to_owned(),
-        dev,
+        need: if dev { Need::Development } else { Need::Runs },
         file: path.to_owned(),
     };
     let json = || {
@@ -132,7 +158,7 @@ pub fn read_lock_file(path: &str, text: &str) -> Result<Vec<Package>> {
         }
         "pnpm-lock.yaml" => pnpm(text).into_iter().map(|(n, v)| one(Ecosystem::Npm, &n, &v, false)).collect(),
         "yarn.lock" => yarn(text).into_iter().map(|(n, v)| one(Ecosystem::Npm, &n, &v, false)).collect(),
-        "Cargo.lock" => cargo(text).into_iter().map(|(n, v)| one(Ecosystem::Crates, &n, &v, false)).collect(),
+        "Cargo.lock" => read_cargo(path, text, &[])?,
         _ => return Err(Error::new(ErrorKind::Config, format!("{path}: is no lock file that is known"))),
     };
     if packages.is_empty() && text.len() > 500 {
@@ -217,26 +243,16 @@ fn yarn(text: &str) -> Vec<(String, String)> {
     out
 }
 
-/// `[[package]]` with `name`, `version`; those without a `source` are the shop's own.
-fn cargo(text: &str) -> Vec<(String, String)> {
-    let value = |block: &str, key: &str| {
-        block.lines().find_map(|l| {
-            Some(l.strip_prefix(key)?.trim_start().strip_prefix('=')?.trim().trim_matches('"').to_owned())
-        })
-    };
-    let blocks = text.split("[[package]]").skip(1);
-    blocks
-        .filter(|b| value(b, "source").is_some())
-        .filter_map(|b| Some((value(b, "name")?, value(b, "version")?)))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(name: &str, text: &str) -> Vec<(String, String, bool)> {
-        read_lock_file(name, text).unwrap().into_iter().map(|p| (p.name, p.version, p.dev)).collect()
+        read_lock_file(name, text)
+            .unwrap()
+            .into_iter()
+            .map(|p| (p.name, p.version, p.need == Need::Development))
+            .collect()
     }
 
     fn some(list: &[(&str, &str, bool)]) -> Vec<(String, String, bool)> {

@@ -197,6 +197,11 @@ impl Column {
         }
     }
 
+    /// `json`, `jsonb`: text with a form, in which anything may stand.
+    pub(super) fn is_json(&self) -> bool {
+        self.kind.contains("json")
+    }
+
     pub(super) fn is_text(&self) -> bool {
         ["char", "text", "string", "citext", "varying"].iter().any(|kind| self.kind.contains(kind))
     }

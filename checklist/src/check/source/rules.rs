@@ -116,19 +116,28 @@ const LIMITERS: [&str; 8] = [
     "slowDown(",
 ];
 
-pub(super) fn apply(scan: &mut Scan, path: &str, language: Option<Language>, text: &str) {
+/// A piece of a long file, after so many lines.
+pub(super) fn secrets_of_piece(scan: &mut Scan, path: &str, before: u32, text: &str) {
     let lines: Vec<&str> = text.lines().collect();
-    let allows = |line: u32| {
-        let on = |n: u32| n.checked_sub(1).and_then(|at| lines.get(at as usize)).is_some_and(|l| allowed(l));
-        on(line) || on(line.saturating_sub(1))
-    };
+    find_secrets(scan, path, before, text, &lines);
+}
+
+fn find_secrets(scan: &mut Scan, path: &str, before: u32, text: &str, lines: &[&str]) {
     for secret in secrets::find(text) {
-        if allows(secret.line) {
+        if allows(lines, secret.line) {
             scan.allowed += 1;
             continue;
         }
         let rule = if secret.is_database { "database" } else { "secrets" };
-        scan.say(rule, Place::new(path, Some(secret.line), secret.kind));
+        scan.say(rule, Place::new(path, Some(before + secret.line), secret.kind));
+    }
+}
+
+pub(super) fn apply(scan: &mut Scan, path: &str, language: Option<Language>, text: &str) {
+    let lines: Vec<&str> = text.lines().collect();
+    find_secrets(scan, path, 0, text, &lines);
+    if lines.iter().any(|l| l.contains("rate-limit") && allowed(l)) {
+        scan.note("limited-elsewhere");
     }
     if LIMITERS.iter().any(|sign| text.contains(sign)) {
         scan.note("limiters");
@@ -151,7 +160,7 @@ pub(super) fn apply(scan: &mut Scan, path: &str, language: Option<Language>, tex
             if is_comment(whole) || (rule == "html" && cleaned(&lines, line, hit.as_str(), cleans)) {
                 continue;
             }
-            if allows(line) {
+            if allows(&lines, line) {
                 scan.allowed += 1;
                 continue;
             }
@@ -221,6 +230,9 @@ fn php(scan: &mut Scan, path: &str, text: &str, lines: &[&str]) {
         let l = l.to_ascii_lowercase().replace(['"', '\''], "");
         l.contains("<form") && l.contains("method=post")
     });
+    if posts.is_some() {
+        scan.note("forms");
+    }
     if let Some(at) = posts
         && !["csrf", "token", "nonce"].iter().any(|w| lower.contains(w))
     {
@@ -246,6 +258,12 @@ fn is_comment(line: &str) -> bool {
 fn cleaned(lines: &[&str], line: u32, hit: &str, cleans: &[&str]) -> bool {
     let near = lines.iter().skip(line as usize - 1).take(3);
     cleans.iter().any(|c| hit.contains(c)) || near.clone().any(|l| cleans.iter().any(|c| l.contains(c)))
+}
+
+/// Whether a comment on the line or on the one before allows it.
+fn allows(lines: &[&str], line: u32) -> bool {
+    let on = |n: u32| n.checked_sub(1).and_then(|at| lines.get(at as usize)).is_some_and(|l| allowed(l));
+    on(line) || on(line.saturating_sub(1))
 }
 
 /// `caretaker-allow` and at least some words of why.

@@ -1,6 +1,7 @@
 //! A source tree, read once.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,9 +30,12 @@ const SKIPPED: [&str; 16] = [
     "__mocks__",
     ".yarn",
 ];
-/// Files and bytes of one that are read; places of a rule that are kept.
+/// Files and bytes of one that are read; places of a rule that are kept. Of settings and data, such as a dump, more is read: piece by piece,
+/// for secrets only. Pieces begin before the end of the one before, so that nothing is cut in two.
 const FILES: usize = 50_000;
 const BYTES: u64 = 1 << 20;
+const BYTES_OF_SETTINGS: u64 = 256 << 20;
+const OVERLAP: usize = 4 << 10;
 const PLACES: usize = 500;
 
 /// The source of a shop. It is read once, at the first check that asks.
@@ -155,7 +159,11 @@ fn scan(root: &Path) -> Result<Arc<Scan>> {
             }
             match entry.metadata().map(|m| m.len()) {
                 Ok(length) if length > BYTES => {
-                    scan.unread.push(shown(root, &path));
+                    let is_data = language == Some(Language::Settings) && length <= BYTES_OF_SETTINGS;
+                    match is_data.then(|| in_pieces(&mut scan, &shown(root, &path), &path)) {
+                        Some(Ok(())) => scan.files += 1,
+                        _ => scan.unread.push(shown(root, &path)),
+                    }
                     continue;
                 }
                 _ => {}
@@ -171,6 +179,22 @@ fn scan(root: &Path) -> Result<Arc<Scan>> {
         }
     }
     Ok(Arc::new(scan))
+}
+
+/// A long file of settings or data.
+fn in_pieces(scan: &mut Scan, name: &str, path: &Path) -> std::io::Result<()> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut kept, mut before) = (Vec::new(), 0u32);
+    loop {
+        let read = (&mut file).take(BYTES).read_to_end(&mut kept)?;
+        if read == 0 {
+            return Ok(());
+        }
+        rules::secrets_of_piece(scan, name, before, &String::from_utf8_lossy(&kept));
+        let cut = kept.len().saturating_sub(OVERLAP);
+        before = before.saturating_add(kept[..cut].iter().filter(|b| **b == b'\n').count() as u32);
+        kept.drain(..cut);
+    }
 }
 
 fn shown(root: &Path, path: &Path) -> String {

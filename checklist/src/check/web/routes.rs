@@ -13,9 +13,12 @@ pub(super) async fn admin_routes(site: &Site, _: &Context) -> Result<Finding> {
     let (home, _) = site.home().await?;
     // A shop whose every address shows the same page shows nothing by it.
     let missing = site.get("/caretaker-no-such-page").await?;
-    let (mut open, mut closed) = (Vec::new(), 0);
+    let (mut open, mut closed, mut silent) = (Vec::new(), 0, 0);
     for path in &site.options.admin {
-        let Ok(answer) = site.follow(path).await else { continue };
+        let Ok(answer) = site.follow(path).await else {
+            silent += 1;
+            continue;
+        };
         let same = |other: &Answer| answer.status == other.status && alike(&answer.body, &other.body);
         match answer.status {
             200 if same(&home) || same(&missing) => closed += 1,
@@ -24,12 +27,14 @@ pub(super) async fn admin_routes(site: &Site, _: &Context) -> Result<Finding> {
                 open.push(Place::new(answer.place(), None, format!("answers {} without a log-in", answer.status)))
             }
             // A limiter or a server out of order says nothing of log-ins.
-            429 | 500.. => {}
+            429 | 500.. => silent += 1,
             _ => closed += 1,
         }
     }
     Ok(match (open.len(), closed) {
-        (0, 0) => Finding::unknown("none of the addresses of administrations answered"),
+        (0, n) if n <= silent => {
+            Finding::unknown(format!("{silent} addresses of administrations did not answer, {n} are closed"))
+        }
         (0, n) => Finding::pass(format!("{n} addresses of administrations are closed")),
         (n, _) => Finding::fail(format!("{n} addresses of administrations are open to everybody")).with_places(open),
     })
@@ -93,14 +98,16 @@ pub(super) async fn cors(site: &Site, _: &Context) -> Result<Finding> {
         format!("http://{host}"),
     ];
     let mut bad = Vec::new();
-    let mut asked = 0;
+    let (mut asked, mut silent) = (0, 0);
     for path in site.options.api.iter().map(String::as_str).chain(["/"]) {
         let url = site.at(path)?;
         let first = match site.send(Method::GET, url.clone(), &[("origin", &hostile[0])], None).await {
-            Ok(answer) if path == "/" || answer.status < 500 => answer,
-            Ok(_) => continue,
+            Ok(answer) if path == "/" || (answer.status < 500 && answer.status != 429) => answer,
             Err(e) if path == "/" => return Err(e),
-            Err(_) => continue,
+            Ok(_) | Err(_) => {
+                silent += 1;
+                continue;
+            }
         };
         asked += 1;
         if first.header("access-control-allow-origin").is_none() && path == "/" {
@@ -121,6 +128,9 @@ pub(super) async fn cors(site: &Site, _: &Context) -> Result<Finding> {
     let grave = bad.iter().any(|(credentials, _)| *credentials);
     let places = bad.into_iter().map(|(_, place)| place).collect::<Vec<_>>();
     Ok(match places.len() {
+        0 if silent > asked => Finding::unknown(format!(
+            "{silent} addresses of the API did not answer, {asked} let no foreign origin read"
+        )),
         0 => Finding::pass(format!("{asked} addresses let no foreign origin read with cookies")),
         _ if grave => Finding::fail("foreign origins read what customers see").with_places(places),
         _ => Finding::warn("any origin is echoed, though without cookies").with_places(places),
