@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::{Keys, Repository, Store};
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, say};
 use caretaker_examples::shop_file::{ShopFile, secret};
 use checklist::check::{backups, database, host, maintenance, monitor, source, web};
-use checklist::dependencies::DependencyCheck;
+use checklist::dependencies::{Advisories, DependencyCheck, OsvApi};
 use checklist::ledger::{Entries, FileLedger, Ledger, MemoryLedger, Record, check_export};
 use checklist::report::{Format, Report, TaskLine};
 use checklist::{
-    Attestation, Audit, Auditor, Check, Context, Error, ErrorKind, Outcome, Result, Standing, Task, TaskState, Waiver,
-    completions, items, scaling, secret_ages,
+    Attestation, Audit, Auditor, Check, Contact, Context, Error, ErrorKind, Outcome, Result, Standing, Task, TaskState,
+    Waiver, completions, deployment_gates, incident_steps, items, scaling, secret_ages, whole_months,
 };
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use health_probe::Metric;
 use serde::Serialize;
 
 /// What has to be so in a shop: checked, attested by people, remembered, and expiring.
@@ -63,6 +65,9 @@ struct Shop {
     /// Compare its dependencies with the advisories in this folder: an unpacked dump of OSV.
     #[arg(long, global = true, value_name = "DIR")]
     advisories: Option<PathBuf>,
+    /// Ask the API of OSV, or one like it at the address, about its dependencies: it is told their names and versions.
+    #[arg(long, global = true, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = OsvApi::ADDRESS)]
+    osv: Option<String>,
     /// Look at this host.
     #[arg(long, global = true)]
     host: bool,
@@ -165,9 +170,15 @@ enum Command {
     },
     /// In which phase of growth the shop is, and what that calls for.
     Scaling {
-        /// Orders of each month, oldest first.
-        #[arg(long, value_delimiter = ',', required = true, value_name = "N,N,…")]
+        /// Orders of each month, oldest first; without, they are read as `[checklist.orders]` says.
+        #[arg(long, value_delimiter = ',', value_name = "N,N,…")]
         orders: Vec<u64>,
+    },
+    /// A list of its own, as Markdown: what has to be so before a deployment, or what people do in an incident. Its items are attested as any
+    /// other.
+    Steps {
+        /// Which.
+        list: List,
     },
     /// The ledger itself: is it whole; a period of it for an auditor.
     Ledger {
@@ -191,6 +202,12 @@ struct Who {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum List {
+    Deployment,
+    Incident,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum As {
     Md,
     Html,
@@ -211,7 +228,7 @@ async fn run(cli: Cli) -> Result<Ended> {
     match cli.command {
         Command::Audit => {
             let (audit, entries) = desk.audit(now).await?;
-            let report = desk.report(&audit, &entries, now)?;
+            let report = desk.report(&audit, &entries, now).await?;
             match json {
                 true => say(report.render(Format::Json)?.trim_end()),
                 false => tell(&report, desk.remembers()),
@@ -233,7 +250,7 @@ async fn run(cli: Cli) -> Result<Ended> {
                 As::Sarif => Format::Sarif,
                 As::Junit => Format::Junit,
             };
-            let text = desk.report(&audit, &entries, now)?.render(format)?;
+            let text = desk.report(&audit, &entries, now).await?.render(format)?;
             match out {
                 None => say(text.trim_end()),
                 Some(path) => std::fs::write(&path, text).map_err(|e| {
@@ -253,7 +270,11 @@ async fn run(cli: Cli) -> Result<Ended> {
         }
         Command::Attest { item, who, statement, span } => {
             let entries = desk.remembered().await?;
-            let known = entries.audits().next_back().and_then(|a| a.items.iter().find(|i| i.item.id == item));
+            let known = entries.audits().next_back().and_then(|a| a.items.iter().find(|i| i.item.id == item)).cloned();
+            let known = match known {
+                None => listed(&entries, now).await.into_iter().find(|i| i.item.id == item),
+                known => known,
+            };
             let Some(report) = known else {
                 return Err(Error::new(ErrorKind::Config, format!("the last audit has no item called {item}"))
                     .with_next_step("run `checklist audit` first: what is attested is bound to what it saw"));
@@ -305,8 +326,14 @@ async fn run(cli: Cli) -> Result<Ended> {
             Ok(ended(late == 0))
         }
         Command::Scaling { orders } => {
-            let advice = scaling(&orders, &desk.file.in_place);
-            let advice = advice.ok_or_else(|| Error::new(ErrorKind::Config, "no month was named"))?;
+            let advice = match orders.is_empty() {
+                false => scaling(&orders, &desk.file.in_place),
+                true => desk.scaling(now).await?,
+            };
+            let advice = advice.ok_or_else(|| {
+                Error::new(ErrorKind::Config, "there is no whole month of orders to go by")
+                    .with_next_step("name them: --orders 310,340,…, or [checklist.orders] in the configuration")
+            })?;
             if json {
                 say_json(&advice)?;
                 return Ok(Ended::Well);
@@ -328,6 +355,20 @@ async fn run(cli: Cli) -> Result<Ended> {
                 say(&format!("{state:8} {} ({})", need.what, need.name));
             }
             Ok(Ended::Well)
+        }
+        Command::Steps { list } => {
+            let entries = desk.ledger.entries().await?;
+            let (items, name) = match list {
+                List::Deployment => (deployment_gates(), "a deployment"),
+                List::Incident => (incident_steps(), "an incident"),
+            };
+            let audit = Auditor::new(items).run(name, &Context::at(now), &entries.standing()).await;
+            let format = if json { Format::Json } else { Format::Markdown };
+            let mut report = Report::new(&audit, &entries, now);
+            // Those of the shop's audits.
+            (report.history, report.changes) = (Vec::new(), Vec::new());
+            say(report.render(format)?.trim_end());
+            Ok(ended(audit.is_clean()))
         }
         Command::Ledger { check: Some(path), .. } => {
             let text = std::fs::read_to_string(&path).map_err(|e| {
@@ -467,7 +508,14 @@ impl Desk {
         let tree = self.flags.source.clone().or_else(|| self.file.source.clone());
         let dependencies = match &tree {
             Some(root) => {
-                let advisories = self.flags.advisories.clone().or_else(|| self.file.advisories.clone());
+                let folder = self.flags.advisories.clone().or_else(|| self.file.advisories.clone());
+                // A flag has precedence over the configuration, whichever of the two it names.
+                let asked = self.flags.osv.clone();
+                let asked = asked.or_else(|| self.file.osv.clone().filter(|_| self.flags.advisories.is_none()));
+                let advisories = match asked {
+                    Some(url) => Some(Advisories::Api(OsvApi::at(&url)?)),
+                    None => folder.map(Advisories::Folder),
+                };
                 DependencyCheck::new(root, advisories, self.file.ignore.clone())
             }
             None => DependencyCheck::none(),
@@ -528,10 +576,37 @@ impl Desk {
         }
     }
 
-    fn report(&self, audit: &Audit, entries: &Entries, now: DateTime<Utc>) -> Result<Report> {
+    async fn report(&self, audit: &Audit, entries: &Entries, now: DateTime<Utc>) -> Result<Report> {
         let lines = self.lines(entries, now)?;
         let secrets = secret_ages(&self.file.secret, entries, now);
-        Ok(Report::new(audit, entries, now).with_tasks(lines).with_secrets(secrets))
+        let contacts = self.shop.iter().flat_map(|s| &s.contact).map(|c| Contact {
+            role: c.role.clone(),
+            name: c.name.clone(),
+            reach: c.reach.clone(),
+        });
+        // A report without growth is still one.
+        let growth = self.scaling(now).await.unwrap_or_else(|e| {
+            cli::complain(&e.to_string());
+            None
+        });
+        let report = Report::new(audit, entries, now).with_tasks(lines).with_secrets(secrets);
+        Ok(report.with_contacts(contacts.collect()).with_scaling(growth))
+    }
+
+    /// Advice by the orders that the database counts; `None` where the configuration does not say how.
+    async fn scaling(&self, now: DateTime<Utc>) -> Result<Option<checklist::ScalingAdvice>> {
+        let Some(orders) = &self.file.orders else { return Ok(None) };
+        let url = match &orders.database {
+            Some(url) => Some(secret(url, "checklist.orders").map_err(|e| ours(&e, e.next_step()))?),
+            None => self.database()?,
+        };
+        let url = url.ok_or_else(|| {
+            Error::new(ErrorKind::Config, "checklist.orders: no database was named")
+                .with_next_step("name it: database in [checklist.orders], or in [checklist]")
+        })?;
+        let rows = read_orders(&url, &orders.sql).await?;
+        let today = now.with_timezone(&self.zone()?).date_naive();
+        Ok(scaling(&whole_months(&rows, today), &self.file.in_place))
     }
 
     fn lines(&self, entries: &Entries, now: DateTime<Utc>) -> Result<Vec<TaskLine>> {
@@ -546,6 +621,27 @@ impl Desk {
         };
         Ok(self.tasks()?.iter().map(line).collect())
     }
+}
+
+/// Orders of months, or of days.
+async fn read_orders(url: &str, sql: &str) -> Result<Vec<(NaiveDate, u64)>> {
+    let metric = Metric { name: "checklist.orders".into(), sql: sql.to_owned(), unit: String::new(), target: None };
+    let report = metric.read(url, Duration::from_secs(60)).await.map_err(|e| ours(&e, e.next_step()))?;
+    let one = |(label, value): (String, f64)| {
+        let day = label.parse::<NaiveDate>().or_else(|_| format!("{label}-01").parse());
+        let day = day.map_err(|_| {
+            Error::new(ErrorKind::Config, format!("checklist.orders: {label:?} is no month"))
+                .with_next_step("let the query give name, as 2026-11, and value")
+        })?;
+        Ok((day, value.max(0.0).round() as u64))
+    };
+    report.values.into_iter().map(one).collect()
+}
+
+/// The items of the lists that are no part of an audit, as they stand.
+async fn listed(entries: &Entries, now: DateTime<Utc>) -> Vec<checklist::ItemReport> {
+    let items = [deployment_gates(), incident_steps()].concat();
+    Auditor::new(items).run("lists", &Context::at(now), &entries.standing()).await.items
 }
 
 /// The monitor of the configuration, where it has been at work.

@@ -31,6 +31,8 @@ pub struct ChecklistFile {
     pub source: Option<PathBuf>,
     /// A folder of advisories: an unpacked dump of OSV.
     pub advisories: Option<PathBuf>,
+    /// The API of OSV, which is told the names and versions of all dependencies; it has precedence over the folder.
+    pub osv: Option<String>,
     /// Vulnerabilities that are accepted, each with a reason and an end.
     pub ignore: Vec<checklist::dependencies::Ignore>,
     /// Whether this host is its host.
@@ -45,6 +47,8 @@ pub struct ChecklistFile {
     pub keys: Option<PathBuf>,
     /// The ledger of evidence; `evidence.log` in the folder of what is remembered without.
     pub ledger: Option<PathBuf>,
+    /// How many orders each month had, for the phase of growth.
+    pub orders: Option<Orders>,
     /// What is in place of what a phase of growth calls for.
     pub in_place: BTreeMap<String, bool>,
     /// Items of the shop's own; one with the name of ours takes its place.
@@ -55,6 +59,16 @@ pub struct ChecklistFile {
     pub owners: BTreeMap<String, String>,
     /// Secrets by name, owner and age.
     pub secret: Vec<Secret>,
+}
+
+/// Orders of months, from a database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Orders {
+    /// The address of the database; `checklist.database` without. It may be `env:NAME`.
+    pub database: Option<String>,
+    /// A query that gives `name`, a month as `2026-11`, and `value`; the present month does not count.
+    pub sql: String,
 }
 
 /// A task of the shop's own.

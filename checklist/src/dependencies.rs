@@ -19,7 +19,7 @@ use crate::item::{Check, Context, Tier};
 use crate::outcome::{Finding, Place};
 
 pub use advisory::Advisory;
-pub use lock::{Ecosystem, Need, Package, read_lock_file};
+pub use lock::{Ecosystem, Package, Scope, read_lock_file};
 #[cfg(feature = "http")]
 pub use osv::OsvApi;
 
@@ -70,7 +70,7 @@ pub struct Vulnerable {
     /// The first version without it, where one is known.
     pub fixed: Option<String>,
     /// When the package is needed.
-    pub need: Need,
+    pub scope: Scope,
 }
 
 /// Pure: which of the packages have which vulnerabilities. Withdrawn advisories are none.
@@ -109,7 +109,7 @@ pub fn compare(
                 aliases: advisory.aliases.clone(),
                 summary: advisory.summary.chars().take(200).collect(),
                 fixed,
-                need: package.need,
+                scope: package.scope,
             };
             let ignore = ignores.iter().find(|i| names.iter().any(|name| **name == i.id));
             match ignore {
@@ -242,12 +242,12 @@ fn compare_with_folder(packages: &[Package], folder: &Path, ignores: &[Ignore], 
 fn judge(report: &DependencyReport, age: Option<i64>, uncovered: &[&str]) -> Finding {
     let places = report.found.iter().map(|v| {
         let fixed = v.fixed.as_ref().map(|f| format!(", mended in {f}")).unwrap_or_default();
-        let need = match v.need {
-            Need::Runs => "",
-            Need::Development => ", only to build or test",
-            Need::Optional => ", only with a feature that is off",
+        let scope = match v.scope {
+            Scope::Runs => "",
+            Scope::Development => ", only to build or test",
+            Scope::Optional => ", only with a feature that is off",
         };
-        Place::new(v.file.clone(), None, format!("{} {}: {} {}{fixed}{need}", v.package, v.version, v.id, v.summary))
+        Place::new(v.file.clone(), None, format!("{} {}: {} {}{fixed}{scope}", v.package, v.version, v.id, v.summary))
     });
     let mut notes = vec![format!("{} packages", report.packages)];
     if !report.ignored.is_empty() {
@@ -262,7 +262,7 @@ fn judge(report: &DependencyReport, age: Option<i64>, uncovered: &[&str]) -> Fin
     let notes = notes.join("; ");
     let fact =
         report.found.iter().map(|v| format!("{} {} {}", v.package, v.version, v.id)).collect::<Vec<_>>().join("\n");
-    let real = report.found.iter().filter(|v| v.need == Need::Runs).count();
+    let real = report.found.iter().filter(|v| v.scope == Scope::Runs).count();
     match (real, report.found.len(), age) {
         (1.., all, _) => Finding::fail(format!("{all} known vulnerabilities ({notes})")).with_places(places),
         (0, 1.., _) => {
@@ -325,12 +325,12 @@ mod tests {
         DateTime::parse_from_rfc3339("2026-11-26T12:00:00Z").unwrap().to_utc()
     }
 
-    fn package(name: &str, version: &str, need: Need) -> Package {
+    fn package(name: &str, version: &str, scope: Scope) -> Package {
         Package {
             ecosystem: Ecosystem::Npm,
             name: name.into(),
             version: version.into(),
-            need,
+            scope,
             file: "package-lock.json".into(),
         }
     }
@@ -353,16 +353,19 @@ mod tests {
             advisory("GHSA-2", &[], "next", r#"[{"introduced":"13.0.0"},{"fixed":"14.2.25"}]"#),
         ];
         let packages = [
-            package("lodash", "4.17.20", Need::Runs),
-            package("next", "12.9.0", Need::Runs),
-            package("next", "14.2.0", Need::Optional),
+            package("lodash", "4.17.20", Scope::Runs),
+            package("next", "12.9.0", Scope::Runs),
+            package("next", "14.2.0", Scope::Optional),
         ];
         let report = compare(&packages, &all, &[], now());
-        let found: Vec<_> =
-            report.found.iter().map(|v| (v.package.as_str(), v.version.as_str(), v.fixed.as_deref(), v.need)).collect();
+        let found: Vec<_> = report
+            .found
+            .iter()
+            .map(|v| (v.package.as_str(), v.version.as_str(), v.fixed.as_deref(), v.scope))
+            .collect();
         assert_eq!(
             found,
-            [("lodash", "4.17.20", Some("4.17.21"), Need::Runs), ("next", "14.2.0", Some("14.2.25"), Need::Optional)]
+            [("lodash", "4.17.20", Some("4.17.21"), Scope::Runs), ("next", "14.2.0", Some("14.2.25"), Scope::Optional)]
         );
         assert_eq!(judge(&report, Some(6), &[]).outcome, crate::Outcome::Fail);
         let ignore = |id: &str, day| Ignore {

@@ -1,4 +1,4 @@
-//! Registers: secrets by name and age, and how old software may get.
+//! Registers: secrets by name and age, contacts, and how old software may get.
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,19 @@ pub fn secret_ages(secrets: &[Secret], entries: &Entries, now: DateTime<Utc>) ->
         .collect();
     ages.sort_by(|a, b| a.due.cmp(&b.due).then_with(|| a.name.cmp(&b.name)));
     ages
+}
+
+/// Somebody to call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contact {
+    /// What for, such as `primary on-call`, `hosting`, `payment provider`.
+    pub role: String,
+    /// Who.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Where: numbers, addresses, pages.
+    pub reach: Vec<String>,
 }
 
 /// Software whose versions end.

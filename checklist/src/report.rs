@@ -12,7 +12,7 @@ use crate::audit::Audit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Entries, Head};
 use crate::outcome::Outcome;
-use crate::register::SecretAge;
+use crate::register::{Contact, SecretAge};
 use crate::scaling::ScalingAdvice;
 use crate::score::Score;
 use crate::task::Occurrence;
@@ -33,6 +33,8 @@ pub struct Report {
     pub tasks: Vec<TaskLine>,
     /// Secrets by age.
     pub secrets: Vec<SecretAge>,
+    /// Whom to call.
+    pub contacts: Vec<Contact>,
     /// What to do about growth, where orders are known.
     pub scaling: Option<ScalingAdvice>,
     /// The newest entry of the ledger: noted elsewhere, it shows whether the ledger was cut off since.
@@ -109,6 +111,7 @@ impl Report {
             audit,
             tasks: Vec::new(),
             secrets: Vec::new(),
+            contacts: Vec::new(),
             scaling: None,
             head: entries.head(),
         }
@@ -125,6 +128,13 @@ impl Report {
     #[must_use]
     pub fn with_secrets(mut self, secrets: Vec<SecretAge>) -> Self {
         self.secrets = secrets;
+        self
+    }
+
+    /// The same with contacts.
+    #[must_use]
+    pub fn with_contacts(mut self, contacts: Vec<Contact>) -> Self {
+        self.contacts = contacts;
         self
     }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{Datelike, NaiveDate};
 use serde::{Deserialize, Serialize};
 
 /// A phase of growth.
@@ -124,6 +125,22 @@ pub fn scaling(months: &[u64], in_place: &BTreeMap<String, bool>) -> Option<Scal
     Some(ScalingAdvice { phase, orders, growth, months_to_next, needs: needs.collect() })
 }
 
+/// Orders of whole months, oldest first, from orders of days: the month that a day began in the middle of, and the present one, are no whole
+/// ones. A day that is not named had no order.
+pub fn whole_months(days: &[(NaiveDate, u64)], today: NaiveDate) -> Vec<u64> {
+    let month = |day: NaiveDate| day.year() * 12 + day.month0() as i32;
+    let Some(first) = days.iter().map(|(day, _)| *day).min() else { return Vec::new() };
+    let from = month(first) + i32::from(first.day() > 1);
+    let mut months = vec![0u64; usize::try_from(month(today) - from).unwrap_or(0)];
+    for (day, orders) in days {
+        let slot = usize::try_from(month(*day) - from).ok().and_then(|at| months.get_mut(at));
+        if let Some(slot) = slot {
+            *slot = slot.saturating_add(*orders);
+        }
+    }
+    months
+}
+
 fn growth(months: &[u64]) -> Option<f64> {
     let months = &months[months.len().saturating_sub(24)..];
     if months.len() < 6 || months.contains(&0) {
@@ -147,6 +164,16 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn months_that_are_not_over_do_not_count() {
+        let day = |m, d| NaiveDate::from_ymd_opt(2026, m, d).unwrap();
+        let days = [(day(6, 20), 9), (day(7, 1), 5), (day(7, 31), 2), (day(9, 3), 4), (day(10, 2), 8)];
+        assert_eq!(whole_months(&days, day(10, 5)), [7, 0, 4]);
+        assert_eq!(whole_months(&days[1..], day(10, 5)), [7, 0, 4], "it began with the month");
+        assert_eq!(whole_months(&[], day(10, 5)), Vec::<u64>::new());
+        assert_eq!(whole_months(&days[4..], day(10, 5)), Vec::<u64>::new());
+    }
 
     #[test]
     fn phases_needs_and_when_the_next_one_comes() {

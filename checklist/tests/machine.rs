@@ -193,6 +193,21 @@ async fn a_weak_host_and_its_twin() {
         assert_eq!(bad[check].outcome, Outcome::Fail, "{:#?}", bad[check]);
         assert_eq!(good[check].outcome, Outcome::Pass, "{:#?}", good[check]);
     }
+    // Each pool counts, whatever the last one says; and each site.
+    put(&hard, "etc/php/8.4/fpm/pool.d/a.conf", 0o644, "[a]\nphp_admin_flag[display_errors] = on\n[b]\nuser = b\n");
+    put(&hard, "etc/php/8.4/fpm/pool.d/z.conf", 0o644, "[z]\nphp_admin_flag[display_errors] = off\n");
+    put(&hard, "etc/nginx/sites-enabled/old", 0o644, "server {\nlisten 443 ssl;\ninclude snippets/tls.conf;\n}\n");
+    put(&hard, "etc/nginx/snippets/tls.conf", 0o644, "ssl_protocols TLSv1.1 TLSv1.2;\n");
+    let mixed = run(host::checks(host_at(&hard, "srv/uploads"))).await;
+    assert_eq!(mixed["host.php-errors"].outcome, Outcome::Fail, "{:#?}", mixed["host.php-errors"]);
+    assert!(mixed["host.php-errors"].places[0].at.ends_with("a.conf"), "{:#?}", mixed["host.php-errors"]);
+    assert_eq!(mixed["host.tls-floor"].outcome, Outcome::Fail, "{:#?}", mixed["host.tls-floor"]);
+    assert!(mixed["host.tls-floor"].places[0].at.ends_with("snippets/tls.conf"), "{:#?}", mixed["host.tls-floor"]);
+    let red_hat = dir.path().join("red hat");
+    put(&red_hat, "etc/php.ini", 0o644, "display_errors = On\n");
+    put(&red_hat, "etc/php-fpm.d/www.conf", 0o644, "[www]\nuser = apache\n");
+    let found = run(host::checks(host_at(&red_hat, "srv/uploads"))).await;
+    assert_eq!(found["host.php-errors"].outcome, Outcome::Fail, "{:#?}", found["host.php-errors"]);
     // No program of an image is run, and nothing is known by what is not there.
     for check in ["host.firewall", "host.end-of-life"] {
         assert_eq!(good[check].outcome, Outcome::Unknown);

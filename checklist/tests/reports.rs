@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use checklist::ledger::{Ledger, MemoryLedger, Record};
 use checklist::report::{Format, Report, TaskLine};
 use checklist::{
-    Auditor, Check, Context, Finding, Item, Outcome, Result, Secret, Tier, Waiver, completions, items, routines,
-    scaling, secret_ages,
+    Auditor, Check, Contact, Context, Finding, Item, Outcome, Result, Secret, Tier, Waiver, completions, items,
+    routines, scaling, secret_ages,
 };
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde_json::Value;
@@ -96,6 +96,11 @@ async fn report() -> Report {
     Report::new(entries.audits().last().unwrap(), &entries, noon())
         .with_tasks(lines.collect())
         .with_secrets(secret_ages(&secrets, &entries, noon()))
+        .with_contacts(vec![Contact {
+            role: "hosting".into(),
+            name: Some(HOSTILE.into()),
+            reach: vec![HOSTILE.into()],
+        }])
         .with_scaling(scaling(&[700, 740, 790, 850, 900, 960], &BTreeMap::from([("cdn".to_owned(), true)])))
 }
 

@@ -150,6 +150,58 @@ fn tasks_secrets_and_growth() {
     assert_eq!(checklist(&["audit", "--config", "/no/such.toml"]).status.code(), Some(2));
 }
 
+/// Orders that the shop's database counts, contacts, lists of their own, and the API of OSV where it is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn measured_growth_contacts_and_lists() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, config, ledger) =
+        (dir.path().join("shop.db"), dir.path().join("caretaker.toml"), dir.path().join("evidence.log"));
+    let sql = "CREATE TABLE m (name text, value integer); INSERT INTO m VALUES ('2025-01', 1500), ('2025-02', 1600), ('2025-03', 1700), ('2999-01', 9)";
+    let made = Command::new("sqlite3").arg(&db).arg(sql).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(
+        source.join("package-lock.json"),
+        r#"{"lockfileVersion":3,"packages":{"node_modules/next":{"version":"14.2.0"}}}"#,
+    )
+    .unwrap();
+    let toml = |query: &str| {
+        format!(
+            "[shop]\nname = \"Shop\"\nstate = \"{0}\"\n[checklist]\nsource = \"{0}/source\"\n\
+             [checklist.orders]\ndatabase = \"sqlite:{0}/shop.db\"\nsql = \"{query}\"\n\
+             [[contact]]\nrole = \"hosting\"\nreach = [\"+234 000\"]\n",
+            dir.path().display()
+        )
+    };
+    std::fs::write(&config, toml("SELECT name, value FROM m WHERE name < '2025-04'")).unwrap();
+    let (config_at, ledger) = (config.to_str().unwrap(), ledger.to_str().unwrap());
+    let growth = json(&checklist(&["scaling", "--config", config_at, "--json"]));
+    // Months after the last order had none.
+    assert_eq!((growth["phase"].as_str(), growth["orders"].as_f64()), (Some("one"), Some(0.0)), "{growth}");
+
+    // An address at which nobody answers is no clean bill of health, and no end of the audit.
+    let audit = checklist(&["audit", "--json", "--config", config_at, "--ledger", ledger, "--osv=http://127.0.0.1:1"]);
+    assert_eq!(audit.status.code(), Some(1), "{}", text(&audit));
+    let report = json(&audit);
+    assert_eq!(outcome(&report, "upkeep.dependencies"), "unknown");
+    assert!(String::from_utf8_lossy(&audit.stdout).contains("the API of OSV at http://127.0.0.1:1/: no answer"));
+    assert_eq!((&report["contacts"][0]["role"], &report["scaling"]["phase"]), (&"hosting".into(), &"one".into()));
+
+    // A query that is wrong takes growth from the report, and nothing else.
+    std::fs::write(&config, toml("SELECT nothing FROM m")).unwrap();
+    let audit = checklist(&["audit", "--json", "--config", config_at, "--ledger", ledger]);
+    assert_eq!((audit.status.code(), &json(&audit)["scaling"]), (Some(1), &Value::Null), "{}", text(&audit));
+    assert_eq!(checklist(&["scaling", "--config", config_at]).status.code(), Some(2));
+
+    let steps = || checklist(&["steps", "incident", "--ledger", ledger]);
+    assert!(text(&steps()).contains("UNKNOWN** Contain it"), "{}", text(&steps()));
+    let said = ["attest", "incident.03", "--by", "Anna", "--statement", "keys ended, 14:05", "--ledger", ledger];
+    assert_eq!(checklist(&said).status.code(), Some(0));
+    assert!(text(&steps()).contains("ATTESTED** Contain it"), "{}", text(&steps()));
+    assert_eq!(checklist(&["steps", "deployment", "--ledger", ledger]).status.code(), Some(1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn access_is_reviewed_and_a_change_opens_it_again() {
     let server = storefront::postgres::Server::start().await.unwrap();

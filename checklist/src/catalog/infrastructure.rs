@@ -13,8 +13,8 @@ pub(super) const ITEMS: [Row; 5] = [
         next: "ufw default deny incoming, allow 22, 80, 443; or the provider's security group. Docker publishes ports past ufw: bind them to 127.0.0.1.",
         php: "The same; MySQL bound to 127.0.0.1.",
         attest: Some(("a firewall outside of this host lets 80 and 443 in, and nothing else that need not be", false)),
-        how: "host: nftables' rules: what comes in is dropped unless it is allowed; without the right to read them it is unknown",
-        fooled: "a firewall of the provider is not visible from here; rules that allow everything",
+        how: "host: the rules of nftables and iptables, IPv4 and IPv6 apart: what comes in is dropped unless it is allowed, and no port is handed to a container past that; without the right to read them it is unknown",
+        fooled: "a firewall of the provider is not visible from here; chains that are jumped to, and what they allow",
     },
     Row {
         id: "infra.ports",

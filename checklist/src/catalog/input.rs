@@ -60,7 +60,10 @@ pub(super) const ITEMS: [Row; 5] = [
         references: &["OWASP ASVS 5.0: 2.4, 6.3.1", "PCI DSS 4.0.1: 8.3.4"],
         next: "A limiter in the middleware for log-ins, checkout and password resets, kept in Redis, not in memory.",
         php: "limit_req in nginx for those addresses, and a count by account in the database.",
-        attest: None,
+        attest: Some((
+            "log-ins, checkout and password resets are limited before the shop: by whom, to how many, and when that was tried",
+            false,
+        )),
         how: "source: a limiter in the code or limit_req in the server's configuration; on staging: twenty bad log-ins until one is refused with 429",
         fooled: "a limiter that is there and guards something else; one by address alone",
     },

@@ -13,8 +13,8 @@ pub(super) const ITEMS: [Row; 3] = [
         next: "npm audit fix, or the version that the advisory names; an exception with a reason and an end where there is none.",
         php: "composer update vendor/package; the same for exceptions.",
         attest: None,
-        how: "source: lock files of npm, pnpm, yarn, composer and cargo against OSV data",
-        fooled: "code that was copied in; advisories that are not in the data",
+        how: "source: lock files of npm, pnpm, yarn, composer and cargo against the API of OSV, or an unpacked dump of it",
+        fooled: "code that was copied in; advisories that are not in the data; crates that a lock file names for a weak feature of a dependency and that nothing builds",
     },
     Row {
         id: "upkeep.end-of-life",

@@ -3,6 +3,7 @@
 mod firewall;
 mod network;
 mod settings;
+mod web_server;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub fn checks(host: Option<Arc<Host>>) -> Vec<Arc<dyn Check>> {
         ("host.firewall", "infra.firewall", look!(firewall::firewall)),
         ("host.php-errors", "monitoring.errors", look!(settings::php_errors)),
         ("host.php-sessions", "auth.session", look!(settings::php_sessions)),
-        ("host.tls-floor", "data.https", look!(settings::tls_floor)),
+        ("host.tls-floor", "data.https", look!(web_server::tls_floor)),
         ("host.uploads", "input.uploads", look!(uploads)),
         ("host.end-of-life", "upkeep.end-of-life", look!(end_of_life)),
     ];

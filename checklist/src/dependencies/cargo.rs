@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Table, Value};
 
-use super::lock::Need;
+use super::lock::Scope;
 
 /// A package of a lock file: its name, its version, and when it is needed.
-type Locked = (String, String, Need);
+type Locked = (String, String, Scope);
 
 /// Packages with a source; those without one are the shop's own, and `manifests` are theirs. Without the manifest of one of them, all that it
 /// names is needed.
@@ -31,8 +31,8 @@ pub(super) fn read(text: &str, manifests: &[Table]) -> Result<Vec<Locked>, toml:
                 let wanted = direct(manifest, manifests, enabled.get(&name));
                 for &to in &uses[at] {
                     match wanted.get(&named(packages[to], "name")) {
-                        Some(Need::Runs) => runs.insert(to),
-                        Some(Need::Development) => develops.insert(to),
+                        Some(Scope::Runs) => runs.insert(to),
+                        Some(Scope::Development) => develops.insert(to),
                         _ => false,
                     };
                 }
@@ -50,13 +50,13 @@ pub(super) fn read(text: &str, manifests: &[Table]) -> Result<Vec<Locked>, toml:
         seen
     };
     let (runs, develops) = (reached(runs), reached(develops));
-    let need = |at: usize| match () {
-        () if runs.contains(&at) => Need::Runs,
-        () if develops.contains(&at) => Need::Development,
-        () => Need::Optional,
+    let scope = |at: usize| match () {
+        () if runs.contains(&at) => Scope::Runs,
+        () if develops.contains(&at) => Scope::Development,
+        () => Scope::Optional,
     };
     let foreign = packages.iter().enumerate().filter(|(_, p)| !own(p));
-    Ok(foreign.map(|(at, p)| (named(p, "name"), named(p, "version"), need(at))).collect())
+    Ok(foreign.map(|(at, p)| (named(p, "name"), named(p, "version"), scope(at))).collect())
 }
 
 fn list<'a>(table: &'a Table, key: &str) -> impl Iterator<Item = &'a Table> {
@@ -133,7 +133,7 @@ fn features(manifest: &Table) -> BTreeMap<&str, Vec<&str>> {
 }
 
 /// When each of a manifest's dependencies is needed, by its name in the lock file.
-fn direct(manifest: &Table, manifests: &[Table], enabled: Option<&BTreeSet<String>>) -> BTreeMap<String, Need> {
+fn direct(manifest: &Table, manifests: &[Table], enabled: Option<&BTreeSet<String>>) -> BTreeMap<String, Scope> {
     let known = features(manifest);
     let mut on: BTreeSet<&str> = enabled.into_iter().flatten().map(String::as_str).collect();
     let mut open: Vec<&str> = on.iter().copied().collect();
@@ -146,16 +146,16 @@ fn direct(manifest: &Table, manifests: &[Table], enabled: Option<&BTreeSet<Strin
             }
         }
     }
-    let mut out: BTreeMap<String, Need> = BTreeMap::new();
+    let mut out: BTreeMap<String, Scope> = BTreeMap::new();
     for (key, value, dev) in dependencies(manifest) {
         let optional = value.get("optional").and_then(Value::as_bool) == Some(true) && !on.contains(key);
-        let need = match (dev, optional) {
-            (_, true) => Need::Optional,
-            (true, false) => Need::Development,
-            (false, false) => Need::Runs,
+        let scope = match (dev, optional) {
+            (_, true) => Scope::Optional,
+            (true, false) => Scope::Development,
+            (false, false) => Scope::Runs,
         };
-        let known = out.entry(real_name(key, value, manifests).to_owned()).or_insert(need);
-        *known = (*known).min(need);
+        let known = out.entry(real_name(key, value, manifests).to_owned()).or_insert(scope);
+        *known = (*known).min(scope);
     }
     out
 }
@@ -164,12 +164,12 @@ fn direct(manifest: &Table, manifests: &[Table], enabled: Option<&BTreeSet<Strin
 mod tests {
     use super::*;
 
-    fn needs(lock: &str, manifests: &[&str]) -> Vec<(String, Need)> {
+    fn needs(lock: &str, manifests: &[&str]) -> Vec<(String, Scope)> {
         let manifests: Vec<Table> = manifests.iter().map(|m| m.parse().unwrap()).collect();
         read(lock, &manifests)
             .unwrap()
             .into_iter()
-            .map(|(name, version, need)| (format!("{name} {version}"), need))
+            .map(|(name, version, scope)| (format!("{name} {version}"), scope))
             .collect()
     }
 
@@ -217,13 +217,13 @@ mod tests {
         let engine = "package.name = \"engine\"\n[dependencies]\nsqlite = { version = \"1\", optional = true }\npg = { version = \"1\", optional = true }\n";
         let found = needs(&lock, &[shop, engine]);
         let of =
-            |need: Need| found.iter().filter(|(_, n)| *n == need).map(|(name, _)| name.as_str()).collect::<Vec<_>>();
-        assert_eq!(of(Need::Optional), ["image 1.0.0", "codec 1.0.0", "pg 1.0.0"], "tls is also needed by web");
-        assert_eq!(of(Need::Development), ["old 2.0.0", "probe 1.0.0"]);
+            |scope: Scope| found.iter().filter(|(_, n)| *n == scope).map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+        assert_eq!(of(Scope::Optional), ["image 1.0.0", "codec 1.0.0", "pg 1.0.0"], "tls is also needed by web");
+        assert_eq!(of(Scope::Development), ["old 2.0.0", "probe 1.0.0"]);
         assert_eq!(
-            of(Need::Runs),
+            of(Scope::Runs),
             ["web 2.0.0", "tls 1.0.0", "old 1.0.0", "deep 1.0.0", "renamed 1.0.0", "sqlite 1.0.0"]
         );
-        assert!(needs(&lock, &[]).iter().filter(|(name, _)| name != "old 2.0.0").all(|(_, n)| *n == Need::Runs));
+        assert!(needs(&lock, &[]).iter().filter(|(name, _)| name != "old 2.0.0").all(|(_, n)| *n == Scope::Runs));
     }
 }

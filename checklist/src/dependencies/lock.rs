@@ -45,7 +45,7 @@ impl Ecosystem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Need {
+pub enum Scope {
     /// It is part of what runs, or nothing says that it is not.
     Runs,
     /// Only to build or test.
@@ -64,7 +64,7 @@ pub struct Package {
     /// Its version.
     pub version: String,
     /// When it is needed.
-    pub need: Need,
+    pub scope: Scope,
     /// The lock file, below the tree.
     pub file: String,
 }
@@ -116,7 +116,7 @@ fn read_cargo(path: &str, text: &str, manifests: &[toml::Table]) -> Result<Vec<P
         Error::new(ErrorKind::Malformed, format!("{path}: is no TOML")).with_next_step("write it anew").with_source(e)
     })?;
     let one =
-        |(name, version, need)| Package { ecosystem: Ecosystem::Crates, name, version, need, file: path.to_owned() };
+        |(name, version, scope)| Package { ecosystem: Ecosystem::Crates, name, version, scope, file: path.to_owned() };
     Ok(packages.into_iter().map(one).collect())
 }
 
@@ -131,7 +131,7 @@ pub fn read_lock_file(path: &str, text: &str) -> Result<Vec<Package>> {
         ecosystem,
         name: name.to_owned(),
         version: version.to_owned(),
-        need: if dev { Need::Development } else { Need::Runs },
+        scope: if dev { Scope::Development } else { Scope::Runs },
         file: path.to_owned(),
     };
     let json = || {
@@ -251,7 +251,7 @@ mod tests {
         read_lock_file(name, text)
             .unwrap()
             .into_iter()
-            .map(|p| (p.name, p.version, p.need == Need::Development))
+            .map(|p| (p.name, p.version, p.scope == Scope::Development))
             .collect()
     }
 

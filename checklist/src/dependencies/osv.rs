@@ -215,7 +215,7 @@ impl OsvApi {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dependencies::{Ecosystem, Need, compare};
+    use crate::dependencies::{Ecosystem, Scope, compare};
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
     use std::sync::Mutex;
@@ -271,7 +271,7 @@ mod tests {
             ecosystem: Ecosystem::Npm,
             name: name.into(),
             version: version.into(),
-            need: Need::Runs,
+            scope: Scope::Runs,
             file: "package-lock.json".into(),
         };
         vec![one("lodash", "4.17.20"), one("next", "14.2.0"), one("react", "18.0.0")]

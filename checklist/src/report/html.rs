@@ -271,6 +271,15 @@ fn registers(out: &mut String, report: &Report) -> std::fmt::Result {
         }
         writeln!(out, "</table></div>")?;
     }
+    if !report.contacts.is_empty() {
+        writeln!(out, "<h2>Contacts</h2><div class=\"scroll\"><table><tr><th>for</th><th>who</th><th>where</th></tr>")?;
+        for c in &report.contacts {
+            let who = c.name.as_deref().unwrap_or_default();
+            let reach = escape(&c.reach.join(", "));
+            writeln!(out, "<tr><td>{}</td><td>{}</td><td>{reach}</td></tr>", escape(&c.role), escape(who))?;
+        }
+        writeln!(out, "</table></div>")?;
+    }
     let Some(advice) = &report.scaling else { return Ok(()) };
     writeln!(out, "<h2>Growth</h2><p>{}: {:.0} orders a month.", advice.phase.name(), advice.orders)?;
     if let Some(months) = advice.months_to_next {

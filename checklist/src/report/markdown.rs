@@ -32,7 +32,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
             if matches!(item.outcome, Outcome::Fail | Outcome::Warn) {
                 for place in item.checks.iter().flat_map(|c| &c.places).take(10) {
                     let at = place.line.map(|n| format!(":{n}")).unwrap_or_default();
-                    writeln!(out, "  - `{}{at}` {}", line(&place.at), line(&place.what))?;
+                    writeln!(out, "  - `{}{at}` {}", code(&place.at), line(&place.what))?;
                 }
                 writeln!(
                     out,
@@ -70,6 +70,14 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         }
         writeln!(out)?;
     }
+    if !report.contacts.is_empty() {
+        writeln!(out, "## Contacts\n\n| for | who | where |\n|---|---|---|")?;
+        for c in &report.contacts {
+            let who = c.name.as_deref().unwrap_or_default();
+            writeln!(out, "| {} | {} | {} |", line(&c.role), line(who), line(&c.reach.join(", ")))?;
+        }
+        writeln!(out)?;
+    }
     if let Some(advice) = &report.scaling {
         writeln!(out, "## Growth\n\n{}: {:.0} orders a month.", advice.phase.name(), advice.orders)?;
         if let Some(months) = advice.months_to_next {
@@ -86,8 +94,35 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "Ledger: entry {}, `{}`", report.head.seq, report.head.hash)
 }
 
-/// One line, in which nothing is a table or a tag.
+/// One line, in which nothing is a table, a tag, a link, a picture or emphasis.
 fn line(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    text.replace('|', "\\|").replace('<', "&lt;").replace('`', "'")
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => out.push(' '),
+            '<' => out.push_str("&lt;"),
+            '&' => out.push_str("&amp;"),
+            '`' => out.push('\''),
+            '\\' | '|' | '[' | ']' | '*' | '~' => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The same within backticks, where nothing but those has a meaning.
+fn code(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().replace('`', "'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_is_text() {
+        let hostile = "![x](http://evil/p.png) [a](b) *b* <img> a|b `c` \\n\n# h";
+        assert_eq!(line(hostile), r"!\[x\](http://evil/p.png) \[a\](b) \*b\* &lt;img> a\|b 'c' \\n # h");
+        assert_eq!(code("a`b|c\n"), "a'b|c ");
+    }
 }

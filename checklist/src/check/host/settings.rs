@@ -1,4 +1,4 @@
-//! How PHP and the web server are set.
+//! How PHP is set.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,43 +11,78 @@ use crate::outcome::{Finding, Place};
 /// A setting with the file in which it stands last.
 type Settings = BTreeMap<String, (String, PathBuf)>;
 
-/// Each PHP that serves pages, with its settings: FPM, the module of Apache, CGI; not the command line's.
+/// Each PHP that serves pages, with its settings: each pool of FPM, the module of Apache, CGI; not the command line's. Where Debian, Red Hat
+/// and the official images have them.
 fn php(host: &Host) -> Result<Vec<(PathBuf, Settings)>> {
-    let mut out = Vec::new();
-    let mut homes: Vec<PathBuf> = Vec::new();
+    // A set-up: its php.ini, the folder of more of it, the folder of FPM's pools.
+    let mut homes: Vec<(PathBuf, PathBuf, PathBuf)> = Vec::new();
     for version in listed(&host.at("etc/php"))? {
-        homes.extend(["fpm", "apache2", "cgi"].map(|kind| version.join(kind)));
+        homes.extend(["fpm", "apache2", "cgi"].map(|kind| {
+            let home = version.join(kind);
+            (home.join("php.ini"), home.join("conf.d"), home.join("pool.d"))
+        }));
     }
-    homes.push(host.at("usr/local/etc/php"));
-    homes.sort();
-    for home in homes {
-        let ini = home.join("php.ini");
-        let mut files = vec![ini.clone()];
-        for folder in ["conf.d", "pool.d"] {
-            let more = listed(&home.join(folder))?;
-            files.extend(more.into_iter().filter(|p| p.extension().is_some_and(|e| e == "ini" || e == "conf")));
-        }
+    homes.push((host.at("etc/php.ini"), host.at("etc/php.d"), host.at("etc/php-fpm.d")));
+    let local = host.at("usr/local/etc");
+    homes.push((local.join("php/php.ini"), local.join("php/conf.d"), local.join("php-fpm.d")));
+    let mut out = Vec::new();
+    for (ini, more, pools) in homes {
         let mut settings = Settings::new();
-        let mut any = false;
-        for path in files {
-            match std::fs::read_to_string(&path) {
-                Ok(text) => {
-                    any = true;
-                    read(&mut settings, &text, &path);
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(file(&path, "cannot be read", e)),
+        let mut any = read_file(&mut settings, &ini)?;
+        for path in listed(&more)?.into_iter().filter(|p| p.extension().is_some_and(|e| e == "ini")) {
+            any |= read_file(&mut settings, &path)?;
+        }
+        let before = out.len();
+        for path in listed(&pools)?.into_iter().filter(|p| p.extension().is_some_and(|e| e == "conf")) {
+            let text = std::fs::read_to_string(&path).map_err(|e| file(&path, "cannot be read", e))?;
+            for pool in pools_of(&text) {
+                let mut own = settings.clone();
+                read(&mut own, &pool, &path);
+                out.push((path.clone(), own));
             }
         }
-        if any {
+        // Without a pool it is Apache's or CGI's.
+        if any && out.len() == before {
             out.push((ini, settings));
         }
     }
     Ok(out)
 }
 
+/// The pools of a file: what stands below each `[name]`.
+fn pools_of(text: &str) -> Vec<String> {
+    let (mut pools, mut in_global) = (Vec::<String>::new(), false);
+    for line in text.lines() {
+        match (line.trim().starts_with('['), pools.last_mut()) {
+            (true, _) if line.trim() == "[global]" => in_global = true,
+            (true, _) => {
+                in_global = false;
+                pools.push(String::new());
+            }
+            (false, Some(pool)) if !in_global => {
+                pool.push_str(line);
+                pool.push('\n');
+            }
+            (false, _) => {}
+        }
+    }
+    pools
+}
+
+/// Whether the file is there.
+fn read_file(settings: &mut Settings, path: &Path) -> Result<bool> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            read(settings, &text, path);
+            Ok(true)
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(file(path, "cannot be read", e)),
+    }
+}
+
 /// What lies in a folder, sorted; nothing where it is not there. One that cannot be read is an error: it is not absent.
-fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |e| file(folder, "cannot be read", e);
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -140,85 +175,13 @@ pub(super) async fn php_sessions(host: &Host, _: &Context) -> Result<Finding> {
     )
 }
 
-/// The web server speaks no TLS older than 1.2.
-pub(super) async fn tls_floor(host: &Host, _: &Context) -> Result<Finding> {
-    let mut files = Vec::new();
-    for folder in [
-        "etc/nginx",
-        "etc/nginx/conf.d",
-        "etc/nginx/sites-enabled",
-        "etc/apache2",
-        "etc/apache2/sites-enabled",
-        "etc/apache2/mods-enabled",
-    ] {
-        files.extend(listed(&host.at(folder))?.into_iter().filter(|p| p.is_file()));
-    }
-    files.sort();
-    if files.is_empty() {
-        return Ok(Finding::not_applicable("no nginx and no Apache is set up here"));
-    }
-    let (mut old, mut said, mut speaks) = (Vec::new(), 0, false);
-    for path in &files {
-        let text = std::fs::read_to_string(path).map_err(|e| file(path, "cannot be read", e))?;
-        for (at, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
-            speaks |= line.starts_with("ssl_certificate") || line.starts_with("SSLCertificate");
-            let Some(protocols) = line.strip_prefix("ssl_protocols").or_else(|| line.strip_prefix("SSLProtocol"))
-            else {
-                continue;
-            };
-            said += 1;
-            if allows_old(protocols) {
-                old.push(Place::new(
-                    path.display().to_string(),
-                    Some(at as u32 + 1),
-                    format!("allows{}", protocols.trim_end_matches(';')),
-                ));
-            }
-        }
-    }
-    Ok(match (old.len(), said, speaks) {
-        (0, 0, false) => Finding::not_applicable("the web server here speaks no TLS"),
-        (0, 0, true) => Finding::warn("nothing says which TLS is spoken: older versions of nginx and Apache allow 1.0")
-            .at(files[0].display().to_string(), None, "no ssl_protocols"),
-        (0, n, _) => Finding::pass(format!("TLS 1.2 at least, by {n} settings")),
-        (n, ..) => Finding::fail(format!("{n} settings allow TLS older than 1.2")).with_places(old),
-    })
-}
-
-/// `TLSv1 TLSv1.2;` of nginx; `all -SSLv3 -TLSv1` of Apache, read from left to right.
-fn allows_old(protocols: &str) -> bool {
-    let (mut one, mut one_one, mut ssl) = (false, false, false);
-    for word in protocols.trim_end_matches(';').split_whitespace() {
-        let (on, name) = match word.strip_prefix('-') {
-            Some(name) => (false, name),
-            None => (true, word.trim_start_matches('+')),
-        };
-        match name.to_lowercase().as_str() {
-            "all" => (one, one_one, ssl) = (on, on, ssl && on),
-            "tlsv1" | "tlsv1.0" => one = on,
-            "tlsv1.1" => one_one = on,
-            "sslv2" | "sslv3" => ssl = on,
-            _ => {}
-        }
-    }
-    one || one_one || ssl
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn protocols_and_settings_are_read() {
-        assert!(
-            allows_old(" TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;") && allows_old(" all -SSLv3") && allows_old(" all -TLSv1")
-        );
-        assert!(
-            !allows_old(" TLSv1.2 TLSv1.3;")
-                && !allows_old(" all -SSLv3 -TLSv1 -TLSv1.1")
-                && !allows_old(" -all +TLSv1.2")
-        );
+    fn settings_and_pools_are_read() {
+        assert_eq!(pools_of("; a\n[global]\npid = x\n[a]\nx = 1\n[b]\ny = 2\n"), ["x = 1\n", "y = 2\n"]);
         let mut settings = Settings::new();
         read(&mut settings, "; display_errors = On\ndisplay_errors = Off ; no\nlog_errors=1\n", Path::new("php.ini"));
         read(&mut settings, "[www]\nphp_admin_flag[display_errors] = on\nenv[PATH] = /bin\n", Path::new("www.conf"));

@@ -18,6 +18,8 @@ pub(super) struct Document {
     pub(super) links: Vec<(String, String)>,
     /// The text that people see.
     pub(super) text: String,
+    /// Of it, what stands in `<main>` or `<article>`.
+    pub(super) body: String,
 }
 
 /// A tag.
@@ -60,6 +62,7 @@ impl Document {
         // Without it the text of scripts would be read as tags.
         emitter.naively_switch_states(true);
         let (mut form, mut script, mut hidden, mut link) = (None::<Form>, false, false, None::<(String, String)>);
+        let mut within = 0u32;
         for token in Tokenizer::new_with_emitter(html, emitter) {
             let Ok(token) = token;
             match token {
@@ -85,6 +88,7 @@ impl Document {
                             page.runs.push(kind.is_empty() || kind == "module" || kind.contains("javascript"));
                         }
                         "style" | "noscript" | "template" => hidden = true,
+                        "main" | "article" => within += 1,
                         "a" => link = Some((tag.get("href").to_owned(), String::new())),
                         _ => {}
                     }
@@ -94,6 +98,7 @@ impl Document {
                     b"form" => page.forms.extend(form.take()),
                     b"script" => script = false,
                     b"style" | b"noscript" | b"template" => hidden = false,
+                    b"main" | b"article" => within = within.saturating_sub(1),
                     b"a" => page.links.extend(link.take()),
                     _ => {}
                 },
@@ -105,6 +110,10 @@ impl Document {
                         _ => {
                             page.text.push_str(&text);
                             page.text.push(' ');
+                            if within > 0 {
+                                page.body.push_str(&text);
+                                page.body.push(' ');
+                            }
                             if let Some((_, words)) = &mut link {
                                 words.push_str(&text);
                             }
