@@ -339,8 +339,10 @@ async fn run(json: bool, command: Command, ours: &OnceLock<Box<dyn Target>>) -> 
         Command::Status { at, of, objective } => status(json, &at, of.of.as_deref(), &objective).await,
         Command::Sync { from, to, keys, quick, limit_rate } => {
             let keys = keys.map_or_else(|| Ok(Keys::none()), Keys::load)?;
-            let (from, to) =
-                (limited(Store::from_url(&from)?, limit_rate), limited(locate::new_store(&to)?, limit_rate));
+            let (from, to) = (
+                locate::limited(Store::from_url(&from)?, limit_rate),
+                locate::limited(locate::new_store(&to)?, limit_rate),
+            );
             let options = SyncOptions::default().check(!quick).with_progress(progress("copying"));
             let report = sync(&from, &to, &keys, options).await?;
             if json {
@@ -824,38 +826,9 @@ async fn open(at: &At) -> Result<Repository> {
     open_at(at, None).await
 }
 
-fn limited(store: Store, limit_rate: Option<u64>) -> Store {
-    match limit_rate {
-        Some(per_second) => store.with_bandwidth(per_second),
-        None => store,
-    }
-}
-
 /// With no more than so many bytes a second to and from each store.
 async fn open_at(at: &At, limit_rate: Option<u64>) -> Result<Repository> {
-    let keys = match &at.keys {
-        Some(directory) => Keys::load(directory)?,
-        None => Keys::none(),
-    };
-    let mut stores = Vec::new();
-    let mut without = Vec::new();
-    for url in &at.store {
-        match Store::from_url(url) {
-            Ok(store) => stores.push(limited(store, limit_rate)),
-            // A disk that is not there: the others may do.
-            Err(e) if e.kind() == ErrorKind::StoreMissing && at.store.len() > 1 => without.push((url.clone(), e)),
-            Err(e) => return Err(e),
-        }
-    }
-    if stores.is_empty() {
-        return Err(without.swap_remove(0).1);
-    }
-    let repository = Repository::open_all(stores, keys).await?;
-    let repository = without.into_iter().fold(repository, |repository, (url, e)| repository.going_without(url, e));
-    for (store, e) in repository.unreachable() {
-        complain(&format!("{store} cannot be used: {e}"));
-    }
-    Ok(repository)
+    locate::open(&at.store, at.keys.as_deref(), limit_rate).await
 }
 
 async fn find(at: &At, which: &Which) -> Result<(Repository, Snapshot)> {

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use backup_core::{
-    Discard, Error, ErrorKind, FilesSource, FilesTarget, MysqlSource, MysqlTarget, PostgresSource, PostgresTarget,
-    Result, Source, SqliteSource, SqliteTarget, Store, Target, Tier,
+    Discard, Error, ErrorKind, FilesSource, FilesTarget, Keys, MysqlSource, MysqlTarget, PostgresSource,
+    PostgresTarget, Repository, Result, Source, SqliteSource, SqliteTarget, Store, Target, Tier,
 };
+
+use crate::cli::complain;
 
 /// The source that `[NAME=]URL` names. `exclude` goes for directories, `tier` for databases.
 pub fn source(text: &str, exclude: &[String], tier: Option<&Tier>) -> Result<Box<dyn Source>> {
@@ -80,6 +82,45 @@ pub fn target(url: &str) -> Result<Box<dyn Target>> {
         return Ok(Box::new(Discard));
     }
     Err(unknown("target", url, "postgres://…, mysql://…, sqlite:PATH, dir:PATH or discard:"))
+}
+
+/// The repository that is in these stores; one that is not there is said, where another one is.
+pub async fn open(urls: &[String], keys: Option<&Path>, limit_rate: Option<u64>) -> Result<Repository> {
+    let keys = match keys {
+        Some(directory) => Keys::load(directory)?,
+        None => Keys::none(),
+    };
+    let mut stores = Vec::new();
+    let mut without = Vec::new();
+    for url in urls {
+        match Store::from_url(url) {
+            Ok(store) => stores.push(limited(store, limit_rate)),
+            // A disk that is not there: the others may do.
+            Err(e) if e.kind() == ErrorKind::StoreMissing && urls.len() > 1 => without.push((url.clone(), e)),
+            Err(e) => return Err(e),
+        }
+    }
+    if stores.is_empty() {
+        return Err(match without.is_empty() {
+            false => without.swap_remove(0).1,
+            true => Error::new(ErrorKind::Config, "no store was named")
+                .with_next_step("name one: file:///PATH, s3://BUCKET/PREFIX"),
+        });
+    }
+    let repository = Repository::open_all(stores, keys).await?;
+    let repository = without.into_iter().fold(repository, |repository, (url, e)| repository.going_without(url, e));
+    for (store, e) in repository.unreachable() {
+        complain(&format!("{store} cannot be used: {e}"));
+    }
+    Ok(repository)
+}
+
+/// With no more than so many bytes a second to and from it.
+pub fn limited(store: Store, limit_rate: Option<u64>) -> Store {
+    match limit_rate {
+        Some(per_second) => store.with_bandwidth(per_second),
+        None => store,
+    }
 }
 
 /// The store for a new repository: a folder is made where there is none.

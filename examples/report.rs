@@ -15,6 +15,8 @@ pub struct Report {
 pub enum Verdict {
     /// All is well.
     Good,
+    /// Something is worth a look.
+    Open,
     /// Something failed.
     Bad,
     /// It is not known.
@@ -31,6 +33,7 @@ impl Verdict {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Good => "good",
+            Self::Open => "open",
             Self::Bad => "failed",
             Self::Unknown => "unknown",
         }
@@ -50,9 +53,12 @@ impl Report {
 
     /// A heading with a verdict of its own.
     pub fn section(&mut self, heading: &str, verdict: Verdict) {
-        if self.verdict == Verdict::Good || verdict == Verdict::Bad {
-            self.verdict = verdict;
-        }
+        self.verdict = match (self.verdict, verdict) {
+            (Verdict::Bad, _) | (_, Verdict::Bad) => Verdict::Bad,
+            (Verdict::Unknown, _) | (_, Verdict::Unknown) => Verdict::Unknown,
+            (Verdict::Open, _) | (_, Verdict::Open) => Verdict::Open,
+            (Verdict::Good, Verdict::Good) => Verdict::Good,
+        };
         let word = verdict.word();
         self.push(format_args!("<h2>{} <span class=\"{word}\">{word}</span></h2>\n", escape(heading)));
     }
@@ -60,6 +66,11 @@ impl Report {
     /// A paragraph.
     pub fn text(&mut self, text: &str) {
         self.push(format_args!("<p>{}</p>\n", escape(text)));
+    }
+
+    /// A link to a file beside it.
+    pub fn link(&mut self, file: &str, text: &str) {
+        self.push(format_args!("<p><a href=\"{}\">{}</a></p>\n", escape(file), escape(text)));
     }
 
     /// Commands to type.
@@ -107,7 +118,7 @@ const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
 h1,h2{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line);padding-bottom:.3rem}\
 span{font-size:.6em;vertical-align:middle;padding:.2em .7em;border-radius:1em;color:#fff}\
-.good{background:#1a7f37}.failed{background:#c62828}.unknown{background:#6b6b6b}\
+.good{background:#1a7f37}.open{background:#9a6700}.failed{background:#c62828}.unknown{background:#6b6b6b}\
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .8rem .35rem 0;border-bottom:1px solid var(--line)}\
 .figure{font-variant-numeric:tabular-nums}pre{background:var(--soft);padding:1rem;overflow-x:auto;border-radius:.4rem}\
 @media print{body{margin:0}}";

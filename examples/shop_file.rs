@@ -25,6 +25,8 @@ use health_probe::{
 };
 use serde::{Deserialize, Deserializer};
 
+use crate::shop_plan::{AgentPlan, BackupPlan, DeployPlan, MaintenancePlan};
+
 /// A shop.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +47,18 @@ pub struct ShopFile {
     /// What the checklist looks at.
     #[serde(default)]
     pub checklist: crate::checklist_file::ChecklistFile,
+    /// What is backed up.
+    #[serde(default)]
+    pub backup: BackupPlan,
+    /// What is done about the database.
+    #[serde(default)]
+    pub maintenance: MaintenancePlan,
+    /// The agent.
+    #[serde(default)]
+    pub agent: AgentPlan,
+    /// Deployments.
+    #[serde(default)]
+    pub deploy: DeployPlan,
     /// Runbooks of the shop's own, beside the three that are built in.
     #[serde(default)]
     runbook: Vec<Runbook>,
@@ -428,6 +442,33 @@ impl ShopFile {
         Ok(shop)
     }
 
+    /// Whether the plans of backups fit together.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where a name is taken twice, a tier is of a source that is not there, or there is no store.
+    pub fn plans(&self) -> Result<()> {
+        let wrong = |why: String, next: &str| Err(Error::new(ErrorKind::Config, why).with_next_step(next));
+        let plan = &self.backup;
+        for (at, source) in plan.source.iter().enumerate() {
+            if plan.source[..at].iter().any(|s| s.name == source.name) {
+                return wrong(format!("two [[backup.source]] are called {:?}", source.name), "name them apart");
+            }
+        }
+        for (at, tier) in plan.tier.iter().enumerate() {
+            if !plan.source.iter().any(|s| s.name == tier.source) {
+                let why = format!("the tier {:?} is of a source {:?} that is not there", tier.name, tier.source);
+                return wrong(why, "source is the name of a [[backup.source]]");
+            }
+            if plan.tier[..at].iter().any(|t| t.name == tier.name) {
+                return wrong(format!("two [[backup.tier]] are called {:?}", tier.name), "name them apart");
+            }
+        }
+        if !plan.source.is_empty() && plan.stores.is_empty() {
+            return wrong("[backup] has sources and no store".into(), "add stores = [\"file:///var/backups/shop\"]");
+        }
+        Ok(())
+    }
+
     /// Which probes are of which kind, by their names.
     pub fn kinds(&self) -> Kinds {
         let p = &self.probe;
@@ -462,6 +503,41 @@ impl ShopFile {
                 .with_next_step("let the user that runs this write there, or set shop.state")
         })?;
         SqliteLedger::open(&self.shop.state.join("ledger.db")).await
+    }
+
+    /// Whether there is any probe.
+    pub fn has_probes(&self) -> bool {
+        let p = &self.probe;
+        let each = [
+            p.host.len(),
+            p.dns.len(),
+            p.tcp.len(),
+            p.tls.len(),
+            p.http.len(),
+            p.page.len(),
+            p.database.len(),
+            p.sql.len(),
+            p.payments.len(),
+            p.orders.len(),
+            p.stuck_orders.len(),
+            p.webhooks.len(),
+            p.mail_log.len(),
+            p.stripe_status.len(),
+            p.statuspage.len(),
+            p.stripe_key.len(),
+            p.paystack_key.len(),
+            p.remita_key.len(),
+            p.sentry.len(),
+            p.access_log.len(),
+            p.login_log.len(),
+            p.error_log.len(),
+            p.files.len(),
+            p.images.len(),
+            p.smtp.len(),
+            p.mail_round_trip.len(),
+            p.backup.len(),
+        ];
+        each.iter().any(|n| *n > 0)
     }
 
     /// The probes.

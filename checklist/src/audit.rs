@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -147,8 +147,10 @@ impl Auditor {
 
     /// Looks at everything. A check that fails, panics or takes too long is unknown. Dropping the future ends all checks.
     pub async fn run(&self, target: &str, cx: &Context, standing: &Standing) -> Audit {
-        let reports = futures::stream::iter(&self.checks).map(|check| self.one(Arc::clone(check), *cx));
-        let reports: Vec<(String, CheckReport)> = reports.buffer_unordered(CONCURRENCY).collect().await;
+        // Boxed here, or the compiler does not see that the whole may go to another thread.
+        let looks: Vec<_> = self.checks.iter().map(|check| self.one(Arc::clone(check), *cx).boxed()).collect();
+        let reports: Vec<(String, CheckReport)> =
+            futures::stream::iter(looks).buffer_unordered(CONCURRENCY).collect().await;
         let mut of_item: BTreeMap<&str, Vec<CheckReport>> = BTreeMap::new();
         for (item, report) in &reports {
             of_item.entry(item).or_default().push(report.clone());
@@ -333,6 +335,15 @@ mod tests {
 
     fn noon() -> DateTime<Utc> {
         DateTime::parse_from_rfc3339("2026-11-26T12:00:00Z").unwrap().to_utc()
+    }
+
+    /// An audit may run beside other work.
+    #[tokio::test]
+    async fn an_audit_can_be_spawned() {
+        let audit = tokio::spawn(async {
+            Auditor::new(Vec::new()).run("shop", &Context::at(noon()), &Standing::default()).await
+        });
+        assert_eq!(audit.await.unwrap().target, "shop");
     }
 
     fn check(outcome: Outcome, fact: &str) -> CheckReport {

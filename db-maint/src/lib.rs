@@ -88,6 +88,7 @@
 //! batch         the one engine that changes many rows; batch/work: what a rule means on the live table
 //! shop          stock, carts, content, caches, a person's data
 //! lease         one runner among many
+//! runs          which times of which jobs are done
 //! mode          maintenance mode
 //! session  table  statement    a session that changes things, a live table, SQL with values
 //! ident         names as SQL
@@ -117,6 +118,7 @@ mod policy;
 mod references;
 mod replace;
 mod rules;
+mod runs;
 mod schema;
 mod session;
 mod shop;
@@ -147,6 +149,7 @@ pub use self::policy::{
     PersonalData, Policy, RedisCache, Reference, ReferenceAction, Retention, RetentionAction, SensitiveTable,
     StockRule, Unit, Zone,
 };
+pub use self::runs::{Run, RunEnd, last_done, record_run, runs_since};
 pub use self::schema::TableName;
 pub use self::shop::cache::{CacheReport, clear_caches};
 pub use self::shop::carts::{AbandonedCart, Delivery, claim_abandoned, confirm, count_abandoned, unconfirmed};

@@ -11,7 +11,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySqlConnection};
 use tempfile::TempDir;
 
-use crate::process::{as_user, certificates, owner};
+use crate::process::{as_user, certificates, command_of, owner, run_again};
 use crate::{Error, Facts, Size, data};
 
 /// The user the server runs as where this process is root.
@@ -377,6 +377,20 @@ impl Server {
             return Err(Error::Server(format!("mariadb-dump: {}", String::from_utf8_lossy(&output.stderr))));
         }
         Ok(output.stdout)
+    }
+
+    /// Ends it as its administrator would: what is committed is on disk. `start_again` starts it.
+    pub fn stop(&mut self) -> Result<Command, Error> {
+        let again = command_of(&self.child)?;
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        self.child.wait()?;
+        Ok(run_again(owner(USER, PACKAGE)?, &again))
+    }
+
+    /// Starts it again, at the same address.
+    pub async fn start_again(&mut self, mut command: Command) -> Result<(), Error> {
+        self.child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        answers(&self.directory.path().join("socket"), &mut self.child).await
     }
 
     /// Ends it at once, as a crash would.

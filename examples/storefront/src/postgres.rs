@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tempfile::TempDir;
 
-use crate::process::{as_user, certificates, owner};
+use crate::process::{as_user, certificates, command_of, owner, run_again};
 use crate::{Error, Facts, Size, data};
 
 /// Where Debian keeps each version's programs.
@@ -278,6 +278,25 @@ impl Server {
             .filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict"))
             .map(|l| format!("{l}\n"))
             .collect())
+    }
+
+    /// Ends it as its administrator would: what is committed is on disk. `start_again` starts it.
+    pub fn stop(&mut self) -> Result<Command, Error> {
+        let again = command_of(&self.child)?;
+        as_user(self.owner, &self.programs.join("pg_ctl"))
+            .arg("-D")
+            .arg(self.directory.path().join("data"))
+            .args(["-m", "fast", "-s", "stop"])
+            .stdin(Stdio::null())
+            .output()?;
+        self.child.wait()?;
+        Ok(run_again(self.owner, &again))
+    }
+
+    /// Starts it again, at the same address.
+    pub async fn start_again(&mut self, mut command: Command) -> Result<(), Error> {
+        self.child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        answers(self.directory.path(), self.port, &mut self.child).await
     }
 
     /// Ends it at once, as a crash would.

@@ -1,6 +1,8 @@
 //! What the throw-away servers share: whom they run as, how they end, and their certificates.
 
+use std::ffi::OsString;
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -31,6 +33,21 @@ pub(crate) fn as_user(owner: Option<(u32, u32)>, program: &Path) -> Command {
         command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".to_owned()]);
     }
     command.arg(program).env("LC_ALL", "C").current_dir("/");
+    command
+}
+
+/// The command line of a program that runs.
+pub(crate) fn command_of(child: &Child) -> Result<Vec<OsString>, Error> {
+    let line = std::fs::read(format!("/proc/{}/cmdline", child.id()))?;
+    let words = line.split(|b| *b == 0).filter(|word| !word.is_empty());
+    Ok(words.map(|word| OsString::from_vec(word.to_vec())).collect())
+}
+
+/// The same command line again.
+pub(crate) fn run_again(owner: Option<(u32, u32)>, line: &[OsString]) -> Command {
+    let (program, arguments) = line.split_first().map_or((Path::new("false"), &[][..]), |(p, a)| (Path::new(p), a));
+    let mut command = as_user(owner, program);
+    command.args(arguments);
     command
 }
 
