@@ -7,7 +7,7 @@ use std::sync::Arc;
 use caretaker_examples::agent_core::{Agent, run_once, work};
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say};
 use caretaker_examples::crew::Crew;
-use caretaker_examples::scheduler::Step;
+use caretaker_examples::scheduler::{Job, Step};
 use clap::Parser;
 use db_maint::RunEnd;
 use health_probe::{Error, ErrorKind, Result};
@@ -29,6 +29,9 @@ struct Cli {
     /// Do what is due now and end: for cron. Exit code 1 where a job found something, 3 where one could not be done.
     #[arg(long)]
     once: bool,
+    /// Do this job now, whatever is due, and end. Exit code 1 where it found something, 3 where it could not be done.
+    #[arg(long, value_name = "JOB", conflicts_with_all = ["once", "check_config"])]
+    run: Option<String>,
     /// Print one JSON document a line: each run of a job.
     #[arg(long)]
     json: bool,
@@ -70,6 +73,26 @@ async fn run(cli: Cli, mut stopped: tokio::sync::watch::Receiver<bool>) -> Resul
         Step::Lost(why) => complain(&format!("{job}: {why}")),
         _ => {}
     };
+    if let Some(name) = &cli.run {
+        let job = agent.scheduler().jobs().iter().find(|j| j.name() == name);
+        let job = job.ok_or_else(|| {
+            let names: Vec<&str> = agent.scheduler().jobs().iter().map(Job::name).collect();
+            Error::new(ErrorKind::Config, format!("there is no job called {name:?}"))
+                .with_next_step(format!("there are: {}", names.join(", ")))
+        })?;
+        let step = agent.scheduler().run_now(job, chrono::Utc::now()).await;
+        said(name, &step);
+        return match step {
+            Step::Ran(run) if run.end == RunEnd::Well => Ok(Ended::Well),
+            Step::Ran(run) if run.end == RunEnd::Findings => Ok(Ended::WithFindings),
+            Step::Ran(run) => {
+                Err(Error::new(ErrorKind::Unreachable, format!("{name} could not be done: {}", run.note)))
+            }
+            Step::Lost(why) => Err(Error::new(ErrorKind::Unreachable, format!("{name}: {why}"))),
+            _ => Err(Error::new(ErrorKind::Unreachable, format!("{name} runs just now, here or on another server"))
+                .with_next_step("wait for it")),
+        };
+    }
     if cli.once {
         let steps = run_once(&agent, said).await;
         let worst = steps.iter().map(|step| match step {
