@@ -182,7 +182,8 @@ fn a_php_shop_closes_opens_and_lets_the_bearer_of_the_token_in() {
         assert!(Instant::now() < until, "php does not listen");
     }
     let get = |path: &str| get(port, path, "");
-    assert!(get("/").ends_with("the shop"));
+    let open = |answer: String| assert!(answer.ends_with("the shop"), "{answer:?}");
+    open(get("/"));
     let flag_at = flag.to_str().unwrap();
     mode(&[
         "on",
@@ -199,16 +200,16 @@ fn a_php_shop_closes_opens_and_lets_the_bearer_of_the_token_in() {
     assert!(closed.starts_with("HTTP/1.1 503") || closed.starts_with("HTTP/1.0 503"), "{closed}");
     assert!(closed.contains("&lt;b&gt;new&lt;/b&gt; shelves") && closed.contains("Retry-After: 1"), "{closed}");
     assert!(get("/?bypass=wrong").contains(" 503 "));
-    assert!(get("/?bypass=the%20bearer%27s%20secret").ends_with("the shop"));
+    open(get("/?bypass=the%20bearer%27s%20secret"));
     let cookie = "Cookie: caretaker_bypass=the%20bearer%27s%20secret\r\n";
-    assert!(self::get(port, "/", cookie).ends_with("the shop"));
+    open(self::get(port, "/", cookie));
     // Its time over, it opens by itself; one that was made by hand closes it.
     std::fs::write(&flag, r#"{"reason":"x","until":"2020-01-01T00:00:00Z","bypass_sha256":null}"#).unwrap();
-    assert!(get("/").ends_with("the shop"));
+    open(get("/"));
     std::fs::write(&flag, "").unwrap();
     assert!(get("/").contains(" 503 "));
     mode(&["off", "--flag-file", flag_at]);
-    assert!(get("/").ends_with("the shop"));
+    open(get("/"));
 }
 
 /// Ends a program with the scope.
@@ -229,7 +230,9 @@ fn scopeguard(child: &Mutex<Child>) -> impl Drop + '_ {
 fn get(port: u16, path: &str, headers: &str) -> String {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: shop.example\r\n{headers}Connection: close\r\n\r\n").unwrap();
+    // In one piece: PHP's own server does not wait for the rest of a head.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n{headers}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
