@@ -344,3 +344,59 @@ fn what_is_written_for_others_names_what_there_is() {
     }
     assert!(called > 8, "{called}");
 }
+
+/// Both samples, as they stand, and what is said of slips in them.
+#[test]
+fn the_samples_make_sense_and_slips_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |text: &str, secrets: bool, url: &str| {
+        let file = dir.path().join("caretaker.toml");
+        let text = text.replace("/var/lib/caretaker\"", &format!("{}/state\"", dir.path().display()));
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(tool("agent"));
+        command.args(["--check-config", "--config", file.to_str().unwrap()]).env_clear();
+        if secrets {
+            let names = [
+                "CARETAKER_TOKEN",
+                "HEARTBEAT_URL",
+                "PAYSTACK_SECRET_KEY",
+                "REMITA_API_KEY",
+                "SENTRY_TOKEN",
+                "SLACK_WEBHOOK_URL",
+                "SMTP_PASSWORD",
+                "STRIPE_RESTRICTED_KEY",
+            ];
+            command.envs(names.map(|n| (n, "https://hooks.example/0123456789abcdef"))).env("DATABASE_URL", url);
+        }
+        command.output().unwrap()
+    };
+    let samples = [
+        ("caretaker.toml", "postgres://shop:geheim@localhost/shop"),
+        ("caretaker-php.toml", "mysql://shop:geheim@localhost/shop"),
+    ];
+    for (name, url) in samples {
+        let text_of = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+        let good = check(&text_of, true, url);
+        assert_eq!(code(&good), 0, "{name}: {}", text(&good));
+        assert!(text(&good).contains("backup") && text(&good).contains("tier orders"), "{name}: {}", text(&good));
+        let missing = check(&text_of, false, url);
+        assert_eq!(code(&missing), 2, "{name}: {}", text(&missing));
+        assert!(text(&missing).contains("is not set"), "{name}: {}", text(&missing));
+        for (slip, instead, said) in [
+            ("rpo = \"26h\"", "rpo = \"26 hours\"", "26 hours"),
+            ("[[backup.tier]]", "[[backup.tiers]]", "tiers"),
+            ("name = \"orders\"\nsource = \"shop\"", "name = \"orders\"\nsource = \"shoop\"", "shoop"),
+            ("token = \"env:CARETAKER_TOKEN\"", "token = \"short\"", "16 characters"),
+            (
+                "[agent]",
+                "[agent]\njobs.nothing = \"daily 03:00\"\n",
+                if name.contains("php") { "nothing" } else { "jobs" },
+            ),
+        ] {
+            let wrong = check(&text_of.replacen(slip, instead, 1), true, url);
+            assert_eq!(code(&wrong), 2, "{name}: {instead}: {}", text(&wrong));
+            assert!(text(&wrong).contains(said), "{name}: {instead}: {}", text(&wrong));
+            assert!(!text(&wrong).contains("geheim"), "{}", text(&wrong));
+        }
+    }
+}
