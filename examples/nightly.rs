@@ -147,6 +147,8 @@ async fn make(out: &Path, orders: u64) -> Result<Crew> {
          [[backup.source]]\nname = \"uploads\"\nurl = {}\nscratch = {}\nrto = \"4h\"\n\n\
          [maintenance]\ndatabase = {}\npolicy = {}\nclean_up = true\n\n\
          [[probe.database]]\nid = \"database\"\nurl = {}\n\n\
+         [agent]\nlisten = \"127.0.0.1:7878\"\n\n\
+         [deploy]\nrounds = 3\npause = 0\nwatch_hours = 0\n\n\
          [checklist]\ndatabase = {}\nbackups = [{}]\nkeys = {}\n",
         at("state"),
         toml_text(&format!("file://{}", out.join("backups").display())),
