@@ -68,7 +68,12 @@ async fn run(cli: Cli, mut stopped: tokio::sync::watch::Receiver<bool>) -> Resul
                 RunEnd::Findings => "FINDINGS",
                 _ => "FAILED",
             };
-            say(&format!("{} {job}: {word}: {}", run.began.format("%F %T"), run.note));
+            let line = format!("{} {job}: {word}: {}", run.began.format("%F %T"), run.note);
+            // So that cron, which throws stdout away, sends what people have to know.
+            match run.end {
+                RunEnd::Well => say(&line),
+                _ => complain(&line),
+            }
         }
         Step::Lost(why) => complain(&format!("{job}: {why}")),
         _ => {}

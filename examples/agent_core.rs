@@ -1,5 +1,6 @@
 //! A shop that looks after itself: its jobs at their times, its probes, and what is shown of both.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,7 +44,8 @@ pub struct Agent {
     stop: Stop,
     /// When the schedule moved last, in seconds of Unix.
     moved: AtomicI64,
-    trouble: Mutex<Option<String>>,
+    /// What keeps jobs from being looked at, by job.
+    trouble: Mutex<BTreeMap<String, String>>,
 }
 
 impl Agent {
@@ -91,13 +93,14 @@ impl Agent {
         &self.scheduler
     }
 
-    fn noticed(&self, step: &Step) {
-        self.moved.store(Utc::now().timestamp(), Ordering::Relaxed);
+    fn noticed(&self, job: &str, step: &Step) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match step {
-            Step::Lost(why) => *trouble = Some(why.clone()),
-            _ => *trouble = None,
-        }
+            Step::Lost(why) => trouble.insert(job.to_owned(), why.clone()),
+            // It was not asked.
+            Step::Idle if trouble.contains_key(job) => None,
+            _ => trouble.remove(job),
+        };
     }
 }
 
@@ -135,7 +138,7 @@ pub async fn work(
         }
     };
     let schedule = agent.scheduler.work(Utc::now, over(), PATIENCE, |job, step| {
-        agent.noticed(step);
+        agent.noticed(job, step);
         said(job, step);
     });
     let watching = agent.monitor.run(over(), |_| {}, |_| {});
@@ -145,8 +148,24 @@ pub async fn work(
         // It ends either way.
         let _ = closed.await;
     });
+    // That this runs at all: a process whose threads all hang answers nobody.
+    let beating = async {
+        let mut beat = tokio::time::interval(Duration::from_secs(10));
+        loop {
+            beat.tick().await;
+            agent.moved.store(Utc::now().timestamp(), Ordering::Relaxed);
+        }
+    };
     let all = async {
-        let ((), watched) = tokio::join!(schedule, watching);
+        // Without its monitor nobody would be told of anything: then it ends, and whoever started it starts it again.
+        let scheduled = async {
+            schedule.await;
+            Ok(())
+        };
+        let watched = tokio::select! {
+            done = async { tokio::try_join!(scheduled, watching) } => done.map(drop),
+            () = beating => Ok(()),
+        };
         // It listens no more where it failed.
         let _ = closing.send(());
         watched
@@ -219,15 +238,20 @@ fn job_watch(name: &str, when: When, zone: chrono_tz::Tz, engine: Arc<dyn Engine
     let late = (period * 2.0).min(3600.0);
     let policy = Policy::new()
         .below("waiting", Unit::Seconds, Limits::new(late, 4.0 * late))
+        .is("without findings", true, health_probe::Verdict::Warning)
         .meaning("see the agent's report for why it could not be done");
     let job = name.to_owned();
-    let spec = ProbeSpec::new(format!("job {name}"), policy).with_title(format!("{name} is done in time"));
+    let spec = ProbeSpec::new(format!("job {name}"), policy)
+        .with_title(format!("{name} is done in time, and without findings"));
     let probe = probe_fn(spec, move |cx| {
         let (engine, job) = (Arc::clone(&engine), job.clone());
         async move {
-            let done = last_done(&*engine, &job).await.map_err(|e| {
+            let unread = |e: db_maint::Error| {
                 Error::new(ErrorKind::Unreachable, format!("whether {job} is done cannot be read: {e}")).with_source(e)
-            })?;
+            };
+            let done = last_done(&*engine, &job, cx.now).await.map_err(unread)?;
+            let runs = runs_since(&*engine, cx.now - when.period() * 2).await.map_err(unread)?;
+            let last = runs.iter().rev().find(|r| r.job == job);
             let due = when.newest(cx.now, zone);
             let waiting = match done {
                 Some(done) if done >= due => TimeDelta::zero(),
@@ -237,6 +261,9 @@ fn job_watch(name: &str, when: When, zone: chrono_tz::Tz, engine: Arc<dyn Engine
             };
             let mut seen = Observation::new(cx.now);
             seen.number("waiting", waiting.num_seconds() as f64, Unit::Seconds);
+            // Those of the weekly inspection stand in its report: they stay for weeks.
+            let told = job != "maintenance" && last.is_some_and(|r| r.end == RunEnd::Findings);
+            seen.flag("without findings", !told);
             Ok(seen)
         }
     });
@@ -250,8 +277,8 @@ impl Faces for Agent {
     }
 
     fn readiness(&self) -> std::result::Result<(), String> {
-        match self.trouble.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(why) => Err(why.clone()),
+        match self.trouble.lock().unwrap_or_else(PoisonError::into_inner).iter().next() {
+            Some((job, why)) => Err(format!("{job}: {why}")),
             None => Ok(()),
         }
     }

@@ -13,7 +13,7 @@ use axum::extract::{Extension, Path, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -34,6 +34,8 @@ const CONNECTIONS: usize = 128;
 /// Requests of one address in a window, and wrong tokens.
 const REQUESTS: u32 = 120;
 const WRONG: u32 = 10;
+/// Beacons of one address in a window.
+const BEACONS: u32 = 3_000;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are remembered.
 const ADDRESSES: usize = 10_000;
@@ -99,6 +101,7 @@ struct Peer(SocketAddr);
 struct Asked {
     since: Instant,
     requests: u32,
+    beacons: u32,
     wrong: u32,
 }
 
@@ -176,7 +179,13 @@ async fn limited(
     next: Next,
 ) -> Response {
     let is_health = matches!(request.uri().path(), "/healthz" | "/readyz");
-    if !is_health && server.count(from.ip(), |asked| &mut asked.requests) > REQUESTS {
+    // Behind a proxy all visitors are one address: their beacons do not use up what others may ask.
+    let counted = match request.uri().path() {
+        "/vitals" => server.count(from.ip(), |asked| &mut asked.beacons) > BEACONS,
+        _ => server.count(from.ip(), |asked| &mut asked.requests) > REQUESTS,
+    };
+    let is_owner = server.token.as_ref().zip(presented(&request)).is_some_and(|(token, given)| token.is(&given));
+    if counted && !is_health && !is_owner {
         return text(StatusCode::TOO_MANY_REQUESTS, "too many requests: wait a minute");
     }
     let mut response = next.run(request).await;
@@ -199,10 +208,11 @@ async fn with_token(
     let Some(token) = &server.token else {
         return text(StatusCode::NOT_FOUND, "there is no interface: set token in [agent]");
     };
-    if server.wrong(from.ip()) >= WRONG {
-        return text(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: wait a minute");
-    }
-    if !presented(request.headers()).is_some_and(|given| token.is(&given)) {
+    // The right one is let in whoever guesses from the same address.
+    if !presented(&request).is_some_and(|given| token.is(&given)) {
+        if server.wrong(from.ip()) >= WRONG {
+            return text(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: wait a minute");
+        }
         server.count(from.ip(), |asked| &mut asked.wrong);
         let mut response = text(StatusCode::UNAUTHORIZED, "the token is missing or wrong");
         response
@@ -213,11 +223,15 @@ async fn with_token(
     next.run(request).await
 }
 
-/// `Bearer TOKEN`, or the password of `Basic`, which browsers ask people for.
-fn presented(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+/// `Bearer TOKEN`, or the password of `Basic`, which browsers ask people for. Browsers send that by themselves, also where another site's
+/// form leads here: so it is for looking, and changes nothing.
+fn presented(request: &Request) -> Option<String> {
+    let value = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
     if let Some(token) = value.strip_prefix("Bearer ") {
         return Some(token.trim().to_owned());
+    }
+    if request.method() != Method::GET {
+        return None;
     }
     let bytes = STANDARD.decode(value.strip_prefix("Basic ")?.trim()).ok()?;
     let (_, password) = std::str::from_utf8(&bytes).ok()?.split_once(':')?;
@@ -236,9 +250,9 @@ impl Server {
                 asked.clear();
             }
         }
-        let one = asked.entry(ip).or_insert(Asked { since: now, requests: 0, wrong: 0 });
+        let one = asked.entry(ip).or_insert(Asked { since: now, requests: 0, beacons: 0, wrong: 0 });
         if now - one.since >= WINDOW {
-            *one = Asked { since: now, requests: 0, wrong: 0 };
+            *one = Asked { since: now, requests: 0, beacons: 0, wrong: 0 };
         }
         let count = of(one);
         *count = count.saturating_add(1);
@@ -362,11 +376,15 @@ mod tests {
         assert!(Token::new("short").is_err() && Token::new(&" ".repeat(40)).is_err());
         let token = Token::new("0123456789abcdef\n").unwrap();
         assert!(token.is("0123456789abcdef") && !token.is("0123456789abcdeF") && !token.is(""));
-        let given = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(AUTHORIZATION, value.parse().unwrap());
-            presented(&headers)
+        let by = |method: Method, value: &str| {
+            let mut request = Request::new(Body::empty());
+            *request.method_mut() = method;
+            request.headers_mut().insert(AUTHORIZATION, value.parse().unwrap());
+            presented(&request)
         };
+        let given = |value: &str| by(Method::GET, value);
+        assert_eq!(by(Method::POST, "Basic YW5uYTpzZWNyZXQ6eA=="), None, "a form of another site");
+        assert_eq!(by(Method::POST, "Bearer abc").as_deref(), Some("abc"));
         assert_eq!(given("Bearer abc").as_deref(), Some("abc"));
         assert_eq!(given("Basic YW5uYTpzZWNyZXQ6eA==").as_deref(), Some("secret:x"));
         assert_eq!(given("Basic !!"), None);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{
     BackupOptions, DrillOptions, DrillReport, Error, ErrorKind, Objective, ObjectiveStatus, Repository, Result,
-    Selector, Snapshot, Tier, VerifyLevel, VerifyOptions, VerifyReport, new_run, objective,
+    Selector, Snapshot, Status, Tier, VerifyLevel, VerifyOptions, VerifyReport, new_run, objective,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use db_maint::{
@@ -212,6 +212,18 @@ impl Crew {
         let judged = objective::judge(&whole, &catalog, now);
         let ages = judged.into_iter().map(|s| (s.objective.source, s.age_seconds.map(TimeDelta::seconds)));
         Ok(ages.filter(|(_, is)| is.is_none_or(|is| is > age)).collect())
+    }
+
+    /// When the source that was drilled longest ago was drilled last; `None` where one never was.
+    ///
+    /// # Errors
+    /// Where there is no repository.
+    pub async fn drilled(&self) -> Result<Option<DateTime<Utc>>> {
+        let catalog = self.repository().await?.catalog().await?;
+        let status = Status::of(&catalog, Utc::now());
+        let of = |name: &str| status.sources.iter().find(|s| s.source == name).and_then(|s| s.drilled_at);
+        let all: Option<Vec<_>> = self.backup.source.iter().map(|s| of(&s.name)).collect();
+        Ok(all.and_then(|times| times.into_iter().min()))
     }
 
     fn promises(&self) -> Vec<Objective> {

@@ -61,6 +61,14 @@ enum Command {
     },
 }
 
+/// Writes a file that its owner alone may read.
+fn private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -99,7 +107,7 @@ async fn run(cli: Cli, stopped: tokio::sync::watch::Receiver<bool>) -> Result<En
     let folder = crew.state.join("deployments");
     let file = folder.join(format!("{}.md", chrono::Utc::now().format("%Y-%m-%d-%H%M%S")));
     // What happened has happened, whether it can be written down or not.
-    if let Err(e) = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&file, transcript.markdown())) {
+    if let Err(e) = std::fs::create_dir_all(&folder).and_then(|()| private(&file, &transcript.markdown())) {
         complain(&format!("{}: cannot be written: {e}", file.display()));
     }
     match json {

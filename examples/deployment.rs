@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use backup_core::VerifyLevel;
 use checklist::{Auditor, Check, Context, Finding, ItemReport, Outcome, Risk, deployment_gates};
 use chrono::{DateTime, TimeDelta, Utc};
-use db_maint::mode::{EnvFile, FlagFile, MaintenanceGuard, MaintenanceSwitch, Notice};
+use db_maint::mode::{FlagFile, MaintenanceGuard, MaintenanceSwitch, Notice};
 use health_probe::deployment::{Advice, DeploymentOptions, Sample, watch};
 use health_probe::{Clock, Watch};
 use serde::Serialize;
@@ -76,7 +76,7 @@ pub struct Transcript {
 
 impl Transcript {
     fn new(command: &[OsString], heard: fn(&str)) -> Self {
-        let command = command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let command = redacted(&command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" "));
         Self { command, ending: None, steps: Vec::new(), heard }
     }
 
@@ -187,18 +187,22 @@ pub async fn deploy(
     };
     t.say("running the command");
     let failed = match run(&request.command, request.limit, &[]).await {
-        Ok(status) if status.success() => None,
-        Ok(status) => Some(format!("the command failed: {status}")),
-        Err(why) => Some(format!("the command failed: {why}")),
-    };
-    if let Some(guard) = guard {
-        match guard.leave().await {
-            Ok(()) => t.say("the shop is open"),
-            Err(e) => t.say(format!("the shop could not be opened: {e}")),
+        Ran::Ended(status) if status.success() => None,
+        Ran::Ended(status) => Some(format!("the command failed: {status}")),
+        Ran::Broken(why) => Some(format!("the command failed: {why}")),
+        // There is nothing to go back from.
+        Ran::NotBegun(why) => {
+            let opened = open_again(guard, &mut t).await;
+            let ending = if opened { Ending::Refused } else { Ending::Broken };
+            return Ok(t.end(ending, format!("nothing was run: {why}")));
         }
-    }
+    };
     if let Some(why) = failed {
-        return Ok(go_back(t, &why, &watches, &baseline, request, plan, &options).await);
+        // Closed until the way back has been gone: nobody orders from half a shop.
+        return Ok(go_back(t, &why, &watches, &baseline, request, plan, &options, guard).await);
+    }
+    if !open_again(guard, &mut t).await {
+        return Ok(t.end(Ending::Broken, "the command succeeded, and the shop is still closed: open it by hand"));
     }
     t.say("the command succeeded; watching");
     let mut last = None;
@@ -228,10 +232,47 @@ pub async fn deploy(
         Advice::Keep => t.end(Ending::Kept, format!("kept after {} rounds: nothing is worse", report.rounds)),
         Advice::Watch => t.end(Ending::Kept, format!("kept after {} rounds, and worth a look: {why}", report.rounds)),
         Advice::Unknown => t.end(Ending::Unknown, format!("not rolled back, and not proved good: {why}")),
-        Advice::RollBack => go_back(t, &why, &watches, &baseline, request, plan, &options).await,
+        Advice::RollBack => go_back(t, &why, &watches, &baseline, request, plan, &options, None).await,
     })
 }
 
+/// Opens the shop, where it was closed; whether it is open.
+async fn open_again(guard: Option<MaintenanceGuard>, t: &mut Transcript) -> bool {
+    let Some(guard) = guard else { return true };
+    match guard.leave().await {
+        Ok(()) => {
+            t.say("the shop is open");
+            true
+        }
+        Err(e) => {
+            t.say(format!("the shop could not be opened: {e}"));
+            false
+        }
+    }
+}
+
+/// A command without the passwords of its addresses and settings.
+fn redacted(command: &str) -> String {
+    let word = |word: &str| {
+        if let Some((head, rest)) = word.split_once("://")
+            && let Some((login, place)) = rest.split_once('@')
+            && let Some((user, _)) = login.split_once(':')
+        {
+            return format!("{head}://{user}:…@{place}");
+        }
+        match word.split_once('=') {
+            Some((name, _))
+                if ["PASS", "TOKEN", "SECRET", "KEY"].iter().any(|w| name.to_ascii_uppercase().contains(w)) =>
+            {
+                format!("{name}=…")
+            }
+            _ => word.to_owned(),
+        }
+    };
+    command.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[allow(clippy::too_many_arguments)]
 async fn go_back(
     mut t: Transcript,
     why: &str,
@@ -240,17 +281,23 @@ async fn go_back(
     request: &Request,
     plan: &DeployPlan,
     options: &DeploymentOptions,
+    guard: Option<MaintenanceGuard>,
 ) -> Transcript {
     t.say(why);
     let Some(command) = request.rollback.as_ref().or(plan.rollback.as_ref()) else {
         return t.end(Ending::Broken, "there is no command that goes back: do it by hand, now");
     };
-    t.say(format!("rolling back: {command}"));
+    t.say(format!("rolling back: {}", redacted(command)));
     let shell = [OsString::from("sh"), "-c".into(), command.into()];
-    match run(&shell, request.limit, &[("CARETAKER_REASON", why)]).await {
-        Ok(status) if status.success() => {}
-        Ok(status) => return t.end(Ending::Broken, format!("the way back failed: {status}")),
-        Err(e) => return t.end(Ending::Broken, format!("the way back failed: {e}")),
+    let gone = run(&shell, request.limit, &[("CARETAKER_REASON", why)]).await;
+    let opened = open_again(guard, &mut t).await;
+    match gone {
+        Ran::Ended(status) if status.success() => {}
+        Ran::Ended(status) => return t.end(Ending::Broken, format!("the way back failed: {status}")),
+        Ran::Broken(e) | Ran::NotBegun(e) => return t.end(Ending::Broken, format!("the way back failed: {e}")),
+    }
+    if !opened {
+        return t.end(Ending::Broken, "rolled back, and the shop is still closed: open it by hand");
     }
     let clock = Clock::system();
     let options = DeploymentOptions { watch_hours: 0, ..options.clone() };
@@ -351,15 +398,17 @@ async fn audited(
     let audit = audit.as_of(now, &entries.standing());
     let grave = |i: &&ItemReport| i.item.risk == Risk::Critical && i.outcome == Outcome::Fail;
     let failing: Vec<&str> = audit.items.iter().filter(grave).map(|i| i.item.id.as_str()).collect();
+    let unknown = audit.items.iter().filter(|i| i.item.risk == Risk::Critical && i.outcome == Outcome::Unknown).count();
     let known = audit.items.iter().any(|i| i.item.risk == Risk::Critical && i.outcome != Outcome::Unknown);
     let critical = match (failing.is_empty(), known) {
         (false, _) => Finding::fail(format!("{} fails", failing.join(", "))),
         (true, false) => {
             Finding::unknown("no critical item was looked at: name the site, the database or the source in [checklist]")
         }
-        (true, true) => {
-            Finding::pass(format!("no critical item fails, by the audit of {}", audit.at.format("%F %H:%M")))
-        }
+        (true, true) => Finding::pass(format!(
+            "no critical item fails, {unknown} are not known, by the audit of {}",
+            audit.at.format("%F %H:%M")
+        )),
     };
     let before = entries.audits().rev().find(|a| a.at < audit.at);
     let of =
@@ -441,35 +490,81 @@ fn watches(crew: &Crew) -> checklist::Result<Vec<Watch>> {
 }
 
 fn switch(plan: &DeployPlan) -> checklist::Result<Arc<dyn MaintenanceSwitch>> {
-    match (&plan.flag_file, &plan.env_file) {
-        (Some(file), _) => Ok(Arc::new(FlagFile::new(file))),
-        (None, Some(file)) => Ok(Arc::new(EnvFile::new(file))),
-        (None, None) => Err(checklist::Error::new(checklist::ErrorKind::Config, "nothing says how the shop is closed")
-            .with_next_step("set flag_file or env_file in [deploy]")),
+    let nothing = || {
+        checklist::Error::new(checklist::ErrorKind::Config, "nothing says how the shop is closed")
+            // A key in .env counts after a restart only, which is the command's own affair.
+            .with_next_step("set flag_file in [deploy]")
+    };
+    Ok(Arc::new(FlagFile::new(plan.flag_file.as_ref().ok_or_else(nothing)?)))
+}
+
+/// What became of a command.
+enum Ran {
+    /// It ended by itself.
+    Ended(ExitStatus),
+    /// It was begun, and did not end by itself.
+    Broken(String),
+    /// It was never begun.
+    NotBegun(String),
+}
+
+/// A command with all that it began: ended with the value, where this program is told to end at once.
+struct Group(Option<rustix::process::Pid>);
+
+impl Group {
+    fn end(&mut self) {
+        if let Some(group) = self.0.take() {
+            // It may have ended by itself in between.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
 /// Runs a command to its end; its output goes to stderr. One that takes too long is ended with all that it began.
-async fn run(command: &[OsString], limit: Duration, environment: &[(&str, &str)]) -> Result<ExitStatus, String> {
-    let Some((program, arguments)) = command.split_first() else { return Err("there is no command".into()) };
-    let mut child = tokio::process::Command::new(program)
+async fn run(command: &[OsString], limit: Duration, environment: &[(&str, &str)]) -> Ran {
+    let Some((program, arguments)) = command.split_first() else { return Ran::NotBegun("there is no command".into()) };
+    let child = tokio::process::Command::new(program)
         .args(arguments)
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
         // So that Ctrl-C is this program's to act on, and a command is never left half way by it.
         .process_group(0)
-        .spawn()
-        .map_err(|e| format!("{} cannot be run: {e}", program.to_string_lossy()))?;
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(e) => return Ran::NotBegun(format!("{} cannot be run: {e}", program.to_string_lossy())),
+    };
+    let mut group = Group(child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())));
     match tokio::time::timeout(limit, child.wait()).await {
-        Ok(status) => status.map_err(|e| e.to_string()),
-        Err(_) => {
-            if let Some(group) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-                // It may have ended by itself in between.
-                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            }
-            let _ = child.wait().await;
-            Err(format!("it did not end within {} s, and was ended", limit.as_secs()))
+        Ok(Ok(status)) => {
+            // What it left running in the background is meant to run on.
+            group.0 = None;
+            Ran::Ended(status)
         }
+        Ok(Err(e)) => Ran::Broken(e.to_string()),
+        Err(_) => {
+            group.end();
+            // It is gone, or going.
+            let _ = child.wait().await;
+            Ran::Broken(format!("it did not end within {} s, and was ended", limit.as_secs()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_a_command_are_not_shown() {
+        let shown = redacted("psql postgres://u:geheim@h/db API_TOKEN=geheim x=1 https://h/p");
+        assert_eq!(shown, "psql postgres://u:…@h/db API_TOKEN=… x=1 https://h/p");
     }
 }

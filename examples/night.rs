@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backup_core::{DrillReport, ErrorKind, ObjectiveStatus, Snapshot, VerifyLevel, VerifyReport};
 use checklist::report::Format;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use db_maint::{Inspection, JobReport, Severity, Stop};
 use health_probe::Verdict as Health;
 
@@ -148,9 +148,24 @@ impl Night {
 
     async fn drill(&mut self, crew: &Crew) {
         if !crew.backup.source.iter().any(|s| s.scratch.is_some()) {
-            let text = "nothing: no source has a scratch place. Restore one where the owner's key is: `backup drill`";
-            self.report.text(&format!("Restored: {text}"));
-            return;
+            // Elsewhere, where the owner's key is: then the log of the repository knows of it.
+            let newest = match crew.drilled().await {
+                Ok(newest) => newest,
+                Err(e) => return self.failed("Restored", &e),
+            };
+            let (verdict, text) = match newest {
+                Some(at) if Utc::now() - at <= TimeDelta::days(35) => {
+                    (Verdict::Good, format!("not tonight; last on {}", at.date_naive()))
+                }
+                Some(at) => {
+                    (Verdict::Open, format!("last on {}: run `backup drill` where the owner's key is", at.date_naive()))
+                }
+                None => (
+                    Verdict::Open,
+                    "never: run `backup drill` where the owner's key is, or name a scratch place".to_owned(),
+                ),
+            };
+            return self.line("Restored", verdict, text);
         }
         let drilled = match crew.drill().await {
             Ok(drilled) => drilled,
@@ -314,7 +329,8 @@ impl Night {
         let worse = |c: &&checklist::report::Change| c.before.is_good() && !c.now.is_good();
         // What nobody could see is the checklist's own matter, and in its report: a night tells what fails, and what became worse.
         let fails = report.audit.items.iter().filter(|i| i.outcome == checklist::Outcome::Fail).count();
-        let verdict = match fails > 0 || report.changes.iter().any(|c| worse(&c)) {
+        let seen = report.audit.score.is_some_and(|s| s.coverage() > 0.0);
+        let verdict = match fails > 0 || !seen || report.changes.iter().any(|c| worse(&c)) {
             true => Verdict::Open,
             false => Verdict::Good,
         };

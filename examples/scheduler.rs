@@ -201,10 +201,15 @@ impl Scheduler {
         }
     }
 
-    /// Does a job now, whatever is due. Written down as the time that is due, where that is not done yet.
+    /// Does a job now, whatever is due. Written down as the time that is due, where that is not done yet; as one of its own elsewhere.
     pub async fn run_now(&self, job: &Job, now: DateTime<Utc>) -> Step {
         let Ok(_tries) = job.tries.try_lock() else { return Step::Elsewhere };
-        let due = job.when.newest(now, self.zone);
+        let newest = job.when.newest(now, self.zone);
+        let due = match last_done(&*self.engine, &job.name, now).await {
+            Ok(done) if done >= Some(newest) => now,
+            Ok(_) => newest,
+            Err(e) => return Step::Lost(e.to_string()),
+        };
         match self.run_if(job, due, now, |_| true).await {
             Ok(Taken::Ran(run)) => Step::Ran(run),
             Ok(_) => Step::Elsewhere,
@@ -214,7 +219,7 @@ impl Scheduler {
 
     async fn run(&self, job: &Job, due: DateTime<Utc>, now: DateTime<Utc>) -> db_maint::Result<Taken> {
         // Asked before the lease is taken: most of the time another server has done it.
-        if let Some(done) = last_done(&*self.engine, &job.name).await?.filter(|done| *done >= due) {
+        if let Some(done) = last_done(&*self.engine, &job.name, now).await?.filter(|done| *done >= due) {
             return Ok(Taken::Done(done));
         }
         self.run_if(job, due, now, |done| done.is_none_or(|done| done < due)).await
@@ -233,7 +238,7 @@ impl Scheduler {
             Acquired::By(_) => return Ok(Taken::Elsewhere),
         };
         // And again under it: it may have been done in between.
-        let done = last_done(engine, &job.name).await?;
+        let done = last_done(engine, &job.name, now).await?;
         if !is_wanted(done) {
             lease.release(engine).await?;
             return Ok(done.map_or(Taken::Elsewhere, Taken::Done));
@@ -266,7 +271,7 @@ impl Scheduler {
     }
 
     /// Runs until `stop` is over: each job at its time. What runs then is ended by dropping it where it does not end within `patience`; it is
-    /// tried again by whoever is next.
+    /// tried again by whoever is next. `said` is told of every step, also of idle ones.
     pub async fn work(
         &self,
         now: impl Fn() -> DateTime<Utc> + Sync,
@@ -281,9 +286,7 @@ impl Scheduler {
             async move {
                 loop {
                     let step = self.step(job, now()).await;
-                    if !matches!(step, Step::Idle) {
-                        said(&job.name, &step);
-                    }
+                    said(&job.name, &step);
                     let at = now();
                     // Often enough to notice that a server which did it is gone, and that the database is back.
                     let wait = (job.when.next(at, self.zone) - at).to_std().unwrap_or_default();
@@ -324,14 +327,29 @@ enum Taken {
 /// Renews a lease for as long as it is ours; ends with the error that says that it is not. A database that does not answer for less than the
 /// term is waited for.
 async fn keep(engine: &dyn Engine, lease: &Lease) -> db_maint::Error {
+    let third = lease.term() / 3;
     let mut renewed = tokio::time::Instant::now();
     loop {
-        tokio::time::sleep(lease.term() / 3).await;
-        match lease.renew(engine).await {
-            Ok(()) => renewed = tokio::time::Instant::now(),
-            Err(e) if e.kind() == ErrorKind::Fenced || renewed.elapsed() > lease.term() => return e,
-            Err(e) => tracing::warn!(lease = lease.name(), error = %e, "not renewed"),
+        tokio::time::sleep(third.saturating_sub(renewed.elapsed())).await;
+        // Counted from before it was asked: that is the latest moment from which it is sure to be ours.
+        let asked = tokio::time::Instant::now();
+        let silent =
+            || db_maint::Error::new(ErrorKind::Unreachable, format!("the lease {} could not be renewed", lease.name()));
+        let e = match tokio::time::timeout(third, lease.renew(engine)).await {
+            Ok(Ok(())) => {
+                renewed = asked;
+                continue;
+            }
+            Ok(Err(e)) if e.kind() == ErrorKind::Fenced => return e,
+            Ok(Err(e)) => e,
+            Err(_) => silent(),
+        };
+        // Before it ends: then another server may begin.
+        if renewed.elapsed() >= third * 2 {
+            return e;
         }
+        tracing::warn!(lease = lease.name(), error = %e, "not renewed");
+        tokio::time::sleep(third / 10).await;
     }
 }
 

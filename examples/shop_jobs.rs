@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use backup_core::{DrillReport, Snapshot, VerifyLevel, VerifyReport};
 use chrono::{NaiveTime, Weekday};
-use db_maint::{JobReport, Severity, Stop};
+use db_maint::{JobEnd, JobReport, RunEnd, Severity, Stop};
 use futures::FutureExt;
 
 use crate::cli::Told;
@@ -136,18 +136,24 @@ async fn back_up(crew: &Crew, tier: Option<&TierPlan>) -> Outcome {
     // A source without a backup is a job that is not done, and is tried again.
     let outcome = match done.failed.is_empty() {
         true => Outcome::of(done.is_good(), note),
-        false => Outcome { end: db_maint::RunEnd::Failed, note },
+        false => Outcome { end: RunEnd::Failed, note },
     };
     both(outcome, verified)
 }
 
 fn sound(verified: &Verified) -> Outcome {
-    let is_sound = !verified.is_empty() && verified.iter().all(|(_, r)| r.as_ref().is_ok_and(VerifyReport::is_sound));
+    let sound = verified.iter().filter(|(_, r)| r.as_ref().is_ok_and(VerifyReport::is_sound)).count();
     let line = |(store, r): &(String, Result<VerifyReport, Arc<backup_core::Error>>)| match r {
         Ok(r) => format!("{store}: {} snapshots verified, {} findings", r.snapshots.len(), r.findings.len()),
         Err(e) => format!("{store}: NOT verified: {e}"),
     };
-    Outcome::of(is_sound, verified.iter().map(line).collect::<Vec<_>>().join("; "))
+    let end = match sound {
+        // In no store is it known to be good: that is no backup, and is tried again.
+        0 => RunEnd::Failed,
+        n if n == verified.len() => RunEnd::Well,
+        _ => RunEnd::Findings,
+    };
+    Outcome { end, note: verified.iter().map(line).collect::<Vec<_>>().join("; ") }
 }
 
 async fn drill(crew: &Crew) -> Outcome {
@@ -161,7 +167,11 @@ async fn drill(crew: &Crew) -> Outcome {
         Ok(_) => format!("{source}: restored, and NOT as it should be"),
         Err(e) => format!("{source}: NOT restored: {e}"),
     };
-    Outcome::of(passed, drilled.iter().map(line).collect::<Vec<_>>().join("; "))
+    let note = drilled.iter().map(line).collect::<Vec<_>>().join("; ");
+    match drilled.iter().any(|(_, r)| r.is_err()) {
+        true => Outcome { end: RunEnd::Failed, note },
+        false => Outcome::of(passed, note),
+    }
 }
 
 fn cleaned(done: db_maint::Result<Vec<JobReport>>, applied: bool) -> Outcome {
@@ -177,6 +187,10 @@ fn cleaned(done: db_maint::Result<Vec<JobReport>>, applied: bool) -> Outcome {
     };
     let is_well = reports.iter().all(|r| r.poison.is_empty() && r.unchanged == 0);
     let note = reports.iter().map(line).collect::<Vec<_>>().join("; ");
+    if reports.iter().any(|r| r.ended == JobEnd::Stopped) {
+        // Not done: the next try goes on from there.
+        return Outcome { end: RunEnd::Failed, note: format!("{note}; it was stopped before the end") };
+    }
     Outcome::of(is_well, if note.is_empty() { "no rule asks for anything".into() } else { note })
 }
 
@@ -223,7 +237,13 @@ async fn audit(crew: &Crew, now: chrono::DateTime<chrono::Utc>) -> Outcome {
             let fails = report.audit.items.iter().filter(|i| i.outcome == checklist::Outcome::Fail).count();
             let score =
                 report.audit.score.map_or_else(String::new, |s| format!("{} of {} fulfilled, ", s.good, s.asked));
-            Outcome::of(fails == 0, format!("{score}{fails} fail, {} changed", report.changes.len()))
+            // What has stood open for weeks is in the report; what became worse, or is nowhere seen, is told.
+            let worse = report.changes.iter().filter(|c| c.before.is_good() && !c.now.is_good()).count();
+            let seen = report.audit.score.is_some_and(|s| s.coverage() > 0.0);
+            Outcome::of(
+                worse == 0 && seen,
+                format!("{score}{fails} fail, {worse} became worse, {} changed", report.changes.len()),
+            )
         }
         Err(e) => failed(&e),
     }
@@ -232,8 +252,8 @@ async fn audit(crew: &Crew, now: chrono::DateTime<chrono::Utc>) -> Outcome {
 /// The worse of two, with both notes.
 fn both(a: Outcome, b: Outcome) -> Outcome {
     let rank = |end| match end {
-        db_maint::RunEnd::Well => 0,
-        db_maint::RunEnd::Findings => 1,
+        RunEnd::Well => 0,
+        RunEnd::Findings => 1,
         _ => 2,
     };
     let end = if rank(a.end) >= rank(b.end) { a.end } else { b.end };

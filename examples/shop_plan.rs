@@ -150,8 +150,6 @@ pub struct DeployPlan {
     pub watch_hours: u32,
     /// A file that is there while the shop is closed, for `--maintenance`.
     pub flag_file: Option<PathBuf>,
-    /// A .env file with NEXT_PUBLIC_MAINTENANCE_MODE, for `--maintenance`.
-    pub env_file: Option<PathBuf>,
 }
 
 impl Default for DeployPlan {
@@ -165,7 +163,6 @@ impl Default for DeployPlan {
             pause: 5,
             watch_hours: 24,
             flag_file: None,
-            env_file: None,
         }
     }
 }

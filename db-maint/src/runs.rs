@@ -73,18 +73,20 @@ pub struct Run {
     pub failure: String,
 }
 
-/// The newest time of a job that is done, by whichever server: it ended well or with findings.
+/// The newest time of a job that is done, by whichever server: it ended well or with findings. Times after `now` do not count: a server whose
+/// clock is ahead does not speak for the others.
 ///
 /// # Errors
 /// Where the database cannot be reached, or the table `caretaker_run` can neither be used nor made.
-pub async fn last_done(engine: &dyn Engine, job: &str) -> Result<Option<DateTime<Utc>>> {
+pub async fn last_done(engine: &dyn Engine, job: &str, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
     let mut session = engine.session().await?;
     let asked = async {
         prepare(&mut session).await?;
         let flavour = session.flavour();
         let piece = Piece::text(format!("SELECT {} FROM caretaker_run WHERE job = ", as_text(flavour, "max(due)")))
             .value(&plain_text(), Some(job.to_owned()))
-            .then(" AND outcome <> 'failed'");
+            .then(" AND outcome <> 'failed' AND due <= ")
+            .value(&plain_number(), Some(now.timestamp_millis().to_string()));
         let (sql, values) = piece.build(flavour);
         let value = session.one(&sql, &values).await.map_err(|e| session.error("does not say what is done", e))?;
         value.map(|ms| time(&ms)).transpose()

@@ -42,7 +42,7 @@ async fn what_is_done_is_known_to_all_and_what_failed_is_not_done() {
     for db in every().await {
         db.empty().await;
         let engine = db.engine();
-        assert_eq!(last_done(&*engine, "backup").await.unwrap(), None, "{}", db.name());
+        assert_eq!(last_done(&*engine, "backup", at(1_000)).await.unwrap(), None, "{}", db.name());
         let held = lease(&*engine, Duration::from_secs(60)).await;
         let hostile = "it's 100 % \"done\" \\ \u{1f4be} \0 \n next";
         for run in [
@@ -54,10 +54,16 @@ async fn what_is_done_is_known_to_all_and_what_failed_is_not_done() {
             record_run(&*engine, &held, &run).await.unwrap();
         }
         let other = db.engine();
-        assert_eq!(last_done(&*other, "backup").await.unwrap(), Some(at(24)), "{}", db.name());
+        assert_eq!(last_done(&*other, "backup", at(1_000)).await.unwrap(), Some(at(24)), "{}", db.name());
+        assert_eq!(
+            last_done(&*other, "backup", at(23)).await.unwrap(),
+            Some(at(0)),
+            "{}: a clock that is ahead",
+            db.name()
+        );
         // The next try takes its place.
         record_run(&*engine, &held, &run("backup", 48, RunEnd::Well, "back")).await.unwrap();
-        assert_eq!(last_done(&*other, "backup").await.unwrap(), Some(at(48)), "{}", db.name());
+        assert_eq!(last_done(&*other, "backup", at(1_000)).await.unwrap(), Some(at(48)), "{}", db.name());
         let all = runs_since(&*other, at(-1)).await.unwrap();
         let seen: Vec<_> = all.iter().map(|r| (r.job.as_str(), r.due, r.end)).collect();
         let wanted = [

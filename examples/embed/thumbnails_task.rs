@@ -17,7 +17,8 @@ pub(crate) async fn remove_orphaned(
     now: DateTime<Utc>,
 ) -> Result<Option<Run>> {
     let job = "thumbnails";
-    let lease = match Lease::acquire(engine, job, Duration::from_secs(60)).await? {
+    // It is not renewed here: longer than this takes.
+    let lease = match Lease::acquire(engine, job, Duration::from_secs(3600)).await? {
         Acquired::Held(lease) => lease,
         Acquired::By(_) => return Ok(None),
     };

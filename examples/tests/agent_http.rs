@@ -143,13 +143,13 @@ async fn who_has_the_token_and_who_has_not() {
     let head = agent.send(&format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(64 << 10)));
     assert!(head.starts_with("HTTP/1.1 431") || head.is_empty(), "{}", &head[..head.len().min(100)]);
     assert!(agent.send("nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
-    // One who guesses is slowed down, and then even the right token has to wait.
+    // One who guesses is slowed down.
     let mut guesses = Vec::new();
     for _ in 0..15 {
         guesses.push(agent.status("GET", "/api/jobs", "Authorization: Bearer wrong\r\n"));
     }
     assert!(guesses.contains(&429), "{guesses:?}");
-    assert_eq!(agent.status("GET", "/api/jobs", &bearer), 429);
+    assert_eq!(agent.status("GET", "/api/jobs", &bearer), 200, "the owner is let in all the same");
     // And one who asks all the time; health is answered all the same.
     let flood: Vec<u16> = (0..150).map(|_| agent.status("GET", "/", "")).collect();
     assert_eq!(flood.last(), Some(&429));

@@ -125,6 +125,27 @@ async fn a_good_one_stays_and_one_that_breaks_the_shop_goes_back() {
     assert_eq!(code(&stuck), 3, "{}", text(&stuck));
     assert!(text(&stuck).contains("the way back failed: exit status: 9"), "{}", text(&stuck));
     assert!(shop.transcript().starts_with("# Deployment: BROKEN"));
+    // What was never begun is not gone back from; a way back goes while the shop is closed.
+    std::fs::copy(shop.path("index.before"), shop.page()).unwrap();
+    let config = shop.path("caretaker.toml");
+    let typo = Command::new(tool("deploy"))
+        .args([
+            "run",
+            "--config",
+            config.to_str().unwrap(),
+            "--rollback",
+            &format!("touch {}", shop.path("gone-back").display()),
+        ])
+        .args(["--", "/no/such/command"])
+        .output()
+        .unwrap();
+    assert!(code(&typo) == 1 && text(&typo).contains("nothing was run"), "{}", text(&typo));
+    assert!(!shop.path("gone-back").exists());
+    let closed = format!("test -e {} && {}", shop.path("closed").display(), back(&shop));
+    let while_closed = shop.deploy(&["--maintenance", "--rollback", &closed], "exit 7");
+    assert!(code(&while_closed) == 1 && text(&while_closed).contains("rolled back"), "{}", text(&while_closed));
+    assert!(!shop.path("closed").exists());
+    std::fs::remove_file(shop.page()).unwrap();
     // A shop that is down before cannot be judged after: the gate is closed.
     let down = shop.deploy(&[], &format!("touch {}", shop.path("never").display()));
     assert_eq!(code(&down), 1, "{}", text(&down));

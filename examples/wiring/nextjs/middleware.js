@@ -5,7 +5,8 @@
 //
 // Whoever has the token (`--bypass-token-file`) looks behind by https://shop.example/?bypass=TOKEN; a cookie keeps it for a day.
 
-export const config = { matcher: ['/((?!_next/|favicon.ico|robots.txt).*)'] };
+// The health endpoint stays up: a shop that is closed on purpose is not down.
+export const config = { matcher: ['/((?!_next/|api/health|favicon.ico|robots.txt).*)'] };
 
 // The name is an argument so that the build does not write today's value into the program.
 const setting = (name) => process.env[name] ?? '';

@@ -14,6 +14,11 @@ declare(strict_types=1);
     if (PHP_SAPI === 'cli' || !is_file($file)) {
         return;
     }
+    // The health endpoint stays up: a shop that is closed on purpose is not down.
+    $uri = (string) ($_SERVER['REQUEST_URI'] ?? '/');
+    if (preg_match('~^/(api/)?health(\.php)?(\?|$)~', $uri)) {
+        return;
+    }
     // One that cannot be read, or was made by hand, closes the shop too.
     $notice = json_decode((string) @file_get_contents($file), true);
     $notice = is_array($notice) ? $notice : [];
@@ -26,6 +31,12 @@ declare(strict_types=1);
     if (is_string($token) && is_string($wanted) && hash_equals($wanted, hash('sha256', $token))) {
         if (isset($_GET['bypass'])) {
             setcookie('caretaker_bypass', $token, ['expires' => time() + 86400, 'path' => '/', 'secure' => true, 'httponly' => true, 'samesite' => 'Lax']);
+            // Out of the address, which others get to see.
+            $query = array_diff_key($_GET, ['bypass' => true]);
+            $path = '/' . ltrim((string) strtok($uri, '?'), '/');
+            header('Location: ' . $path . ($query ? '?' . http_build_query($query) : ''), true, 302);
+            header('Cache-Control: no-store');
+            exit;
         }
         return;
     }

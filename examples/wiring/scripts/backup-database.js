@@ -19,13 +19,29 @@ function told(run) {
   return { well: 0, findings: 1 }[run.end] ?? 3;
 }
 
-async function byAgent(url, token) {
-  const address = new URL(`/api/jobs/${encodeURIComponent(job)}/run`, url);
-  const answer = await fetch(address, { method: 'POST', headers: { authorization: `Bearer ${token}` } });
-  const text = await answer.text();
-  if (answer.ok) return told(JSON.parse(text).run);
-  console.error(`${job}: the agent at ${address.origin} answers ${answer.status}: ${text.trim()}`);
-  return answer.status === 401 || answer.status === 404 ? 2 : 3;
+// Not `fetch`: that gives up after five minutes, and a backup may take hours.
+function byAgent(url, token) {
+  const address = new URL(`${url.replace(/\/+$/, '')}/api/jobs/${encodeURIComponent(job)}/run`);
+  const { request } = require(address.protocol === 'https:' ? 'node:https' : 'node:http');
+  return new Promise((resolve, reject) => {
+    const asked = request(address, { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-length': 0 } }, (answer) => {
+      let text = '';
+      answer.setEncoding('utf8');
+      answer.on('data', (chunk) => { text += chunk; });
+      answer.on('error', reject);
+      answer.on('end', () => {
+        try {
+          if (answer.statusCode === 200) return resolve(told(JSON.parse(text).run));
+          console.error(`${job}: the agent at ${address.origin} answers ${answer.statusCode}: ${text.trim()}`);
+          resolve([401, 404].includes(answer.statusCode) ? 2 : 3);
+        } catch (e) {
+          reject(e);
+        }
+      });
+    });
+    asked.on('error', reject);
+    asked.end();
+  });
 }
 
 function byTool() {
@@ -46,9 +62,13 @@ function byTool() {
         return resolve(3);
       }
       const line = said.trim().split('\n').pop();
-      if (!line) return resolve(code === 0 ? 3 : code);
-      const end = told(JSON.parse(line));
-      resolve(Math.max(code, end));
+      if (!line) return resolve(code >= 1 && code <= 3 ? code : 3);
+      try {
+        resolve(Math.min(3, Math.max(code, told(JSON.parse(line)))));
+      } catch (e) {
+        console.error(`${job}: what ${program} said cannot be read: ${e.message}`);
+        resolve(3);
+      }
     });
   });
 }

@@ -82,10 +82,10 @@ function by_tool(string $job, string $program, string $config): int
         return 3;
     }
     if ($said === '') {
-        return $status['exitcode'] === 0 ? 3 : $status['exitcode'];
+        return in_array($status['exitcode'], [1, 2, 3], true) ? $status['exitcode'] : 3;
     }
     $lines = explode("\n", $said);
-    return max($status['exitcode'], told($job, json_decode(end($lines), true)));
+    return min(3, max($status['exitcode'], told($job, json_decode(end($lines), true))));
 }
 
 [$url, $token] = [$setting('CARETAKER_URL'), $setting('CARETAKER_TOKEN')];
