@@ -297,7 +297,7 @@ impl Faces for Agent {
 
     async fn metrics(&self) -> std::result::Result<String, String> {
         let probes = metrics::exposition(&self.monitor.snapshot()).map_err(|e| e.to_string())?;
-        let runs = runs_since(&**self.scheduler.engine(), Utc::now() - TimeDelta::days(35)).await.unwrap_or_else(|e| {
+        let runs = runs_since(&**self.scheduler.engine(), Utc::now() - TimeDelta::days(8)).await.unwrap_or_else(|e| {
             tracing::warn!(error = %e, "metrics without jobs");
             Vec::new()
         });

@@ -244,8 +244,12 @@ impl Scheduler {
             return Ok(done.map_or(Taken::Elsewhere, Taken::Done));
         }
         let began = tokio::time::Instant::now();
+        let turn = Turn { now, lease: &lease, engine };
         let outcome = tokio::select! {
-            outcome = (job.work)(Turn { now, lease: &lease, engine }) => outcome,
+            outcome = tokio::time::timeout(LIMIT, (job.work)(turn)) => outcome.unwrap_or_else(|_| Outcome {
+                end: RunEnd::Failed,
+                note: format!("it did not end within {} hours, and was broken off", LIMIT.as_secs() / 3600),
+            }),
             // It is stopped where another one has taken over.
             e = keep(engine, &lease) => return Err(e),
         };
@@ -314,6 +318,9 @@ impl Scheduler {
         }
     }
 }
+
+/// How long a job may take: one that hangs would keep its lease for ever, and no other server would do it.
+const LIMIT: Duration = Duration::from_secs(12 * 3600);
 
 /// How often a job that is due is looked at.
 const LOOK: Duration = Duration::from_secs(15);

@@ -196,6 +196,11 @@ async fn pages_open_in_a_browser_and_a_stop_is_graceful() {
     // A job by hand, and then the end.
     let ran = agent.ask("POST", "/api/jobs/backup/run", &bearer, "");
     assert!(ran.starts_with("HTTP/1.1 200") && ran.contains("\"end\":\"well\""), "{ran}");
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../schemas/agent.schema.json")).unwrap();
+    for (kind, answer) in [("ran", ran), ("jobs", agent.ask("GET", "/api/jobs", &bearer, ""))] {
+        let document = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        support::fits(&document, &schema["$defs"][kind], &schema, kind);
+    }
     assert!(Command::new("kill").arg(agent.child.id().to_string()).status().unwrap().success());
     assert_eq!(agent.child.wait().unwrap().code(), Some(0));
 }

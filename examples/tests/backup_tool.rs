@@ -389,6 +389,13 @@ fn nightly_makes_a_report_that_says_it_all() {
         .unwrap();
     assert_eq!(code(&restored), 0, "{}", text(&restored));
     assert!(!dir.path().join("night/scratch.db").exists());
+    // The configuration that it has written is one for a real night.
+    let real = ["--json", "--config", "night/caretaker.toml"];
+    let real = Command::new(tool("nightly")).args(real).current_dir(dir.path()).output().unwrap();
+    assert_eq!(code(&real), 1, "the sample has flaws: {}", text(&real));
+    let schema: Value = serde_json::from_str(include_str!("../schemas/nightly.schema.json")).unwrap();
+    fits(&json(&real), &schema["$defs"]["night"], &schema, "night");
+    assert!(text(&real).contains("\"verdict\": \"open\""), "{}", text(&real));
     // Never over what is there.
     let again = Command::new(tool("nightly")).args(["--out", "night"]).current_dir(dir.path()).output().unwrap();
     assert_eq!(code(&again), 2);

@@ -110,6 +110,8 @@ async fn a_good_one_stays_and_one_that_breaks_the_shop_goes_back() {
     let broken = shop.deploy(&["--json", "--rollback", &back(&shop)], &remove(&shop.page()));
     assert_eq!(code(&broken), 1, "{}", text(&broken));
     let document: Value = json(&broken);
+    let schema: Value = serde_json::from_str(include_str!("../schemas/deploy.schema.json")).unwrap();
+    support::fits(&document, &schema["$defs"]["run"], &schema, "run");
     assert_eq!(document["ending"], "rolled-back", "{document:#}");
     let steps = document["steps"].to_string();
     assert!(steps.contains("every source has a verified backup of the last 60 minutes"), "{steps}");
