@@ -215,17 +215,18 @@ fn monitor(
     vitals: &WebVitals,
     ledger: Arc<SqliteLedger>,
 ) -> Result<Monitor> {
-    let mut watches = if file.has_probes() { file.watches()? } else { Vec::new() };
+    let is_watching = file.agent.watch.unwrap_or(true);
+    let mut watches = if file.has_probes() && is_watching { file.watches()? } else { Vec::new() };
     let zone = scheduler.zone();
-    for job in scheduler.jobs() {
+    for job in scheduler.jobs().iter().filter(|_| is_watching) {
         watches.push(job_watch(job.name(), job.when(), zone, Arc::clone(engine)));
     }
     watches.push(Watch::new(VitalsProbe::new("web vitals", vitals.clone()), Duration::from_secs(900)));
     let mut monitor = Monitor::new(watches)?.with_options(file.incident_options()).with_ledger(ledger);
-    if let Some(alerter) = file.alerter()? {
+    if let Some(alerter) = file.alerter()?.filter(|_| is_watching) {
         monitor = monitor.with_alerter(alerter);
     }
-    if let Some((heartbeat, every)) = file.heartbeat()? {
+    if let Some((heartbeat, every)) = file.heartbeat()?.filter(|_| is_watching) {
         monitor = monitor.with_heartbeat(heartbeat, every);
     }
     Ok(monitor)

@@ -103,6 +103,8 @@ pub struct AgentPlan {
     pub lease: Option<Period>,
     /// Servers begin up to so much after the time; five seconds without.
     pub jitter: Option<Period>,
+    /// Whether this server watches the shop and tells people. Of several servers one does, or each would tell of the same. True without.
+    pub watch: Option<bool>,
     /// Other times for jobs, such as `backup = "daily 01:30"`; `"off"` for one that is not done.
     pub jobs: BTreeMap<String, JobTime>,
 }
