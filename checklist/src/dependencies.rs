@@ -208,10 +208,31 @@ impl Check for DependencyCheck {
             #[cfg(feature = "http")]
             Some(Advisories::Api(api)) => {
                 let advisories = api.advisories(&packages).await?;
-                Ok(judge(&compare(&packages, &advisories, &given.ignores, now), Some(0), &[]))
+                let report = compare(&packages, &advisories, &given.ignores, now);
+                let found = judge(&report, Some(0), &[]);
+                // The API names them for these packages, whatever this program makes of their ranges.
+                let unmatched = unmatched(&report, &advisories);
+                Ok(match unmatched.is_empty() || !found.outcome.is_good() {
+                    true => found,
+                    false => Finding::warn(format!(
+                        "{} advisories that the API names could not be held against a version",
+                        unmatched.len()
+                    ))
+                    .with_places(unmatched.iter().map(|id| Place::new(id.clone(), None, "read it: osv.dev")))
+                    .with_fact(unmatched.join("\n")),
+                })
             }
         }
     }
+}
+
+/// Advisories that the report has under none of their names; withdrawn ones left out.
+#[cfg(feature = "http")]
+fn unmatched(report: &DependencyReport, advisories: &[Advisory]) -> Vec<String> {
+    let known: BTreeSet<&String> =
+        report.found.iter().chain(&report.ignored).flat_map(|v| std::iter::once(&v.id).chain(&v.aliases)).collect();
+    let is_known = |a: &&Advisory| std::iter::once(&a.id).chain(&a.aliases).any(|name| known.contains(name));
+    advisories.iter().filter(|a| a.withdrawn.is_none() && !is_known(a)).map(|a| a.id.clone()).collect()
 }
 
 /// Files are read where that keeps nothing else waiting.
@@ -342,6 +363,20 @@ mod tests {
             {{"ecosystem":"npm","name":"{package}"}},"ranges":[{{"type":"SEMVER","events":{events}}}]}}]}}"#
         );
         Advisory::parse(text.as_bytes()).unwrap()
+    }
+
+    /// What the API names and this program cannot place is not passed over.
+    #[cfg(feature = "http")]
+    #[test]
+    fn an_advisory_that_fits_no_version_is_named() {
+        let events = r#"[{"introduced":"0"},{"fixed":"4.17.21"}]"#;
+        let all = [
+            advisory("GHSA-1", &["CVE-2021-1"], "lodash", events),
+            advisory("CVE-2021-1", &["GHSA-1"], "lodash", events),
+            advisory("GHSA-3", &[], "lodash", r#"[{"introduced":"99.0.0"}]"#),
+        ];
+        let report = compare(&[package("lodash", "4.17.20", Scope::Runs)], &all, &[], now());
+        assert_eq!(unmatched(&report, &all), ["GHSA-3"]);
     }
 
     #[test]

@@ -134,10 +134,16 @@ async fn record_in(session: &mut Session, lease: &Lease, run: &Run) -> Result<()
     let (sql, values) = before.build(flavour);
     let before = session.rows(&sql, &values).await.map_err(|e| failed(session, e))?.into_iter().next();
     let mut before = before.into_iter().flatten().flatten();
-    let (count, last) = (before.next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0), before.next());
+    let (count, last) = match (before.next(), before.next()) {
+        (None, _) => (0u32, String::new()),
+        (Some(count), last) => {
+            let count = count.parse().map_err(|_| odd("a count that is none"))?;
+            (count, last.ok_or_else(|| odd("a row of caretaker_run lacks something"))?)
+        }
+    };
     let (failures, failure) = match run.end {
         RunEnd::Failed => (count.saturating_add(1), note.clone()),
-        _ => (count, last.unwrap_or_default()),
+        _ => (count, last),
     };
     let new = Piece::text(
         "INSERT INTO caretaker_run (job, due, began, ended, done_by, failures, failure, outcome, note) SELECT ",

@@ -115,6 +115,10 @@ fn read_cargo(path: &str, text: &str, manifests: &[toml::Table]) -> Result<Vec<P
     let packages = super::cargo::read(text, manifests).map_err(|e| {
         Error::new(ErrorKind::Malformed, format!("{path}: is no TOML")).with_next_step("write it anew").with_source(e)
     })?;
+    if packages.iter().any(|(name, version, _)| name.is_empty() || version.is_empty()) {
+        return Err(Error::new(ErrorKind::Malformed, format!("{path}: a package has no name or no version"))
+            .with_next_step("write it anew: cargo generate-lockfile"));
+    }
     let one =
         |(name, version, scope)| Package { ecosystem: Ecosystem::Crates, name, version, scope, file: path.to_owned() };
     Ok(packages.into_iter().map(one).collect())
@@ -284,6 +288,7 @@ mod tests {
         );
         let cargo = "version = 4\n\n[[package]]\nname = \"shop\"\nversion = \"0.1.0\"\n\n[[package]]\nname = \"time\"\nversion = \"0.1.40\"\nsource = \"registry\"\n";
         assert_eq!(read("Cargo.lock", cargo), some(&[("time", "0.1.40", false)]));
+        assert!(read_lock_file("Cargo.lock", &cargo.replace("version = \"0.1.40\"\n", "")).is_err());
         assert!(read_lock_file("package-lock.json", "<html>").is_err());
         assert!(read_lock_file("yarn.lock", &"x".repeat(600)).is_err(), "a format that nobody knows is no empty one");
     }

@@ -198,14 +198,24 @@ fn iptables_closed(rules: &str) -> Option<bool> {
     if policy.trim() == "ACCEPT" && !rules.contains("-A INPUT ") {
         return None;
     }
-    let whole = rules.lines().filter_map(|l| l.strip_prefix("-A INPUT -j ")).find_map(|to| {
-        match to.split_whitespace().next()? {
+    let whole = rules.lines().filter_map(|l| l.strip_prefix("-A INPUT ")).find_map(|rule| {
+        match without_comment(rule).strip_prefix("-j ")?.split_whitespace().next()? {
             "ACCEPT" => Some(false),
             "DROP" | "REJECT" => Some(true),
             _ => None,
         }
     });
     Some(whole.unwrap_or(policy.trim() == "DROP"))
+}
+
+/// A comment is no condition: `-m comment --comment all -j ACCEPT` accepts everything.
+fn without_comment(rule: &str) -> String {
+    let Some((before, rest)) = rule.split_once("-m comment --comment ") else { return rule.to_owned() };
+    let after = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"').map_or("", |(_, after)| after),
+        None => rest.split_once(' ').map_or("", |(_, after)| after),
+    };
+    format!("{before}{}", after.trim_start())
 }
 
 /// Ports that are handed to another address before the rules of what comes in are asked, as Docker does it, and that may not listen for
@@ -223,14 +233,13 @@ fn handed_on(rules: &Rules, allowed: &[u16]) -> Vec<Place> {
         if !is_one || is_own {
             continue;
         }
-        let ports = match after(&["dport", "--dport", "--dports"]) {
-            Some("{") => {
-                let set = line.split_once("dport {").and_then(|(_, rest)| Some(rest.split_once('}')?.0));
-                set.unwrap_or_default().split(',').filter_map(range).collect()
-            }
-            Some(list) => list.split(',').filter_map(range).collect(),
-            None => Vec::new(),
+        let list = match after(&["dport", "--dport", "--dports"]) {
+            Some("{") => line.split_once("dport {").and_then(|(_, rest)| Some(rest.split_once('}')?.0)),
+            list => list,
         };
+        // One that cannot be read may be any port.
+        let ports: Vec<RangeInclusive<u16>> =
+            list.and_then(|list| list.split(',').map(range).collect()).unwrap_or_default();
         let shown = |range: &RangeInclusive<u16>| match range.start() == range.end() {
             true => format!("port {}", range.start()),
             false => format!("ports {} to {}", range.start(), range.end()),
@@ -238,7 +247,7 @@ fn handed_on(rules: &Rules, allowed: &[u16]) -> Vec<Place> {
         let bad = ports.iter().filter(|range| (*range).clone().any(|port| !allowed.contains(&port)));
         places.extend(bad.map(|range| Place::new(shown(range), None, "is handed on")));
         if ports.is_empty() {
-            places.push(Place::new("all ports", None, "are handed on by a rule that names none"));
+            places.push(Place::new("all ports", None, "are handed on by a rule whose ports cannot be told"));
         }
     }
     places.sort();
@@ -312,6 +321,22 @@ mod tests {
         assert_eq!(iptables(one, one), Outcome::Fail);
         let all = "-P INPUT DROP\n-A INPUT -j ACCEPT\n-A INPUT -j DROP\n";
         assert_eq!(iptables(all, all), Outcome::Fail);
+    }
+
+    #[test]
+    fn comments_are_no_condition_and_unreadable_ports_may_be_any() {
+        let rules = |rule: &str| format!("-P INPUT DROP\n-A INPUT -m comment --comment {rule}\n");
+        assert_eq!(iptables_closed(&rules("\"let all in\" -j ACCEPT")), Some(false));
+        assert_eq!(iptables_closed(&rules("all -j ACCEPT")), Some(false));
+        assert_eq!(iptables_closed(&rules("\"-j ACCEPT\" -p tcp -j ACCEPT")), Some(true), "of TCP only");
+        let handed = |ports: &str| {
+            let nat =
+                vec![format!("-A DOCKER -p tcp -m multiport --dports {ports} -j DNAT --to-destination 172.17.0.2")];
+            handed_on(&Rules { nat, ..Rules::default() }, &[80, 443]).into_iter().map(|p| p.at).collect::<Vec<_>>()
+        };
+        assert_eq!(handed("80,443"), Vec::<String>::new());
+        assert_eq!(handed("80,5432"), ["port 5432"]);
+        assert_eq!(handed("80,postgresql"), ["all ports"]);
     }
 
     #[test]
