@@ -188,8 +188,11 @@ pub async fn work(
 /// The database in which servers agree: the named one, that of maintenance, or a file of this server's own.
 fn engine(crew: &Crew, named: Option<&str>) -> Result<Arc<dyn Engine>> {
     let wrong = |e: db_maint::Error| {
-        let next = e.next_step().unwrap_or_default().to_owned();
-        Error::new(ErrorKind::Config, format!("agent.database: {e}")).with_next_step(next)
+        let error = Error::new(ErrorKind::Config, format!("agent.database: {e}"));
+        match e.next_step() {
+            Some(next) => error.with_next_step(next),
+            None => error,
+        }
     };
     let url = match named.or(crew.maintenance.database.as_deref()) {
         Some(url) => secret(url, "agent.database")?,

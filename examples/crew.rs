@@ -89,8 +89,11 @@ impl Crew {
             Monitor::new(file.watches()?)?;
         }
         let wrong = |e: &dyn std::error::Error, next: Option<&str>| {
-            health_probe::Error::new(health_probe::ErrorKind::Config, e.to_string())
-                .with_next_step(next.unwrap_or_default())
+            let error = health_probe::Error::new(health_probe::ErrorKind::Config, e.to_string());
+            match next {
+                Some(next) => error.with_next_step(next),
+                None => error,
+            }
         };
         for plan in &self.backup.source {
             let url = secret(&plan.url, &plan.name)?;
@@ -357,10 +360,15 @@ fn drill_options(plan: &SourcePlan) -> Result<DrillOptions> {
     Ok(options)
 }
 
-/// A secret that is missing is the backup's trouble, too.
-fn ours(value: health_probe::Result<String>) -> Result<String> {
-    value.map_err(|e| {
-        let next = e.next_step().unwrap_or_default().to_owned();
-        Error::new(ErrorKind::Config, e.to_string()).with_next_step(next)
-    })
+/// A configuration that makes no sense, or a secret that is missing, is the backup's trouble, too.
+pub fn of_configuration(e: &health_probe::Error) -> Error {
+    let error = Error::new(ErrorKind::Config, e.to_string());
+    match e.next_step() {
+        Some(next) => error.with_next_step(next),
+        None => error,
+    }
+}
+
+fn ours<T>(value: health_probe::Result<T>) -> Result<T> {
+    value.map_err(|e| of_configuration(&e))
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use caretaker_examples::checklist_desk::ours;
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, complain, say};
 use caretaker_examples::crew::Crew;
 use caretaker_examples::deployment::{Ending, Request, deploy};
@@ -80,10 +81,7 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli, stopped: tokio::sync::watch::Receiver<bool>) -> Result<Ended> {
     let Command::Run { config, rollback, skip, reason, maintenance, watch, limit, check_config, command } = cli.command;
-    let theirs = |e: health_probe::Error| {
-        let next = e.next_step().unwrap_or_default().to_owned();
-        Error::new(ErrorKind::Config, e.to_string()).with_next_step(next)
-    };
+    let theirs = |e: health_probe::Error| ours(&e, e.next_step());
     let crew = Crew::read(&config).map_err(theirs)?;
     if check_config {
         crew.check().map_err(theirs)?;

@@ -16,6 +16,7 @@ use health_probe::{Clock, Watch};
 use serde::Serialize;
 use tokio::sync::watch::Receiver;
 
+use crate::checklist_desk::ours;
 use crate::crew::Crew;
 use crate::shop_plan::DeployPlan;
 
@@ -478,10 +479,7 @@ async fn health(watches: &[Arc<Watch>], clock: &Clock) -> Finding {
 }
 
 fn watches(crew: &Crew) -> checklist::Result<Vec<Watch>> {
-    let theirs = |e: health_probe::Error| {
-        let next = e.next_step().unwrap_or_default().to_owned();
-        checklist::Error::new(checklist::ErrorKind::Config, e.to_string()).with_next_step(next)
-    };
+    let theirs = |e: health_probe::Error| ours(&e, e.next_step());
     let mut file = crew.file().map_err(theirs)?;
     if !file.has_probes() {
         return Ok(Vec::new());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backup_core::{Error, ErrorKind, Keys, Repository, Result, Snapshot, Store};
 use caretaker_examples::cli::{self, EXIT_CODES, Ended, say, say_json};
-use caretaker_examples::crew::Crew;
+use caretaker_examples::crew::{Crew, of_configuration};
 use caretaker_examples::display::{count, duration, rate, size};
 use caretaker_examples::night::{Night, night, took};
 use caretaker_examples::report::Verdict;
@@ -53,9 +53,9 @@ async fn run(cli: Cli) -> Result<Ended> {
 }
 
 async fn real(cli: &Cli, config: &Path) -> Result<Ended> {
-    let crew = Crew::read(config).map_err(theirs)?;
+    let crew = Crew::read(config).map_err(|e| of_configuration(&e))?;
     if cli.check_config {
-        crew.check().map_err(theirs)?;
+        crew.check().map_err(|e| of_configuration(&e))?;
         say(&format!("{}: good", config.display()));
         return Ok(Ended::Well);
     }
@@ -169,7 +169,7 @@ async fn make(out: &Path, orders: u64) -> Result<Crew> {
         std::fs::write(out.join(name), text).map_err(|e| io(out, e))?;
     }
     std::fs::create_dir_all(out.join("state")).map_err(|e| io(out, e))?;
-    Crew::read(&out.join("caretaker.toml")).map_err(theirs)
+    Crew::read(&out.join("caretaker.toml")).map_err(|e| of_configuration(&e))
 }
 
 /// A text as TOML writes it: as JSON does.
@@ -270,10 +270,4 @@ fn fresh(out: &Path) -> Result<PathBuf> {
 
 fn io(path: &Path, e: std::io::Error) -> Error {
     Error::new(ErrorKind::Internal, format!("{}: {e}", path.display())).with_source(e)
-}
-
-/// A configuration that makes no sense.
-fn theirs(e: health_probe::Error) -> Error {
-    let next = e.next_step().unwrap_or_default().to_owned();
-    Error::new(ErrorKind::Config, e.to_string()).with_next_step(next).with_source(e)
 }
