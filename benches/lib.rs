@@ -1,7 +1,8 @@
 //! What the measurements share: running a command and watching it, medians, a table.
 
 use std::error::Error;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -85,8 +86,11 @@ pub fn median(mut times: Vec<f64>) -> Option<f64> {
     }
 }
 
-/// The length of all files below `root`, in bytes, and how many there are.
+/// The length of all files below `root`, or of that one, in bytes, and how many there are.
 pub fn size_of(root: &Path) -> Result<(u64, u64)> {
+    if root.is_file() {
+        return Ok((root.metadata()?.len(), 1));
+    }
     let (mut bytes, mut files) = (0, 0);
     let mut open = vec![root.to_owned()];
     while let Some(folder) = open.pop() {
@@ -102,6 +106,79 @@ pub fn size_of(root: &Path) -> Result<(u64, u64)> {
         }
     }
     Ok((bytes, files))
+}
+
+/// Writes an access log of at least `size` bytes as nginx does, and says how many lines it has: some thousands of addresses,
+/// some hundreds of paths, few agents.
+pub fn access_log(path: &Path, size: u64) -> Result<u64> {
+    let mut random = fastrand::Rng::with_seed(42);
+    let mut out = BufWriter::new(std::fs::File::create(path)?);
+    let agents = [
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Mobile/15E148 Safari/604.1",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0",
+        "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+    ];
+    let (mut written, mut lines) = (0, 0u64);
+    while written < size {
+        let (address, agent) = (random.u32(0..20_000), agents[random.usize(0..agents.len())]);
+        let (a, b) = (address >> 8, address & 255);
+        let status = match random.u16(0..1000) {
+            0..3 => 502,
+            3..30 => 404,
+            30..90 => 304,
+            90..130 => 302,
+            _ => 200,
+        };
+        let second = lines / 40;
+        let line = format!(
+            "10.{}.{a}.{b} - - [25/Nov/2026:{:02}:{:02}:{:02} +0000] \"GET /products/{}?variant={} HTTP/1.1\" {status} {} \"https://shop.example/category/{}\" \"{agent}\"\n",
+            address % 7,
+            second / 3600 % 24,
+            second / 60 % 60,
+            second % 60,
+            random.u16(0..800),
+            random.u16(0..3000),
+            random.u32(200..60_000),
+            random.u16(0..40)
+        );
+        out.write_all(line.as_bytes())?;
+        written += line.len() as u64;
+        lines += 1;
+    }
+    out.flush()?;
+    Ok(lines)
+}
+
+/// At least so many bytes of rows as `COPY` gives them: orders of a shop, one a line.
+pub fn table_rows(size: usize) -> bytes::Bytes {
+    const STATES: [&str; 4] = ["paid", "shipped", "delivered", "refunded"];
+    const STREETS: [&str; 5] = ["Marina Road", "Allen Avenue", "Broad Street", "Awolowo Way", "Station Road"];
+    let mut random = fastrand::Rng::with_seed(42);
+    let mut out = String::with_capacity(size + 256);
+    let mut id = 0u64;
+    while out.len() < size {
+        id += 1;
+        let _ = writeln!(
+            out,
+            "{id}\t{}\t{}\t{}.{:02}\t2026-{:02}-{:02} {:02}:{:02}:{:02}.{:06}+00\tcustomer{}@example.com\t{} {}, Lagos\t{:032x}\t\\N",
+            random.u32(1..200_000),
+            STATES[random.usize(0..STATES.len())],
+            random.u32(5..900),
+            random.u8(0..100),
+            random.u8(1..13),
+            random.u8(1..29),
+            random.u8(0..24),
+            random.u8(0..60),
+            random.u8(0..60),
+            random.u32(0..1_000_000),
+            random.u32(1..200_000),
+            random.u16(1..300),
+            STREETS[random.usize(0..STREETS.len())],
+            random.u128(..),
+        );
+    }
+    out.into()
 }
 
 /// Prints one line.

@@ -12,13 +12,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
-use std::io::{BufWriter, Write};
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use caretaker_benches::{Result, is_installed, measure, measure_ending, median, mib, say, tool};
+use caretaker_benches::{Result, access_log, is_installed, measure, measure_ending, median, mib, say, tool};
 use clap::{Parser, Subcommand};
 use health_probe::ledger::{Ledger, SqliteLedger};
 use health_probe::{HttpProbe, Monitor, Watch};
@@ -64,7 +62,7 @@ async fn main() -> Result<()> {
 fn logs(size: u64, rounds: u32) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let log = dir.path().join("access.log");
-    let lines = write_log(&log, size << 20)?;
+    let lines = access_log(&log, size << 20)?;
     say(&format!("{lines} lines, {} MiB", mib(std::fs::metadata(&log)?.len())));
     if !is_installed("rg") {
         return Err("rg is not installed: apt-get install ripgrep".into());
@@ -95,47 +93,6 @@ fn logs(size: u64, rounds: u32) -> Result<()> {
     say(&format!("rg, the same fields given out       {theirs:.2} s, {:.2} times as long (one run)", theirs / ours));
     say(&format!("rg --count, which gives out nothing {counting:.2} s, {:.2} times as long", counting / ours));
     Ok(())
-}
-
-/// Lines as a shop's: some thousands of addresses, some hundreds of paths, few agents.
-fn write_log(path: &Path, size: u64) -> Result<u64> {
-    let mut random = fastrand::Rng::with_seed(42);
-    let mut out = BufWriter::new(std::fs::File::create(path)?);
-    let agents = [
-        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",
-        "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Mobile/15E148 Safari/604.1",
-        "Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0",
-        "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
-    ];
-    let (mut written, mut lines) = (0, 0u64);
-    while written < size {
-        let (address, agent) = (random.u32(0..20_000), agents[random.usize(0..agents.len())]);
-        let (a, b) = (address >> 8, address & 255);
-        let status = match random.u16(0..1000) {
-            0..3 => 502,
-            3..30 => 404,
-            30..90 => 304,
-            90..130 => 302,
-            _ => 200,
-        };
-        let second = lines / 40;
-        let line = format!(
-            "10.{}.{a}.{b} - - [25/Nov/2026:{:02}:{:02}:{:02} +0000] \"GET /products/{}?variant={} HTTP/1.1\" {status} {} \"https://shop.example/category/{}\" \"{agent}\"\n",
-            address % 7,
-            second / 3600 % 24,
-            second / 60 % 60,
-            second % 60,
-            random.u16(0..800),
-            random.u16(0..3000),
-            random.u32(200..60_000),
-            random.u16(0..40)
-        );
-        out.write_all(line.as_bytes())?;
-        written += line.len() as u64;
-        lines += 1;
-    }
-    out.flush()?;
-    Ok(lines)
 }
 
 async fn on_schedule(endpoints: u32, every: u64, minutes: u64) -> Result<()> {

@@ -1,23 +1,18 @@
 //! Taking a snapshot.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 
 use crate::copies::Copies;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{Hooks, Owed, Reading};
 use crate::keys::random;
 use crate::manifest::{Digest, EntryKind, EntryRecord, Manifest, Problem, Snapshot, SourceInfo, Totals};
-use crate::pipeline::{Known, KnownPrevious, Writer};
+use crate::pipeline::{Known, KnownPrevious, Writer, drain};
 use crate::progress::{Event, NoProgress, Progress};
 use crate::repository::record::RecordKind;
 use crate::repository::{Lease, LeaseMode, Repository, host_name};
-use crate::source::{Capture, CaptureContext, CaptureEnd, Entry, Source};
+use crate::source::{CaptureContext, CaptureEnd, Source};
 use crate::throttle::{Gate, Throttle};
 
 /// How hard zstd tries for data, unless it is told otherwise. Measured by `benches`: see its `levels` command.
@@ -283,7 +278,7 @@ impl Repository {
             ));
         }
         let signing = if self.is_encrypted() { Some(&self.keys().writer()?.signing) } else { None };
-        let arrived = writer.finish().await;
+        let arrived = writer.finish().await?;
         lease.check_any()?;
         let Some(arrived) = arrived else {
             let record = self.append(RecordKind::Snapshot, &manifest, signing).await?;
@@ -319,7 +314,11 @@ impl Repository {
             )
             .with_next_step("give this source another name: --source NAME=URL"));
         }
-        let (capture, entries) = drain(capture, writer).await?;
+        let (capture, entries) = drain(capture, SIDE_BY_SIDE, |entry| {
+            let writer = Arc::clone(writer);
+            async move { writer.write(entry).await }
+        })
+        .await?;
         let end = capture.finish().await?;
         Ok((info, entries, end))
     }
@@ -409,56 +408,71 @@ impl Repository {
     }
 }
 
-/// Writes all entries of a capture, several at once, and gives them back in the capture's order.
-async fn drain(capture: Box<dyn Capture>, writer: &Arc<Writer>) -> Result<(Box<dyn Capture>, Vec<EntryRecord>)> {
-    type Next = (Box<dyn Capture>, Result<Option<Entry>>);
-    // The future that asks for the next entry is kept until it answers: a capture need not be cancel safe.
-    fn ask(mut capture: Box<dyn Capture>) -> BoxFuture<'static, Next> {
-        Box::pin(async move {
-            let entry = capture.next().await;
-            (capture, entry)
-        })
-    }
-    let mut names = HashSet::new();
-    let mut records: Vec<(usize, EntryRecord)> = Vec::new();
-    let mut running = FuturesUnordered::new();
-    let mut asked = Some(ask(capture));
-    let mut number = 0;
-    let mut ended = None;
-    while ended.is_none() || !running.is_empty() {
-        tokio::select! {
-            (capture, entry) = async { match asked.as_mut() { Some(f) => f.await, None => std::future::pending().await } },
-                if asked.is_some() && running.len() < SIDE_BY_SIDE =>
-            {
-                asked = None;
-                match entry? {
-                    None => ended = Some(capture),
-                    Some(entry) => {
-                        if !names.insert(entry.name.clone()) {
-                            return Err(Error::new(ErrorKind::Source, format!("the source gave two entries the name {:?}", entry.name)));
-                        }
-                        let writer = Arc::clone(writer);
-                        let at = number;
-                        number += 1;
-                        running.push(async move { (at, writer.write(entry).await) });
-                        asked = Some(ask(capture));
-                    }
-                }
-            }
-            Some((at, record)) = running.next(), if !running.is_empty() => match record {
-                Ok(record) => records.push((at, record)),
-                Err(e) => {
-                    // A source that failed knows better than its entry why.
-                    drop(running);
-                    return Err(match ended {
-                        Some(capture) if e.kind() == ErrorKind::Source => capture.finish().await.err().unwrap_or(e),
-                        _ => e,
-                    });
-                }
-            },
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use futures::stream;
+
+    use super::*;
+    use crate::keys::Keys;
+    use crate::repository::Store;
+    use crate::source::{Capture, Entry};
+
+    #[derive(Debug)]
+    struct Rows;
+
+    struct Snapped(Option<&'static str>);
+
+    #[async_trait::async_trait]
+    impl Source for Rows {
+        fn name(&self) -> &str {
+            "rows"
+        }
+
+        async fn capture(&self, _: CaptureContext) -> Result<Box<dyn Capture>> {
+            Ok(Box::new(Snapped(Some("a row\n"))))
         }
     }
-    records.sort_unstable_by_key(|(at, _)| *at);
-    let capture = ended.ok_or_else(|| Error::new(ErrorKind::Internal, "a capture never ended"))?;
-    Ok((capture, records.into_iter().map(|(_, record)| record).collect()))
+
+    #[async_trait::async_trait]
+    impl Capture for Snapped {
+        fn info(&self) -> SourceInfo {
+            SourceInfo::new("rows", "rows", "memory", "1")
+        }
+
+        async fn next(&mut self) -> Result<Option<Entry>> {
+            let body = |rows: &'static str| stream::iter([Ok(bytes::Bytes::from_static(rows.as_bytes()).into())]);
+            Ok(self.0.take().map(|rows| Entry::new("data/rows", EntryKind::Data, "rows", body(rows))))
+        }
+
+        async fn finish(self: Box<Self>) -> Result<CaptureEnd> {
+            Ok(CaptureEnd::at(Utc::now()))
+        }
+    }
+
+    /// Chunks are synced together, before the record: where that fails there is no record.
+    #[tokio::test]
+    async fn a_disk_that_loses_what_was_written_commits_nothing() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut keys = Keys::generate().unwrap();
+        let sound = Store::folder(dir.path()).unwrap();
+        let repository = Repository::init(sound, &mut keys, &[]).await.unwrap();
+        let lossy = || Store::folder_synced_by(dir.path(), |_| Err(std::io::Error::other("a sector is gone")));
+        let e = repository.clone().in_store(lossy()).backup(&Rows, BackupOptions::default()).await.unwrap_err();
+        assert!(e.to_string().contains("a sector is gone") && e.next_step().is_some(), "{e}");
+        assert!(repository.catalog().await.unwrap().snapshots.is_empty());
+
+        // Of two stores the other one has it.
+        for entry in ["repository.json", "repository.json.sig", "RESTORE.md"] {
+            let from = dir.path().join(entry);
+            if from.exists() {
+                std::fs::copy(from, other.path().join(entry)).unwrap();
+            }
+        }
+        let whole = Store::folder(other.path()).unwrap();
+        let both = repository.clone().in_stores(vec![lossy(), whole.clone()], Vec::new());
+        let snapshot = both.backup(&Rows, BackupOptions::default()).await.unwrap();
+        assert_eq!(snapshot.stores, [whole.to_string()]);
+        assert!(repository.catalog().await.unwrap().snapshots.is_empty());
+    }
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::fingerprint::Fingerprint;
 use crate::manifest::{EntryKind, EntryRecord};
-use crate::pipeline::LineCounter;
-use crate::source::{CaptureContext, Piece, Source};
+use crate::pipeline::{LineCounter, Task, drain};
+use crate::source::{CaptureContext, Entry, Piece, Source};
 
 /// One entry of a snapshot beside the same of what was restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,25 +34,33 @@ impl Compared {
     }
 }
 
-/// Reads all of `source` and fingerprints its entries; nothing is stored.
+/// Entries of one source that are read at the same time, where it has the connections for it.
+const SIDE_BY_SIDE: usize = 4;
+
+/// Reads all of `source` and fingerprints its entries; nothing is stored. Dropping the future ends the reading.
+///
+/// # Errors
+/// Where something cannot be read; then there are no fingerprints at all.
 pub async fn fingerprints(source: &dyn Source) -> Result<BTreeMap<String, Fingerprint>> {
-    let mut capture = source.capture(CaptureContext::default()).await?;
-    let mut found = BTreeMap::new();
-    while let Some(mut entry) = capture.next().await? {
-        let lines = !matches!(entry.kind, EntryKind::Files | EntryKind::Tree);
-        let mut counter = LineCounter::default();
-        let mut units = Fingerprint::EMPTY;
-        while let Some(piece) = entry.body.next().await {
-            match piece? {
-                Piece::Bytes(bytes) if lines => counter.add(&bytes),
-                Piece::EndUnit { fingerprint, .. } => units += fingerprint,
-                Piece::Bytes(_) | Piece::Reuse(_) => {}
-            }
-        }
-        found.insert(entry.name, if lines { counter.finish() } else { units });
-    }
+    let capture = source.capture(CaptureContext::default()).await?;
+    // Each in a task of its own, so that all cores have something to do.
+    let (capture, found) = drain(capture, SIDE_BY_SIDE, |entry| Task::spawn(fingerprint(entry)).join()).await?;
     capture.finish().await?;
-    Ok(found)
+    Ok(found.into_iter().collect())
+}
+
+async fn fingerprint(mut entry: Entry) -> Result<(String, Fingerprint)> {
+    let lines = !matches!(entry.kind, EntryKind::Files | EntryKind::Tree);
+    let mut counter = LineCounter::default();
+    let mut units = Fingerprint::EMPTY;
+    while let Some(piece) = entry.body.next().await {
+        match piece? {
+            Piece::Bytes(bytes) if lines => counter.add(&bytes),
+            Piece::EndUnit { fingerprint, .. } => units += fingerprint,
+            Piece::Bytes(_) | Piece::Reuse(_) => {}
+        }
+    }
+    Ok((entry.name, if lines { counter.finish() } else { units }))
 }
 
 /// Holds the entries of a snapshot against what was restored.

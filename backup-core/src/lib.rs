@@ -79,6 +79,7 @@
 //! insert        rows as INSERT statements
 //! instructions  RESTORE.md
 //! progress      what a long operation is doing
+//! stages        hidden, with the feature `stages`: for benches
 //! ```
 //!
 //! Arrows point one way: verbs → repository, pipeline, source, target → manifest → error.
@@ -114,6 +115,9 @@ mod select;
 pub mod source;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
+#[cfg(feature = "stages")]
+#[doc(hidden)]
+pub mod stages;
 mod status;
 mod sync;
 pub mod target;

@@ -433,9 +433,9 @@ impl Snapshot {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "stages"))]
 impl Snapshot {
-    /// A snapshot with nothing in it, for tests of what is decided about snapshots.
+    /// A snapshot with nothing in it, for tests and benches of what is decided about snapshots.
     pub(crate) fn sample(sequence: u64, source: &str, tier: Option<&str>, taken_at: DateTime<Utc>) -> Self {
         let digest = Digest::sha256(&sequence.to_le_bytes());
         let manifest = Manifest {

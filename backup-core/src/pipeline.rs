@@ -9,6 +9,7 @@
 
 pub(crate) mod block;
 mod chunk;
+mod drain;
 mod read;
 pub(crate) mod seal;
 mod worker;
@@ -16,7 +17,10 @@ mod write;
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) use self::block::Blocks;
+#[cfg(feature = "stages")]
+pub(crate) use self::chunk::Cutter;
 pub(crate) use self::chunk::fingerprint_of_lines;
+pub(crate) use self::drain::drain;
 pub(crate) use self::read::{EntryReader, LineCounter, index_lines, units_of};
 pub(crate) use self::worker::Workers;
 pub(crate) use self::write::{Known, KnownPrevious, Writer, chunk_id};

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, Executor, Row};
 use url::Url;
 
 pub(crate) use self::program::{Output, Programs};
-pub(crate) use self::script::{Script, Statement, is_ownership, name_end, parts, split};
+pub(crate) use self::script::{Beside, Script, Statement, is_ownership, name_end, parts, split};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::trusted;
 

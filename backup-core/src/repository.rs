@@ -14,6 +14,7 @@
 
 mod bucket;
 mod catalog;
+mod disk;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod https;
 pub(crate) mod layout;

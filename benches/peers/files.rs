@@ -1,175 +1,231 @@
-//! An uploads tree: first backup, cold and warm, and an unchanged second one.
+//! An uploads tree.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use caretaker_benches::{Result, size_of};
+use clap::Args;
 
-use caretaker_benches::{Measured, Result, backup_tool, drop_caches, is_installed, measure, median, mib, say, size_of};
+use crate::aim::{Aim, Bound};
+use crate::steps::{Comparison, Options, Side, Step, Subject, Work, compare};
 
-/// One way to back a tree up.
-struct Peer {
-    name: &'static str,
-    needs: &'static [&'static str],
-    /// Makes a new, empty place for backups.
-    prepare: fn(&Bench) -> Result<()>,
-    /// Backs `uploads` up into it.
-    create: fn(&Bench) -> Result<Measured>,
-    /// Whether a second run knows of the first.
-    incremental: bool,
+/// How large the tree is.
+#[derive(Debug, Args)]
+pub(crate) struct Size {
+    /// How many files.
+    #[arg(long, default_value_t = 7_500)]
+    files: u64,
+    /// How many bytes each, about.
+    #[arg(long, default_value_t = 175_000)]
+    mean: usize,
 }
 
-struct Bench {
-    dir: PathBuf,
-    tool: PathBuf,
-}
-
-impl Bench {
-    fn at(&self, name: &str) -> String {
-        self.dir.join(name).display().to_string()
-    }
-
-    fn shell(&self, text: &str) -> Result<Measured> {
-        measure(Command::new("bash").args(["-o", "pipefail", "-c", text]).current_dir(&self.dir))
-    }
-
-    fn tool(&self, arguments: &[&str]) -> Result<Measured> {
-        measure(Command::new(&self.tool).args(arguments).current_dir(&self.dir))
-    }
-
-    fn restic(&self, arguments: &[&str]) -> Result<Measured> {
-        measure(
-            Command::new("restic")
-                .args(["--quiet", "--no-cache", "--repo", "place"])
-                .args(arguments)
-                .env("RESTIC_PASSWORD", "only-for-a-benchmark")
-                .current_dir(&self.dir),
-        )
+impl Default for Size {
+    fn default() -> Self {
+        Self { files: 7_500, mean: 175_000 }
     }
 }
 
-const PEERS: [Peer; 4] = [
-    Peer {
-        name: "caretaker (encrypted, deduplicated)",
-        needs: &[],
-        prepare: |b| {
-            remove(&b.dir.join("keys"))?;
-            b.tool(&["keygen", "--out", "keys"])?;
-            b.tool(&["init", "--store", &format!("file://{}", b.at("place")), "--keys", "keys"])?;
-            Ok(())
-        },
-        create: |b| {
-            b.tool(&[
-                "create",
-                "--store",
-                &format!("file://{}", b.at("place")),
-                "--keys",
-                "keys",
-                "--source",
-                "dir:uploads",
-            ])
-        },
-        incremental: true,
-    },
-    Peer {
-        name: "restic (encrypted, deduplicated)",
-        needs: &["restic"],
-        prepare: |b| b.restic(&["init"]).map(drop),
-        create: |b| b.restic(&["backup", "uploads"]),
-        incremental: true,
-    },
-    Peer {
-        name: "tar, zstd -3, age",
-        needs: &["tar", "zstd", "age"],
-        prepare: |b| {
-            std::fs::create_dir(b.dir.join("place"))?;
-            b.shell("rm -f key; age-keygen -o key 2> /dev/null")?;
-            Ok(())
-        },
-        create: |b| {
-            b.shell("tar c uploads | zstd -3 -T0 -q | age -r $(age-keygen -y key) > place/uploads.tar.zst.age; sync place/uploads.tar.zst.age")
-        },
-        incremental: false,
-    },
-    Peer {
-        name: "floor: tar, cat",
+/// The next read comes from the disk.
+const COLD: &str = "sync; echo 3 > /proc/sys/vm/drop_caches";
+/// The next read comes from memory.
+const WARM: &str = "tar c -C \"$SHOP\" uploads | cat > /dev/null";
+const NEW: &str = "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null";
+const CREATE: &str =
+    "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source dir:$SHOP/uploads > /dev/null";
+const NEW_RESTIC: &str = "rm -rf restic && $RESTIC init";
+const RESTIC_BACKUP: &str = "exec $RESTIC backup $SHOP/uploads";
+const TAR: &str =
+    "tar c -C \"$SHOP\" uploads | zstd -3 -T0 -q | age -r $(cat recipient) > uploads.age; sync uploads.age";
+
+const STEPS: [Step; 17] = [
+    Step {
+        id: "floor-tar",
+        work: Work::Create,
+        side: Side::Floor,
+        who: "floor: tar | cat",
         needs: &["tar"],
-        prepare: |b| Ok(std::fs::create_dir(b.dir.join("place"))?),
-        create: |b| b.shell("tar c uploads | cat > /dev/null"),
-        incremental: false,
+        before: &[COLD],
+        run: WARM,
+        stores: "",
+    },
+    Step {
+        id: "floor-cp",
+        work: Work::Create,
+        side: Side::Floor,
+        who: "floor: cp -a, sync",
+        needs: &[],
+        before: &["rm -rf copied", COLD],
+        run: "cp -a $SHOP/uploads copied; sync -f copied",
+        stores: "",
+    },
+    Step {
+        id: "create-cold",
+        work: Work::Create,
+        side: Side::Caretaker,
+        who: "caretaker (encrypted, deduplicated)",
+        needs: &[],
+        before: &["rm -rf copied", NEW, COLD],
+        run: CREATE,
+        stores: "place",
+    },
+    Step {
+        id: "restic-cold",
+        work: Work::Create,
+        side: Side::Peer,
+        who: "restic (encrypted, deduplicated)",
+        needs: &["restic"],
+        before: &[NEW_RESTIC, COLD],
+        run: RESTIC_BACKUP,
+        stores: "restic",
+    },
+    Step {
+        id: "tar-cold",
+        work: Work::Create,
+        side: Side::Peer,
+        who: "tar | zstd -3 | age",
+        needs: &["tar", "zstd", "age"],
+        before: &[COLD],
+        run: TAR,
+        stores: "uploads.age",
+    },
+    Step {
+        id: "floor-tar-warm",
+        work: Work::CreateWarm,
+        side: Side::Floor,
+        who: "floor: tar | cat",
+        needs: &["tar"],
+        before: &[WARM],
+        run: WARM,
+        stores: "",
+    },
+    Step {
+        id: "create-warm",
+        work: Work::CreateWarm,
+        side: Side::Caretaker,
+        who: "caretaker (encrypted, deduplicated)",
+        needs: &[],
+        before: &[NEW, WARM],
+        run: CREATE,
+        stores: "place",
+    },
+    Step {
+        id: "restic-warm",
+        work: Work::CreateWarm,
+        side: Side::Peer,
+        who: "restic (encrypted, deduplicated)",
+        needs: &["restic"],
+        before: &[NEW_RESTIC, WARM],
+        run: RESTIC_BACKUP,
+        stores: "restic",
+    },
+    Step {
+        id: "tar-warm",
+        work: Work::CreateWarm,
+        side: Side::Peer,
+        who: "tar | zstd -3 | age",
+        needs: &["tar", "zstd", "age"],
+        before: &[WARM],
+        run: TAR,
+        stores: "uploads.age",
+    },
+    Step {
+        id: "create-second",
+        work: Work::Second,
+        side: Side::Caretaker,
+        who: "caretaker",
+        needs: &[],
+        before: &[],
+        run: CREATE,
+        stores: "",
+    },
+    Step {
+        id: "restic-second",
+        work: Work::Second,
+        side: Side::Peer,
+        who: "restic",
+        needs: &["restic"],
+        before: &[],
+        run: RESTIC_BACKUP,
+        stores: "",
+    },
+    Step {
+        id: "verify",
+        work: Work::Verify,
+        side: Side::Caretaker,
+        who: "caretaker verify --level content",
+        needs: &[],
+        before: &[],
+        run: "exec \"$TOOL\" verify --store file://$PWD/place --keys keys --level content > /dev/null",
+        stores: "",
+    },
+    Step {
+        id: "restic-check",
+        work: Work::Verify,
+        side: Side::Peer,
+        who: "restic check --read-data",
+        needs: &["restic"],
+        before: &[],
+        run: "exec $RESTIC check --read-data",
+        stores: "",
+    },
+    Step {
+        id: "floor-restore-cp",
+        work: Work::Restore,
+        side: Side::Floor,
+        who: "floor: cp -a",
+        needs: &[],
+        before: &["rm -rf restored", WARM],
+        run: "cp -a $SHOP/uploads restored",
+        stores: "",
+    },
+    Step {
+        id: "restore",
+        work: Work::Restore,
+        side: Side::Caretaker,
+        who: "caretaker (checked)",
+        needs: &[],
+        before: &["rm -rf restored"],
+        run: "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target dir:restored > /dev/null",
+        stores: "",
+    },
+    Step {
+        id: "restic-restore",
+        work: Work::Restore,
+        side: Side::Peer,
+        who: "restic",
+        needs: &["restic"],
+        before: &["rm -rf restored"],
+        run: "exec $RESTIC restore latest --target restored",
+        stores: "",
+    },
+    Step {
+        id: "tar-restore",
+        work: Work::Restore,
+        side: Side::Peer,
+        who: "age | zstd | tar x",
+        needs: &["tar", "zstd", "age"],
+        before: &["rm -rf restored && mkdir restored"],
+        run: "age -d -i keys/owner-identity.txt uploads.age | zstd -dc | tar x -C restored",
+        stores: "",
     },
 ];
 
-pub(crate) fn run(files: u64, mean: usize, rounds: usize, json: bool) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let bench = Bench { dir: dir.path().to_owned(), tool: backup_tool()? };
-    storefront::uploads::create(&bench.dir.join("uploads"), 1, files, mean)?;
-    let (bytes, count) = size_of(&bench.dir.join("uploads"))?;
-    // Cold, warm, second: times of each peer.
-    let mut times: Vec<[Vec<f64>; 3]> = PEERS.iter().map(|_| Default::default()).collect();
-    let mut stored = [0; PEERS.len()];
-    let mut memory = [0; PEERS.len()];
-    for _ in 0..rounds {
-        for (n, peer) in PEERS.iter().enumerate() {
-            if !peer.needs.iter().all(|p| is_installed(p)) {
-                continue;
-            }
-            for (cold, slot) in [(true, 0), (false, 1)] {
-                remove(&bench.dir.join("place"))?;
-                (peer.prepare)(&bench)?;
-                if cold {
-                    drop_caches()?;
-                } else {
-                    // Once through, so that everything is in memory.
-                    bench.shell("tar c uploads | cat > /dev/null")?;
-                }
-                let first = (peer.create)(&bench)?;
-                times[n][slot].push(first.time.as_secs_f64());
-                memory[n] = memory[n].max(first.memory);
-                stored[n] = size_of(&bench.dir.join("place"))?.0;
-                if slot == 1 && peer.incremental {
-                    times[n][2].push((peer.create)(&bench)?.time.as_secs_f64());
-                }
-            }
-        }
-    }
-    let seconds = |t: &Vec<f64>| median(t.clone());
-    if json {
-        let rows: Vec<_> = PEERS
-            .iter()
-            .zip(&times)
-            .enumerate()
-            .map(|(n, (p, t))| {
-                serde_json::json!({
-                    "peer": p.name, "cold_seconds": seconds(&t[0]), "warm_seconds": seconds(&t[1]),
-                    "second_seconds": seconds(&t[2]), "stored_bytes": stored[n], "memory_bytes": memory[n],
-                })
-            })
-            .collect();
-        say(&serde_json::to_string_pretty(
-            &serde_json::json!({ "files": count, "bytes": bytes, "rounds": rounds, "peers": rows }),
-        )?);
-        return Ok(());
-    }
-    say(&format!("{count} files, {} MiB, {rounds} rounds, medians in seconds:", mib(bytes)));
-    say("");
-    say("| | first, cold | first, warm | second, unchanged | stored MiB | peak MiB |");
-    say("|---|---|---|---|---|---|");
-    for (n, (peer, t)) in PEERS.iter().zip(&times).enumerate() {
-        if t[0].is_empty() {
-            say(&format!("| {} | not installed | | | | |", peer.name));
-            continue;
-        }
-        let cell = |t: &Vec<f64>| seconds(t).map_or_else(|| "—".into(), |s| format!("{s:.2}"));
-        // Of a pipe only the shell is watched, which says nothing.
-        let memory = if peer.incremental { mib(memory[n]) } else { "—".into() };
-        let stored = if stored[n] > 0 { mib(stored[n]) } else { "—".into() };
-        say(&format!("| {} | {} | {} | {} | {stored} | {memory} |", peer.name, cell(&t[0]), cell(&t[1]), cell(&t[2])));
-    }
-    Ok(())
-}
+const AIMS: [Aim; 5] = [
+    Aim { step: "create-cold", against: "restic-cold", bound: Bound::Faster(1.4) },
+    Aim { step: "create-cold", against: "floor-tar", bound: Bound::Takes(1.2) },
+    Aim { step: "create-second", against: "restic-second", bound: Bound::Faster(1.0) },
+    Aim { step: "restore", against: "restic-restore", bound: Bound::Faster(1.2) },
+    Aim { step: "verify", against: "restic-check", bound: Bound::Faster(1.5) },
+];
 
-fn remove(path: &Path) -> Result<()> {
-    if path.exists() {
-        std::fs::remove_dir_all(path)?;
-    }
-    Ok(())
+pub(crate) fn run(size: &Size, options: &Options) -> Result<Comparison> {
+    let shop = tempfile::tempdir()?;
+    storefront::uploads::create(&shop.path().join("uploads"), 1, size.files, size.mean)?;
+    let (bytes, files) = size_of(&shop.path().join("uploads"))?;
+    let environment = vec![
+        ("SHOP", shop.path().display().to_string()),
+        ("RESTIC", "restic --quiet --no-cache --repo restic".to_owned()),
+        ("RESTIC_PASSWORD", "only-for-a-benchmark".to_owned()),
+    ];
+    let subject =
+        Subject { name: "files", title: "An uploads tree".to_owned(), bytes, files: Some(files), environment };
+    compare(&STEPS, &AIMS, subject, options)
 }

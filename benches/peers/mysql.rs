@@ -4,85 +4,142 @@ use caretaker_benches::Result;
 use storefront::Size;
 use storefront::mysql::Server;
 
-use crate::steps::{Options, Step, Title, compare};
+use crate::aim::{Aim, Bound};
+use crate::steps::{Comparison, Options, Side, Step, Subject, Work, compare};
 
+const NEW: &str = "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null";
+const CREATE: &str =
+    "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$DATABASE_URL\" > /dev/null";
 const DROP: &str = "$CLIENT -e 'DROP DATABASE IF EXISTS restored'";
 const FRESH: &str = "$CLIENT -e 'DROP DATABASE IF EXISTS restored; CREATE DATABASE restored'";
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
     Step {
-        name: "floor: mariadb-dump to nowhere",
+        id: "floor-dump",
+        work: Work::Create,
+        side: Side::Floor,
+        who: "floor: mariadb-dump > /dev/null",
         needs: &[],
-        before: "",
+        before: &[],
         run: "$DUMP shop > /dev/null",
-        stores: false,
+        stores: "",
     },
     Step {
-        name: "caretaker create (encrypted, deduplicated)",
+        id: "create",
+        work: Work::Create,
+        side: Side::Caretaker,
+        who: "caretaker (encrypted, deduplicated)",
         needs: &[],
-        before: "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null",
-        run: "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$DATABASE_URL\" > /dev/null",
-        stores: true,
+        before: &[NEW],
+        run: CREATE,
+        stores: "place",
     },
     Step {
-        name: "caretaker create, second, unchanged",
-        needs: &[],
-        before: "",
-        run: "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$DATABASE_URL\" > /dev/null",
-        stores: false,
-    },
-    Step {
-        name: "caretaker restore (checked, compared again)",
-        needs: &[],
-        before: DROP,
-        run: "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target \"$RESTORED_URL\" > /dev/null",
-        stores: false,
-    },
-    Step {
-        name: "mariadb-dump, zstd -3, age",
+        id: "dump-zstd-age",
+        work: Work::Create,
+        side: Side::Peer,
+        who: "mariadb-dump | zstd -3 | age",
         needs: &["zstd", "age"],
-        before: "",
+        before: &[],
         run: "$DUMP shop | zstd -3 -q | age -r $(cat recipient) > dump.age; sync dump.age",
-        stores: false,
+        stores: "dump.age",
     },
     Step {
-        name: "mydumper -t 2 (compressed)",
+        id: "mydumper",
+        work: Work::Create,
+        side: Side::Peer,
+        who: "mydumper -t 2 (neither compressed nor encrypted)",
         needs: &["mydumper"],
-        before: "rm -rf md",
-        run: "mydumper --socket=$SOCKET --user=root --database=shop --threads=2 --compress --outputdir=md > /dev/null 2>&1",
-        stores: false,
+        before: &["rm -rf md"],
+        run: "$MYDUMPER --database=shop --outputdir=md > /dev/null 2>&1",
+        stores: "md",
     },
     Step {
-        name: "myloader -t 2",
+        id: "mydumper-compressed",
+        work: Work::Create,
+        side: Side::Peer,
+        who: "mydumper -t 2 --compress",
         needs: &["mydumper"],
-        before: FRESH,
-        run: "myloader --socket=$SOCKET --user=root --database=restored --threads=2 --directory=md > /dev/null 2>&1",
-        stores: false,
+        before: &["rm -rf md.gz"],
+        run: "$MYDUMPER --database=shop --compress --outputdir=md.gz > /dev/null 2>&1",
+        stores: "md.gz",
     },
     Step {
-        name: "mariadb < its dump",
+        id: "create-second",
+        work: Work::Second,
+        side: Side::Caretaker,
+        who: "caretaker",
+        needs: &[],
+        before: &[],
+        run: CREATE,
+        stores: "",
+    },
+    Step {
+        id: "verify",
+        work: Work::Verify,
+        side: Side::Caretaker,
+        who: "caretaker verify --level content",
+        needs: &[],
+        before: &[],
+        run: "exec \"$TOOL\" verify --store file://$PWD/place --keys keys --level content > /dev/null",
+        stores: "",
+    },
+    Step {
+        id: "restore",
+        work: Work::Restore,
+        side: Side::Caretaker,
+        who: "caretaker (checked, compared again)",
+        needs: &[],
+        before: &[DROP],
+        run: "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target \"$RESTORED_URL\" > /dev/null",
+        stores: "",
+    },
+    Step {
+        id: "client",
+        work: Work::Restore,
+        side: Side::Peer,
+        who: "age | zstd | mariadb",
         needs: &["age", "zstd"],
-        before: FRESH,
+        before: &[FRESH],
         run: "age -d -i keys/owner-identity.txt dump.age | zstd -dc | $CLIENT restored",
-        stores: false,
+        stores: "",
+    },
+    Step {
+        id: "myloader",
+        work: Work::Restore,
+        side: Side::Peer,
+        who: "myloader -t 2",
+        needs: &["mydumper"],
+        before: &[FRESH],
+        run: "$MYLOADER --database=restored --directory=md > /dev/null 2>&1",
+        stores: "",
     },
 ];
 
-pub(crate) fn run(orders: u64, options: &Options) -> Result<()> {
+const AIMS: [Aim; 3] = [
+    Aim { step: "create", against: "dump-zstd-age", bound: Bound::Faster(1.4) },
+    Aim { step: "create", against: "mydumper", bound: Bound::Takes(1.6) },
+    Aim { step: "restore", against: "client", bound: Bound::Faster(2.0) },
+];
+
+pub(crate) fn run(orders: u64, options: &Options) -> Result<Comparison> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let server = runtime.block_on(Server::start())?;
     let url = server.database("shop")?;
     runtime.block_on(storefront::mysql::create(&url, &Size::orders(orders), 1))?;
     let size = "SELECT sum(data_length) FROM information_schema.tables WHERE table_schema = 'shop'";
-    let data: u64 = server.sql("", size)?.trim().parse()?;
+    let bytes: u64 = server.sql("", size)?.trim().parse()?;
     let version = server.sql("", "SELECT version()")?;
     let socket = server.socket().display().to_string();
     let client = |program: &str| format!("{program} --no-defaults --user=root --socket={socket}");
-    let environment = [
+    let threaded = |program: &str| format!("{program} --socket={socket} --user=root --threads=2");
+    let environment = vec![
         ("CLIENT", client("mariadb")),
         ("DUMP", format!("{} --single-transaction --routines --events --hex-blob", client("mariadb-dump"))),
-        ("SOCKET", socket.clone()),
+        ("MYDUMPER", threaded("mydumper")),
+        ("MYLOADER", threaded("myloader")),
         ("DATABASE_URL", url),
         ("RESTORED_URL", server.url("restored")),
     ];
-    compare(&STEPS, &environment, &Title { server: version.trim().to_owned(), data }, options)
+    let subject = Subject { name: "mysql", title: version.trim().to_owned(), bytes, files: None, environment };
+    compare(&STEPS, &AIMS, subject, options)
 }

@@ -4,86 +4,147 @@ use caretaker_benches::Result;
 use storefront::Size;
 use storefront::postgres::Server;
 
-use crate::steps::{Options, Step, Title, compare};
+use crate::aim::{Aim, Bound};
+use crate::steps::{Comparison, Options, Side, Step, Subject, Work, compare};
 
+const NEW: &str = "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null";
+const CREATE: &str =
+    "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$DATABASE_URL\" > /dev/null";
 const DROP: &str = "psql -q -d postgres -c 'DROP DATABASE IF EXISTS restored'";
-const STEPS: [Step; 10] = [
+const FRESH: &str =
+    "psql -q -d postgres -c 'DROP DATABASE IF EXISTS restored' -c 'CREATE DATABASE restored TEMPLATE template0'";
+const STEPS: [Step; 11] = [
     Step {
-        name: "floor: COPY on two connections",
+        id: "floor-copy",
+        work: Work::Create,
+        side: Side::Floor,
+        who: "floor: COPY on two connections",
         needs: &[],
-        before: "",
+        before: &[],
         run: "copy() { for t in $1; do echo \"COPY $t TO STDOUT;\"; done | psql -qX > /dev/null; }; copy \"$HALF_A\" & copy \"$HALF_B\" & wait",
-        stores: false,
+        stores: "",
     },
     Step {
-        name: "caretaker create (encrypted, deduplicated)",
+        id: "create",
+        work: Work::Create,
+        side: Side::Caretaker,
+        who: "caretaker (encrypted, deduplicated)",
         needs: &[],
-        before: "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null",
-        run: "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$DATABASE_URL\" > /dev/null",
-        stores: true,
+        before: &[NEW],
+        run: CREATE,
+        stores: "place",
     },
     Step {
-        name: "caretaker create, second, unchanged",
-        needs: &[],
-        before: "",
-        run: "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$DATABASE_URL\" > /dev/null",
-        stores: false,
-    },
-    Step {
-        name: "caretaker restore (checked, compared again)",
-        needs: &[],
-        before: DROP,
-        run: "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target \"$RESTORED_URL\" > /dev/null",
-        stores: false,
-    },
-    Step {
-        name: "pg_dump, zstd -3, age",
+        id: "dump-zstd-age",
+        work: Work::Create,
+        side: Side::Peer,
+        who: "pg_dump | zstd -3 | age",
         needs: &["zstd", "age"],
-        before: "",
+        before: &[],
         run: "pg_dump | zstd -3 -q | age -r $(cat recipient) > dump.age; sync dump.age",
-        stores: false,
+        stores: "dump.age",
     },
-    Step { name: "pg_dump -Fc", needs: &[], before: "", run: "pg_dump -Fc -f dump.fc; sync dump.fc", stores: false },
     Step {
-        name: "pg_dump -Fd -j2",
+        id: "dump-fc",
+        work: Work::Create,
+        side: Side::Peer,
+        who: "pg_dump -Fc",
         needs: &[],
-        before: "rm -rf dump.fd",
-        run: "pg_dump -Fd -j2 -f dump.fd; sync dump.fd",
-        stores: false,
+        before: &[],
+        run: "exec pg_dump -Fc -f dump.fc",
+        stores: "dump.fc",
     },
     Step {
-        name: "pg_dump -Fd -j2, zstd -3, age (tar)",
-        needs: &["zstd", "age"],
-        before: "rm -rf dump.f0",
-        run: "pg_dump -Fd -Z0 -j2 -f dump.f0; tar c dump.f0 | zstd -3 -q | age -r $(cat recipient) > dump.f0.age; rm -r dump.f0",
-        stores: false,
-    },
-    Step {
-        name: "pg_restore -j2",
+        id: "dump-fd",
+        work: Work::Create,
+        side: Side::Peer,
+        who: "pg_dump -Fd -j2",
         needs: &[],
-        before: "psql -q -d postgres -c 'DROP DATABASE IF EXISTS restored' -c 'CREATE DATABASE restored TEMPLATE template0'",
+        before: &["rm -rf dump.fd"],
+        run: "pg_dump -Fd -j2 -f dump.fd",
+        stores: "dump.fd",
+    },
+    Step {
+        id: "dump-fd-zstd-age",
+        work: Work::Create,
+        side: Side::Peer,
+        who: "pg_dump -Fd -Z0 -j2, then tar | zstd -3 | age",
+        needs: &["zstd", "age", "tar"],
+        before: &["rm -rf dump.f0"],
+        run: "pg_dump -Fd -Z0 -j2 -f dump.f0; tar c dump.f0 | zstd -3 -q | age -r $(cat recipient) > dump.f0.age; sync dump.f0.age; rm -r dump.f0",
+        stores: "dump.f0.age",
+    },
+    Step {
+        id: "create-second",
+        work: Work::Second,
+        side: Side::Caretaker,
+        who: "caretaker",
+        needs: &[],
+        before: &[],
+        run: CREATE,
+        stores: "",
+    },
+    Step {
+        id: "verify",
+        work: Work::Verify,
+        side: Side::Caretaker,
+        who: "caretaker verify --level content",
+        needs: &[],
+        before: &[],
+        run: "exec \"$TOOL\" verify --store file://$PWD/place --keys keys --level content > /dev/null",
+        stores: "",
+    },
+    Step {
+        id: "restore",
+        work: Work::Restore,
+        side: Side::Caretaker,
+        who: "caretaker (checked, compared again)",
+        needs: &[],
+        before: &[DROP],
+        run: "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target \"$RESTORED_URL\" > /dev/null",
+        stores: "",
+    },
+    Step {
+        id: "pg_restore",
+        work: Work::Restore,
+        side: Side::Peer,
+        who: "pg_restore -j2",
+        needs: &[],
+        before: &[FRESH],
         run: "pg_restore -j2 -d restored dump.fd",
-        stores: false,
+        stores: "",
     },
     Step {
-        name: "pg_restore -j2, then ANALYZE",
+        id: "pg_restore-analyze",
+        work: Work::Restore,
+        side: Side::Peer,
+        who: "pg_restore -j2, then ANALYZE",
         needs: &[],
-        before: "psql -q -d postgres -c 'DROP DATABASE IF EXISTS restored' -c 'CREATE DATABASE restored TEMPLATE template0'",
+        before: &[FRESH],
         run: "pg_restore -j2 -d restored dump.fd && vacuumdb -q -Z -d restored",
-        stores: false,
+        stores: "",
     },
 ];
 
-pub(crate) fn run(orders: u64, options: &Options) -> Result<()> {
+const AIMS: [Aim; 6] = [
+    Aim { step: "create", against: "floor-copy", bound: Bound::Takes(1.35) },
+    Aim { step: "create", against: "dump-zstd-age", bound: Bound::Faster(1.6) },
+    Aim { step: "create", against: "dump-fc", bound: Bound::Faster(7.0) },
+    Aim { step: "create", against: "dump-zstd-age", bound: Bound::Stores(1.0) },
+    Aim { step: "create-second", against: "floor-copy", bound: Bound::Takes(1.1) },
+    Aim { step: "restore", against: "pg_restore", bound: Bound::Faster(1.3) },
+];
+
+pub(crate) fn run(orders: u64, options: &Options) -> Result<Comparison> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let server = runtime.block_on(Server::start())?;
     let url = runtime.block_on(server.database("shop"))?;
     runtime.block_on(storefront::postgres::create(&url, &Size::orders(orders), 1))?;
     server.psql("shop", "VACUUM ANALYZE; CHECKPOINT")?;
-    let data: u64 = server.psql("shop", "SELECT sum(pg_table_size(oid))::int8 FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")?.trim().parse()?;
+    let tables = "FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    let column = |what: &str| server.psql("shop", &format!("SELECT {what} {tables} ORDER BY pg_table_size(oid) DESC"));
     // Two halves of about the same size, as a careful person would split them.
-    let names = server.psql("shop", "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY pg_table_size(oid) DESC")?;
-    let sizes = server.psql("shop", "SELECT pg_table_size(oid) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY pg_table_size(oid) DESC")?;
+    let (names, sizes) = (column("relname")?, column("pg_table_size(oid)")?);
     let mut halves = [(0_u64, String::new()), (0, String::new())];
     for (name, size) in names.lines().zip(sizes.lines()) {
         halves.sort_by_key(|(size, _)| *size);
@@ -91,9 +152,9 @@ pub(crate) fn run(orders: u64, options: &Options) -> Result<()> {
         halves[0].1 += &format!(" {name}");
     }
     let version = server.psql("shop", "SHOW server_version")?;
-    let path = format!("{}:{}", server.programs().display(), std::env::var("PATH")?);
-    let environment = [
-        ("PATH", path),
+    let bytes = halves[0].0 + halves[1].0;
+    let environment = vec![
+        ("PATH", format!("{}:{}", server.programs().display(), std::env::var("PATH")?)),
         ("PGHOST", server.socket().display().to_string()),
         ("PGPORT", server.port().to_string()),
         ("PGUSER", "postgres".to_owned()),
@@ -103,5 +164,7 @@ pub(crate) fn run(orders: u64, options: &Options) -> Result<()> {
         ("HALF_A", halves[0].1.clone()),
         ("HALF_B", halves[1].1.clone()),
     ];
-    compare(&STEPS, &environment, &Title { server: format!("PostgreSQL {}", version.trim()), data }, options)
+    let subject =
+        Subject { name: "postgres", title: format!("PostgreSQL {}", version.trim()), bytes, files: None, environment };
+    compare(&STEPS, &AIMS, subject, options)
 }

@@ -1,101 +1,181 @@
-//! Steps that take turns, and the table of their medians.
+//! Steps that take turns, and what was measured of each.
 
+use std::path::PathBuf;
 use std::process::Command;
 
-use caretaker_benches::{Measured, Result, backup_tool, is_installed, measure, median, mib, say, size_of};
+use caretaker_benches::{Measured, Result, backup_tool, is_installed, measure, median, size_of};
 use clap::Args;
+use serde::Serialize;
+
+use crate::aim::{Aim, Judged};
 
 /// How to run and show them.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Only steps whose names contain one of these; the floor always runs.
-    #[arg(long, value_name = "TEXT")]
+    /// Only steps whose id contains one of these; the floors always run.
+    #[arg(long, value_name = "TEXT", global = true)]
     only: Vec<String>,
     /// Rounds; medians count.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, global = true)]
     rounds: usize,
     /// Print JSON instead of Markdown.
-    #[arg(long)]
-    json: bool,
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Write NAME.md, NAME.json and NAME.svg into this folder as well.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) out: Option<PathBuf>,
 }
 
-/// One measured step.
+/// What a step does; rows of one kind stand together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Work {
+    Create,
+    CreateWarm,
+    Second,
+    Verify,
+    Restore,
+}
+
+impl Work {
+    pub(crate) const ALL: [Self; 5] = [Self::Create, Self::CreateWarm, Self::Second, Self::Verify, Self::Restore];
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Create => "first backup",
+            Self::CreateWarm => "first backup, warm cache",
+            Self::Second => "second backup, unchanged",
+            Self::Verify => "reading everything back",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+/// Who does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Side {
+    Caretaker,
+    Peer,
+    /// What nobody can be much faster than: reading alone.
+    Floor,
+}
+
+/// One measured step. Its texts are for `bash -e -o pipefail`, in a folder of the run's own.
+#[derive(Debug)]
 pub(crate) struct Step {
-    pub(crate) name: &'static str,
+    pub(crate) id: &'static str,
+    pub(crate) work: Work,
+    pub(crate) side: Side,
+    pub(crate) who: &'static str,
     pub(crate) needs: &'static [&'static str],
     /// Run before it, not measured.
-    pub(crate) before: &'static str,
+    pub(crate) before: &'static [&'static str],
+    /// Starts with `exec` where it is one process, whose memory is then told.
     pub(crate) run: &'static str,
-    /// Whether what it stores is to be told.
-    pub(crate) stores: bool,
+    /// The file or folder it stores into, whose length is told; "" where there is none.
+    pub(crate) stores: &'static str,
 }
 
-/// What is said above the table.
-pub(crate) struct Title {
-    pub(crate) server: String,
-    /// Bytes of table data.
-    pub(crate) data: u64,
+/// What is compared, on what.
+pub(crate) struct Subject {
+    /// A word for file names.
+    pub(crate) name: &'static str,
+    /// A few words: server and version.
+    pub(crate) title: String,
+    /// Bytes of table data, or of files.
+    pub(crate) bytes: u64,
+    /// How many files.
+    pub(crate) files: Option<u64>,
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
-/// Runs the steps in turns and prints their medians; the first is the floor that the others are held against.
-pub(crate) fn compare(steps: &[Step], environment: &[(&str, String)], title: &Title, options: &Options) -> Result<()> {
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Comparison {
+    pub(crate) name: &'static str,
+    pub(crate) title: String,
+    pub(crate) bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<u64>,
+    pub(crate) cores: usize,
+    pub(crate) rounds: usize,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) aims: Vec<Judged>,
+}
+
+/// One step's figures.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) id: &'static str,
+    pub(crate) work: Work,
+    pub(crate) side: Side,
+    pub(crate) who: &'static str,
+    /// Seconds of each round; empty where it did not run.
+    pub(crate) runs: Vec<f64>,
+    pub(crate) median_seconds: Option<f64>,
+    pub(crate) peak_bytes: Option<u64>,
+    pub(crate) stored_bytes: Option<u64>,
+    /// Programs that are not installed.
+    pub(crate) missing: Vec<&'static str>,
+}
+
+/// Runs the steps in turns, so that a slow minute of the machine slows all of them.
+pub(crate) fn compare(steps: &[Step], aims: &[Aim], subject: Subject, options: &Options) -> Result<Comparison> {
     let dir = tempfile::tempdir()?;
     let tool = backup_tool()?;
     let shell = |text: &str| -> Result<Measured> {
         let mut command = Command::new("bash");
         command.args(["-e", "-o", "pipefail", "-c", text]).current_dir(dir.path()).env("TOOL", &tool);
-        measure(command.envs(environment.iter().map(|(name, value)| (name, value))))
+        measure(command.envs(subject.environment.iter().map(|(name, value)| (name, value))))
     };
-    let mut times: Vec<Vec<f64>> = steps.iter().map(|_| Vec::new()).collect();
-    let mut memory = vec![0; steps.len()];
-    let mut stored = 0;
+    let mut rows: Vec<Row> = steps.iter().map(Row::of).collect();
     for _ in 0..options.rounds {
-        for (n, step) in steps.iter().enumerate() {
-            let left_out = n > 0 && !options.only.is_empty() && !options.only.iter().any(|o| step.name.contains(o));
-            if left_out || !step.needs.iter().all(|p| is_installed(p)) {
+        for (step, row) in steps.iter().zip(&mut rows) {
+            let wanted = options.only.is_empty() || options.only.iter().any(|o| step.id.contains(o.as_str()));
+            if !(wanted || step.side == Side::Floor) || !row.missing.is_empty() {
                 continue;
             }
-            if !step.before.is_empty() {
-                shell(step.before)?;
+            for text in step.before {
+                shell(text)?;
             }
             let measured = shell(step.run)?;
-            times[n].push(measured.time.as_secs_f64());
-            memory[n] = memory[n].max(measured.memory);
-            if step.stores {
-                stored = size_of(&dir.path().join("place"))?.0;
+            row.runs.push(measured.time.as_secs_f64());
+            if step.run.starts_with("exec ") {
+                row.peak_bytes = row.peak_bytes.max(Some(measured.memory));
+            }
+            if !step.stores.is_empty() {
+                row.stored_bytes = Some(size_of(&dir.path().join(step.stores))?.0);
             }
         }
     }
-    // Against the floor of the same round: a slow minute of the machine slows both.
-    let of_floor = |t: &[f64]| median(t.iter().zip(&times[0]).map(|(t, floor)| t / floor).collect());
-    if options.json {
-        let steps: Vec<_> = steps
-            .iter()
-            .zip(&times)
-            .map(|(s, t)| serde_json::json!({ "step": s.name, "seconds": median(t.clone()), "of_floor": of_floor(t) }))
-            .collect();
-        say(&serde_json::to_string_pretty(&serde_json::json!({
-            "server": title.server, "table_bytes": title.data, "rounds": options.rounds, "stored_bytes": stored, "steps": steps
-        }))?);
-        return Ok(());
+    for row in &mut rows {
+        row.median_seconds = median(row.runs.clone());
     }
-    say(&format!(
-        "{}, {} MiB of tables, {} rounds, medians; caretaker stores {} MiB:",
-        title.server,
-        mib(title.data),
-        options.rounds,
-        mib(stored)
-    ));
-    say("");
-    say(&format!("| | seconds | of the {} | peak MiB |", steps[0].name));
-    say("|---|---|---|---|");
-    for (n, (step, t)) in steps.iter().zip(&times).enumerate() {
-        // Of a pipe only the shell is watched, which says nothing.
-        let memory = if step.run.starts_with("exec ") { mib(memory[n]) } else { "—".into() };
-        match (median(t.clone()), of_floor(t)) {
-            (Some(m), Some(ratio)) => say(&format!("| {} | {m:.2} | {ratio:.2} | {memory} |", step.name)),
-            _ => say(&format!("| {} | left out or not installed | | |", step.name)),
+    Ok(Comparison {
+        name: subject.name,
+        title: subject.title,
+        bytes: subject.bytes,
+        files: subject.files,
+        cores: std::thread::available_parallelism()?.get(),
+        rounds: options.rounds,
+        aims: aims.iter().filter_map(|aim| aim.judge(&rows)).collect(),
+        rows,
+    })
+}
+
+impl Row {
+    fn of(step: &Step) -> Self {
+        Self {
+            id: step.id,
+            work: step.work,
+            side: step.side,
+            who: step.who,
+            runs: Vec::new(),
+            median_seconds: None,
+            peak_bytes: None,
+            stored_bytes: None,
+            missing: step.needs.iter().filter(|p| !is_installed(p)).copied().collect(),
         }
     }
-    Ok(())
 }

@@ -228,6 +228,7 @@ impl Writer {
             writer: Arc::clone(self),
             cutter: Some(Cutter::new(&self.id_key, lines)),
             gathered: Vec::new(),
+            whole: None,
             next_cut: chunk::BLOCK,
             waiting: VecDeque::new(),
             index: Index::default(),
@@ -332,17 +333,17 @@ impl Writer {
         let path = layout::object(&sealed.digest);
         let spool = lock(&self.spool).clone();
         match spool {
-            None => self.repository.store().create(&path, sealed.bytes.clone()).await,
+            None => self.repository.store().create_unsettled(&path, sealed.bytes.clone()).await,
             Some(spool) => spool.put(&path, &sealed.bytes).await.map(|()| true),
         }
     }
 
-    /// Waits until the stores have what was sent to them, where they are several.
-    pub(crate) async fn finish(&self) -> Option<Vec<Arrived>> {
+    /// Waits until the stores have what was sent to them, durably; how each came out of it, where they are several.
+    pub(crate) async fn finish(&self) -> Result<Option<Vec<Arrived>>> {
         let spool = lock(&self.spool).clone();
         match spool {
-            Some(spool) => Some(spool.finish().await),
-            None => None,
+            Some(spool) => Ok(Some(spool.finish().await)),
+            None => self.repository.store().settle().await.map(|()| None),
         }
     }
 
@@ -390,6 +391,8 @@ struct Sink {
     cutter: Option<Cutter>,
     /// What is not cut yet: less than a chunk that could not be decided on, and what came since.
     gathered: Vec<u8>,
+    /// In its place, a large piece as it came: it is mostly cut at once, and need not be copied.
+    whole: Option<Bytes>,
     /// How much has to be there before cutting is tried.
     next_cut: usize,
     waiting: VecDeque<Waiting>,
@@ -405,6 +408,17 @@ enum Waiting {
 
 impl Sink {
     async fn push(&mut self, bytes: Bytes) -> Result<()> {
+        if self.gathered.is_empty() && self.whole.is_none() && (chunk::AVERAGE..chunk::BLOCK).contains(&bytes.len()) {
+            self.whole = Some(bytes);
+            return Ok(());
+        }
+        if let Some(whole) = self.whole.take() {
+            self.gather(&whole).await?;
+        }
+        self.gather(&bytes).await
+    }
+
+    async fn gather(&mut self, bytes: &[u8]) -> Result<()> {
         // A large piece goes in slices, so that what is gathered stays small.
         for slice in bytes.chunks(chunk::AVERAGE) {
             if self.gathered.capacity() == 0 {
@@ -450,10 +464,11 @@ impl Sink {
 
     /// Cuts what was gathered, all of it at the end of a unit or of the entry.
     async fn cut(&mut self, last: bool) -> Result<()> {
-        if self.gathered.is_empty() {
-            return Ok(());
-        }
-        let block = self.writer.blocks.share(std::mem::take(&mut self.gathered));
+        let block = match self.whole.take() {
+            Some(whole) => whole,
+            None if self.gathered.is_empty() => return Ok(()),
+            None => self.writer.blocks.share(std::mem::take(&mut self.gathered)),
+        };
         let mut cutter =
             self.cutter.take().ok_or_else(|| Error::new(ErrorKind::Internal, "an entry went on after an error"))?;
         let (cutter, (chunks, rest)) = self

@@ -34,8 +34,64 @@ impl Script {
     }
 }
 
+/// What a statement that may run beside others keeps from them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Beside<'a> {
+    /// An index: others of the same table may be built meanwhile.
+    Index(&'a str),
+    /// A key of its own: nothing else may happen to the table.
+    Key(&'a str),
+    /// A foreign key, to be made after all keys: nothing else may happen to these two.
+    ForeignKey(&'a str, &'a str),
+}
+
+impl Beside<'_> {
+    /// Whether one has to wait for the other.
+    pub(crate) fn conflicts(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Index(_), Self::Index(_)) => false,
+            _ => self.tables().any(|a| other.tables().any(|b| a == b)),
+        }
+    }
+
+    /// Whether both may be run in one go: foreign keys need the others first.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        matches!(self, Self::ForeignKey(..)) == matches!(other, Self::ForeignKey(..))
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &str> {
+        let (first, second) = match self {
+            Self::Index(table) | Self::Key(table) => (*table, None),
+            Self::ForeignKey(table, to) => (*table, Some(*to)),
+        };
+        std::iter::once(first).chain(second)
+    }
+}
+
 impl Statement {
-    /// The table that it builds an index or a key of its own on: such statements may run side by side, one table each.
+    /// What it keeps from others, where it may run beside others at all.
+    pub(crate) fn beside(&self) -> Option<Beside<'_>> {
+        let table = |table| if self.text.starts_with("ALTER ") { Beside::Key(table) } else { Beside::Index(table) };
+        self.index_of().map(table).or_else(|| self.foreign_key_of())
+    }
+
+    /// A foreign key of a table in one piece; those of partitioned tables lock more.
+    fn foreign_key_of(&self) -> Option<Beside<'_>> {
+        let (table, rest) = name(self.text.strip_prefix("ALTER TABLE ONLY ")?)?;
+        let (_, rest) = name(rest.trim_start().strip_prefix("ADD CONSTRAINT ")?)?;
+        let mut rest = rest.strip_prefix(" FOREIGN KEY (")?;
+        loop {
+            rest = name(rest)?.1;
+            match rest.strip_prefix(", ") {
+                Some(more) => rest = more,
+                None => break,
+            }
+        }
+        let (to, _) = name(rest.strip_prefix(") REFERENCES ")?)?;
+        Some(Beside::ForeignKey(table, to))
+    }
+
+    /// The table that it builds an index or a key of its own on.
     pub(crate) fn index_of(&self) -> Option<&str> {
         let text = self.text.as_str();
         if let Some(rest) = text.strip_prefix("ALTER TABLE ONLY ") {
@@ -315,6 +371,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_may_run_beside_what() {
+        let statement = |text: &str| Statement { text: text.to_owned(), settings: Vec::new() };
+        let index = statement("CREATE INDEX a ON public.orders USING btree (id)");
+        let other = statement("CREATE UNIQUE INDEX b ON public.orders USING btree (at)");
+        let key = statement("ALTER TABLE ONLY public.orders\n    ADD CONSTRAINT c PRIMARY KEY (id)");
+        let text = "ALTER TABLE ONLY public.\"Item) REFERENCES x\"\n    ADD CONSTRAINT d FOREIGN KEY (\"a) REFERENCES b\", c) REFERENCES public.orders(id, x) ON DELETE CASCADE";
+        let foreign = statement(text);
+        assert_eq!(foreign.beside(), Some(Beside::ForeignKey("public.\"Item) REFERENCES x\"", "public.orders")));
+        let conflict = |a: &Statement, b: &Statement| a.beside().unwrap().conflicts(&b.beside().unwrap());
+        assert!(!conflict(&index, &other) && conflict(&index, &key) && conflict(&key, &key));
+        assert!(conflict(&foreign, &index) && conflict(&foreign, &foreign));
+        assert!(!conflict(&key, &statement("CREATE INDEX e ON public.customers USING btree (id)")));
+        let is_like = |a: &Statement, b: &Statement| a.beside().unwrap().is_like(&b.beside().unwrap());
+        assert!(is_like(&index, &key) && !is_like(&key, &foreign));
+        // Of a partitioned table.
+        let parts =
+            statement("ALTER TABLE public.visits\n    ADD CONSTRAINT f FOREIGN KEY (id) REFERENCES public.orders(id)");
+        assert_eq!(parts.beside(), None);
+    }
 
     #[test]
     fn semicolons_inside_something_end_nothing() {

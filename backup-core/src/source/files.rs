@@ -10,6 +10,7 @@
 //! links, empty directories. Not kept: extended attributes, access-control lists, hard links (each name becomes a file of
 //! its own), holes in sparse files (they are restored as zeros). Sockets, pipes and devices are named as problems.
 
+mod ahead;
 mod member;
 mod unchanged;
 mod walk;
@@ -24,8 +25,9 @@ use futures::TryStreamExt;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::mpsc;
 
+use self::ahead::{Ahead, Next};
 pub(crate) use self::member::header_mtime;
-use self::member::{Small, append_directory, append_link, read_big, read_small};
+use self::member::{Read, append_directory, append_link, read_big, read_small};
 use self::unchanged::{Comparison, DIRECTORY, LINK, PathKeys, PathSet, Unchanged};
 use self::walk::{Found, Walk};
 use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Previous, Source};
@@ -269,55 +271,48 @@ fn read_files(
     }
     let mut seen = PathSet::default();
     let mut bundle = Bundle::default();
-    for found in Walk::new(root, exclude)? {
-        let (path, relative) = match found {
-            Found::File { path, relative } => (path, relative),
-            Found::Directory { relative, .. } => {
-                seen.add(&relative, DIRECTORY);
-                continue;
-            }
-            Found::Link { relative, .. } => {
-                seen.add(&relative, LINK);
-                continue;
-            }
-            Found::Special { path } => {
-                problems.add(&path, "it is a socket, pipe or device, which a backup cannot hold");
-                continue;
-            }
-            Found::Unreadable { path, error } => {
-                problems.add(&path, format!("it cannot be read: {error}"));
+    for next in Ahead::new(Walk::new(root, exclude)?, |relative| !unchanged.holds(relative)) {
+        let (path, relative, opened) = match next {
+            Next::File { path, relative, opened } => (path, relative, opened),
+            Next::Other(found) => {
+                match found {
+                    Found::Directory { relative, .. } => seen.add(&relative, DIRECTORY),
+                    Found::Link { relative, .. } => seen.add(&relative, LINK),
+                    Found::Special { path } => {
+                        problems.add(&path, "it is a socket, pipe or device, which a backup cannot hold");
+                    }
+                    Found::Unreadable { path, error } => problems.add(&path, format!("it cannot be read: {error}")),
+                    // The walk ahead has opened it.
+                    Found::File { .. } => {}
+                }
                 continue;
             }
         };
-        if unchanged.holds(&relative) {
-            continue;
-        }
-        let size = match path.symlink_metadata() {
-            Ok(metadata) if metadata.is_file() => metadata.len(),
+        let opened = match opened {
+            Ok(Some(opened)) => opened,
             // It became something else, or went away, since it was listed: the next backup sees what it is then.
-            Ok(_) => continue,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Ok(None) => continue,
             Err(e) => {
                 problems.add(&path, format!("it cannot be read: {e}"));
                 continue;
             }
         };
-        if size >= BIG {
+        if opened.metadata.len() >= BIG {
             let mut emit = |bytes| body.bytes(bytes);
-            match read_big(&path, &relative, PIECE, &mut emit)? {
-                Some(read) => {
-                    read.problem.into_iter().for_each(|p| problems.add(&path, p));
-                    let Small { member, fingerprint, .. } = read.small;
+            match read_big(&relative, opened, PIECE, &mut emit)? {
+                Some(Read { member, fingerprint, problem }) => {
+                    problem.into_iter().for_each(|p| problems.add(&path, p));
                     body.piece(Piece::EndUnit { members: vec![member], fingerprint })?;
                 }
-                None => problems.add(&path, "it cannot be opened"),
+                None => problems.add(&path, "its name or time cannot be written down"),
             }
             continue;
         }
-        match read_small(&path, &relative) {
-            Ok(Some((small, problem))) => {
-                problem.into_iter().for_each(|p| problems.add(&path, p));
-                bundle.add(small);
+        match read_small(&path, &relative, opened, bundle.room()) {
+            Ok(Some(read)) => {
+                read.problem.into_iter().for_each(|p| problems.add(&path, p));
+                bundle.members.push(read.member);
+                bundle.fingerprint += read.fingerprint;
                 if bundle.bytes.len() >= UNIT {
                     bundle.send(body)?;
                 }
@@ -340,14 +335,13 @@ struct Bundle {
 }
 
 impl Bundle {
-    fn add(&mut self, small: Small) {
+    /// Where the next file goes.
+    fn room(&mut self) -> &mut Vec<u8> {
         if self.bytes.is_empty() {
             // At once: growing step by step would leave holes of every size behind.
             self.bytes.reserve_exact(UNIT + UNIT / 2);
         }
-        self.bytes.extend_from_slice(&small.tar);
-        self.members.push(small.member);
-        self.fingerprint += small.fingerprint;
+        &mut self.bytes
     }
 
     fn send(&mut self, body: &Body<'_>) -> Result<()> {

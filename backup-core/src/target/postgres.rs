@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{StreamExt, TryStreamExt};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -34,7 +34,9 @@ use self::selection::Selection;
 use super::{Filling, Intake, Invariant, InvariantOutcome, Orphans, Target, named_statements};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
-use crate::postgres::{Database, KIND, Programs, Script, Server, Side, Statement, is_ownership, reason, state_of};
+use crate::postgres::{
+    Beside, Database, KIND, Programs, Script, Server, Side, Statement, is_ownership, reason, state_of,
+};
 use crate::source::Source;
 use crate::source::postgres::{EVENT_TRIGGERS, OWNERSHIP, PostgresSource, SEQUENCES};
 use crate::sql::trusted;
@@ -306,12 +308,11 @@ impl Intake for PostgresIntake {
         {
             database.run(session, "COMMIT").await?;
         }
-        drop(sessions);
         let mut leader = leader.into_inner();
         // Waits for the disk, for everything before it too.
         database.run(&mut leader, "SET synchronous_commit = on").await?;
         match &selection {
-            None => database.run(&mut leader, "ANALYZE").await?,
+            None => analyze(&database, &mut leader, sessions).await?,
             Some(selection) => {
                 for table in selection.tables() {
                     database.run(&mut leader, &format!("ANALYZE {table}")).await?;
@@ -421,11 +422,11 @@ impl PostgresIntake {
         }
         let mut statements = script.statements.as_slice();
         while let Some(first) = statements.first() {
-            let run = statements.iter().take_while(|s| s.index_of().is_some()).count();
+            let kind = first.beside();
+            let like = |s: &&Statement| s.beside().zip(kind.as_ref()).is_some_and(|(a, b)| a.is_like(b));
+            let run = statements.iter().take_while(like).count();
             if self.selection.is_some() {
-                let mut session = self.session().await?;
-                self.execute(session.get()?, first).await?;
-                session.give_back();
+                self.execute_alone(first).await?;
                 statements = &statements[1..];
             } else if run > 1 {
                 self.build(&statements[..run]).await?;
@@ -439,22 +440,43 @@ impl PostgresIntake {
         Ok(())
     }
 
-    /// Builds indexes: tables side by side, the indexes of one table one after the other.
+    /// Builds indexes and keys side by side, as far as their locks allow; each in its turn.
     async fn build(&self, statements: &[Statement]) -> Result<()> {
-        let mut tables: BTreeMap<String, Vec<Statement>> = BTreeMap::new();
-        for statement in statements {
-            let table = statement.index_of().unwrap_or_default().to_owned();
-            tables.entry(table).or_default().push(statement.clone());
+        let mut waiting: Vec<(usize, Beside<'_>)> =
+            statements.iter().enumerate().filter_map(|(n, s)| Some((n, s.beside()?))).collect();
+        let mut held: Vec<(usize, Beside<'_>)> = Vec::new();
+        let mut running = FuturesUnordered::new();
+        let mut deadlocked = Vec::new();
+        loop {
+            while running.len() < self.concurrency {
+                let free = |(_, wanted): &(usize, Beside<'_>)| held.iter().all(|(_, held)| !held.conflicts(wanted));
+                let Some(next) = waiting.iter().position(free) else { break };
+                let (n, locks) = waiting.remove(next);
+                held.push((n, locks));
+                running.push(async move { (n, self.execute_alone(&statements[n]).await) });
+            }
+            match running.next().await {
+                None => break,
+                // What its locks are was not seen whole, as of tables in parts: it is done when nothing else is.
+                Some((n, Err(e))) if state_of(&e).as_deref() == Some("40P01") => {
+                    deadlocked.push(n);
+                    held.retain(|(held, _)| *held != n);
+                }
+                Some((n, done)) => {
+                    done?;
+                    held.retain(|(held, _)| *held != n);
+                }
+            }
         }
-        let jobs: Vec<_> = tables.into_values().map(|statements| self.execute_all(statements)).collect();
-        futures::stream::iter(jobs).buffer_unordered(self.concurrency).try_collect().await
+        for n in deadlocked {
+            self.execute_alone(&statements[n]).await?;
+        }
+        Ok(())
     }
 
-    async fn execute_all(&self, statements: Vec<Statement>) -> Result<()> {
+    async fn execute_alone(&self, statement: &Statement) -> Result<()> {
         let mut session = self.session().await?;
-        for statement in &statements {
-            self.execute(session.get()?, statement).await?;
-        }
+        self.execute(session.get()?, statement).await?;
         session.give_back();
         Ok(())
     }
@@ -570,6 +592,30 @@ impl Session<'_> {
             self.home.lock().unwrap_or_else(PoisonError::into_inner).push(session);
         }
     }
+}
+
+/// Gathers statistics of everything: the large tables side by side, then what is left.
+async fn analyze(database: &Database, leader: &mut PgConnection, sessions: Vec<PgConnection>) -> Result<()> {
+    // Those in parts are read with their parts.
+    let list = "SELECT c.oid::pg_catalog.regclass::text, pg_catalog.pg_relation_size(c.oid) >= 1048576 FROM pg_catalog.pg_class c \
+        WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't' \
+        ORDER BY pg_catalog.pg_table_size(c.oid) DESC";
+    let tables: Vec<(String, bool)> =
+        sqlx::query_as(list).fetch_all(&mut *leader).await.map_err(|e| database.failed("could not be read", e))?;
+    let (large, small): (Vec<_>, Vec<_>) = tables.into_iter().partition(|(_, is_large)| *is_large);
+    let large = tokio::sync::Mutex::new(large.into_iter());
+    let work = sessions.into_iter().map(|mut session| {
+        let large = &large;
+        async move {
+            while let Some((table, _)) = { large.lock().await.next() } {
+                database.run(&mut session, &format!("ANALYZE {table}")).await?;
+            }
+            Ok::<(), Error>(())
+        }
+    });
+    futures::future::try_join_all(work).await?;
+    let small: Vec<String> = small.into_iter().map(|(table, _)| table).collect();
+    if small.is_empty() { Ok(()) } else { database.run(leader, &format!("ANALYZE {}", small.join(", "))).await }
 }
 
 /// The table in `COPY "a"."b" (…) FROM stdin`.

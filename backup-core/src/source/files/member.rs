@@ -1,13 +1,14 @@
 //! One file, directory or link as a tar member, with its fingerprint.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::fs::{self, Metadata};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
 
+use super::ahead::{OF_ONE, Opened, will_need};
 use crate::error::Result;
 use crate::fingerprint::{Fingerprint, RowHasher};
 use crate::manifest::{Member, MemberPath};
@@ -16,18 +17,12 @@ use crate::manifest::{Member, MemberPath};
 const ATTEMPTS: u32 = 3;
 const BLOCK: u64 = 512;
 
-/// A small file, whole.
+/// A file whose bytes went elsewhere.
 #[derive(Debug)]
-pub(super) struct Small {
-    pub(super) tar: Vec<u8>,
+pub(super) struct Read {
     pub(super) member: Member,
     pub(super) fingerprint: Fingerprint,
-}
-
-/// A big file, whose bytes went elsewhere.
-#[derive(Debug)]
-pub(super) struct Big {
-    pub(super) small: Small,
+    /// Why it may be neither its old nor its new state.
     pub(super) problem: Option<String>,
 }
 
@@ -56,41 +51,54 @@ impl MemberHash {
     }
 }
 
-/// Reads a small file, again if it changed meanwhile. `None` if it is gone; a reason if it never stood still.
-pub(super) fn read_small(path: &Path, relative: &Path) -> io::Result<Option<(Small, Option<String>)>> {
+/// Appends a small file to `tar`, read again if it changed meanwhile. `None` if it is gone, and nothing appended.
+pub(super) fn read_small(path: &Path, relative: &Path, opened: Opened, tar: &mut Vec<u8>) -> io::Result<Option<Read>> {
+    let begin = tar.len();
+    let done = append_small(path, relative, opened, tar);
+    if !matches!(done, Ok(Some(_))) {
+        tar.truncate(begin);
+    }
+    done
+}
+
+fn append_small(path: &Path, relative: &Path, opened: Opened, tar: &mut Vec<u8>) -> io::Result<Option<Read>> {
+    let begin = tar.len();
+    let mut opened = Some(opened);
     for attempt in 1..=ATTEMPTS {
-        let Some(mut file) = open(path)? else { return Ok(None) };
-        let before = file.metadata()?;
-        let mut content = Vec::with_capacity(usize::try_from(before.len()).unwrap_or(0));
+        let again = match opened.take() {
+            Some(opened) => Some(opened),
+            None => open(path)?,
+        };
+        let Some(Opened { mut file, metadata: before }) = again else { return Ok(None) };
+        tar.truncate(begin);
+        tar.extend_from_slice(&header(relative, &before)?);
+        let content = tar.len();
         // Bounded: a file that grows without end is cut where it was.
-        file.by_ref().take(before.len()).read_to_end(&mut content)?;
-        let still = is_same(&before, &file.metadata()?) && content.len() as u64 == before.len();
+        file.by_ref().take(before.len()).read_to_end(tar)?;
+        let read = (tar.len() - content) as u64;
+        let still = is_same(&before, &file.metadata()?) && read == before.len();
         if still || attempt == ATTEMPTS {
-            content.resize(usize::try_from(before.len()).unwrap_or(content.len()), 0);
-            let mut tar = header(relative, &before)?;
+            tar.resize(content + usize::try_from(before.len()).unwrap_or(tar.len() - content), 0);
             let mut hash = hash_of(relative, &before);
-            hash.update(&content);
-            tar.extend_from_slice(&content);
+            hash.update(&tar[content..]);
             tar.resize(tar.len() + padding(before.len()), 0);
             let mut fingerprint = Fingerprint::EMPTY;
             fingerprint.add_hash(hash.finish());
             let problem = (!still).then(|| CHANGING.to_owned());
-            return Ok(Some((Small { tar, member: member(relative, &before), fingerprint }, problem)));
+            return Ok(Some(Read { member: member(relative, &before), fingerprint, problem }));
         }
     }
     Ok(None)
 }
 
-/// Reads a big file piece by piece. `None` if it is gone or cannot be opened; a reason if it changed meanwhile or could
-/// not be read to its end, in which case what is missing is zeros.
+/// Reads a big file piece by piece; what changed meanwhile or could not be read to its end is zeros, and a problem.
 pub(super) fn read_big(
-    path: &Path,
     relative: &Path,
+    opened: Opened,
     piece: usize,
     emit: &mut dyn FnMut(Vec<u8>) -> Result<()>,
-) -> Result<Option<Big>> {
-    let opened = open(path).and_then(|f| f.map(|f| Ok((f.metadata()?, f))).transpose());
-    let Ok(Some((before, mut file))) = opened else { return Ok(None) };
+) -> Result<Option<Read>> {
+    let Opened { mut file, metadata: before } = opened;
     let Ok(header) = header(relative, &before) else { return Ok(None) };
     emit(header)?;
     let mut hash = hash_of(relative, &before);
@@ -98,6 +106,7 @@ pub(super) fn read_big(
     let mut problem = None;
     while left > 0 {
         let want = left.min(piece as u64);
+        will_need(&file, before.len() - left + OF_ONE, want);
         let mut bytes = Vec::with_capacity(usize::try_from(want).unwrap_or(piece));
         if problem.is_none()
             && let Err(e) = file.by_ref().take(want).read_to_end(&mut bytes)
@@ -122,7 +131,7 @@ pub(super) fn read_big(
     }
     let mut fingerprint = Fingerprint::EMPTY;
     fingerprint.add_hash(hash.finish());
-    Ok(Some(Big { small: Small { tar: Vec::new(), member: member(relative, &before), fingerprint }, problem }))
+    Ok(Some(Read { member: member(relative, &before), fingerprint, problem }))
 }
 
 pub(super) fn append_directory(tar: &mut Vec<u8>, path: &Path, relative: &Path) -> io::Result<u128> {
@@ -142,7 +151,7 @@ pub(super) fn append_link(tar: &mut Vec<u8>, path: &Path, relative: &Path) -> io
 }
 
 /// Seconds and nanoseconds of a member's modification time: from the PAX record where there is one.
-pub(crate) fn header_mtime<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<(i64, u32)> {
+pub(crate) fn header_mtime<R: io::Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<(i64, u32)> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, "a member's time makes no sense");
     if let Some(extensions) = entry.pax_extensions()? {
         for extension in extensions {
@@ -157,12 +166,18 @@ pub(crate) fn header_mtime<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result
 
 const CHANGING: &str = "it changed while it was read; what is kept is neither its old nor its new state for certain";
 
-fn open(path: &Path) -> io::Result<Option<File>> {
+/// `None` where it is gone, or no regular file.
+pub(super) fn open(path: &Path) -> io::Result<Option<Opened>> {
     // Without following a link that took the file's place, and without waiting for a pipe's other end.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     match fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path) {
-        Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
+        Ok(file) => {
+            let metadata = file.metadata()?;
+            Ok(metadata.is_file().then_some(Opened { file, metadata }))
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A link took its place.
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Ok(None),
         Err(e) => Err(e),
     }
 }

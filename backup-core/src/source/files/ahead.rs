@@ -1,0 +1,87 @@
+//! The walk, some files ahead of whoever reads them: the disk is told what is wanted next.
+
+use std::collections::VecDeque;
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::member;
+use super::walk::Found;
+
+/// So many files are open at once, at most.
+const FILES: usize = 64;
+/// And so many of their bytes are asked of the disk before they are read.
+const BYTES: u64 = 16 << 20;
+/// Of one file, so many.
+pub(super) const OF_ONE: u64 = 4 << 20;
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A file that is to be read; `None` where it is gone or something else by now.
+    File { path: PathBuf, relative: PathBuf, opened: io::Result<Option<Opened>> },
+    /// Anything else that the walk found.
+    Other(Found),
+}
+
+/// A file, and what it was when it was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: File,
+    pub(super) metadata: Metadata,
+}
+
+/// A walk whose files are opened ahead.
+pub(super) struct Ahead<W, F> {
+    walk: W,
+    /// Whether a file is to be read at all.
+    wanted: F,
+    waiting: VecDeque<(Next, u64)>,
+    bytes: u64,
+}
+
+impl<W: Iterator<Item = Found>, F: FnMut(&Path) -> bool> Ahead<W, F> {
+    pub(super) fn new(walk: W, wanted: F) -> Self {
+        Self { walk, wanted, waiting: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<W: Iterator<Item = Found>, F: FnMut(&Path) -> bool> Iterator for Ahead<W, F> {
+    type Item = Next;
+
+    fn next(&mut self) -> Option<Next> {
+        while self.waiting.len() < FILES && self.bytes < BYTES {
+            let Some(found) = self.walk.next() else { break };
+            let (next, bytes) = match found {
+                Found::File { relative, .. } if !(self.wanted)(&relative) => continue,
+                Found::File { path, relative } => {
+                    let opened = member::open(&path);
+                    let bytes = opened.as_ref().ok().and_then(Option::as_ref).map_or(0, ask);
+                    (Next::File { path, relative, opened }, bytes)
+                }
+                other => (Next::Other(other), 0),
+            };
+            self.bytes += bytes;
+            self.waiting.push_back((next, bytes));
+        }
+        let (next, bytes) = self.waiting.pop_front()?;
+        self.bytes -= bytes;
+        Some(next)
+    }
+}
+
+fn ask(opened: &Opened) -> u64 {
+    let bytes = opened.metadata.len().min(OF_ONE);
+    will_need(&opened.file, 0, bytes);
+    bytes
+}
+
+/// Asks the disk for a part of a file; whether it listens does not matter.
+pub(super) fn will_need(file: &File, at: u64, bytes: u64) {
+    #[cfg(target_os = "linux")]
+    if let Some(bytes) = std::num::NonZeroU64::new(bytes) {
+        let _only_advice = rustix::fs::fadvise(file, at, Some(bytes), rustix::fs::Advice::WillNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, at, bytes);
+}
