@@ -73,9 +73,9 @@ impl Disk {
     async fn sync_now(self: &Arc<Self>) -> io::Result<()> {
         self.unsynced.store(0, Ordering::Relaxed);
         let this = Arc::clone(self);
-        let synced = tokio::task::spawn_blocking(move || (this.sync)(&this.folder)).await;
+        let synced = crate::pipeline::blocking(move || Ok((this.sync)(&this.folder))).await;
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(e) = synced.map_err(io::Error::other).and_then(|synced| synced) {
+        if let Err(e) = synced.unwrap_or_else(|e| Err(io::Error::other(e.to_string()))) {
             failed.get_or_insert((e.kind(), e.to_string()));
         }
         match &*failed {

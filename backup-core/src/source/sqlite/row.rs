@@ -1,5 +1,7 @@
 //! One value as a SQL literal on one line, exact for every storage class.
 
+use std::fmt::Write;
+
 use bytes::BytesMut;
 use sqlx::sqlite::{SqliteRow, SqliteValueRef};
 use sqlx::{Decode, Row, Sqlite, TypeInfo, ValueRef};
@@ -33,11 +35,11 @@ fn write_value(
         return Ok(());
     }
     // Not the declared type but that of this very value.
-    let class = value.type_info().name().to_owned();
-    match class.as_str() {
+    let class = value.type_info().into_owned();
+    match class.name() {
         "INTEGER" => {
             let n = <i64 as Decode<'_, Sqlite>>::decode(value)?;
-            out.extend_from_slice(n.to_string().as_bytes());
+            write!(out, "{n}")?;
         }
         "REAL" => write_real(out, <f64 as Decode<'_, Sqlite>>::decode(value)?),
         "TEXT" => write_text(out, <&[u8] as Decode<'_, Sqlite>>::decode(value)?, encoding),
@@ -124,7 +126,7 @@ fn exact_expression(x: f64) -> String {
 }
 
 fn write_text(out: &mut BytesMut, text: &[u8], encoding: Encoding) {
-    let plain = !text.iter().any(|b| matches!(b, b'\n' | b'\r' | 0)) && std::str::from_utf8(text).is_ok();
+    let plain = memchr::memchr3(b'\n', b'\r', 0, text).is_none() && std::str::from_utf8(text).is_ok();
     if plain {
         out.extend_from_slice(b"'");
         for part in text.split_inclusive(|b| *b == b'\'') {
