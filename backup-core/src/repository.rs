@@ -14,7 +14,6 @@
 
 mod bucket;
 mod catalog;
-mod disk;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod https;
 pub(crate) mod layout;

@@ -69,7 +69,7 @@ fn secrets(c: &mut Criterion) {
     group.bench_function("a source tree, all rules", |b| {
         b.to_async(&runtime).iter(|| async {
             let all = checks(Some(Arc::new(SourceTree::new(dir.path()))));
-            all[0].run(checklist::Context::at(Utc::now())).await.unwrap()
+            all[0].run(&checklist::Context::at(Utc::now())).await.unwrap()
         });
     });
     group.finish();

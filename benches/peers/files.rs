@@ -4,7 +4,7 @@ use caretaker_benches::{Result, size_of};
 use clap::Args;
 
 use crate::aim::{Aim, Bound};
-use crate::steps::{Comparison, Options, Side, Step, Subject, Work, compare};
+use crate::steps::{CREATE, Comparison, NEW, Options, RESTORE, SECOND, Side, Step, Subject, VERIFY, Work, compare};
 
 /// How large the tree is.
 #[derive(Debug, Args)]
@@ -27,9 +27,6 @@ impl Default for Size {
 const COLD: &str = "sync; echo 3 > /proc/sys/vm/drop_caches";
 /// The next read comes from memory.
 const WARM: &str = "tar c -C \"$SHOP\" uploads | cat > /dev/null";
-const NEW: &str = "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null";
-const CREATE: &str =
-    "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source dir:$SHOP/uploads > /dev/null";
 const NEW_RESTIC: &str = "rm -rf restic && $RESTIC init";
 const RESTIC_BACKUP: &str = "exec $RESTIC backup $SHOP/uploads";
 const TAR: &str =
@@ -126,16 +123,7 @@ const STEPS: [Step; 17] = [
         run: TAR,
         stores: "uploads.age",
     },
-    Step {
-        id: "create-second",
-        work: Work::Second,
-        side: Side::Caretaker,
-        who: "caretaker",
-        needs: &[],
-        before: &[],
-        run: CREATE,
-        stores: "",
-    },
+    SECOND,
     Step {
         id: "restic-second",
         work: Work::Second,
@@ -146,16 +134,7 @@ const STEPS: [Step; 17] = [
         run: RESTIC_BACKUP,
         stores: "",
     },
-    Step {
-        id: "verify",
-        work: Work::Verify,
-        side: Side::Caretaker,
-        who: "caretaker verify --level content",
-        needs: &[],
-        before: &[],
-        run: "exec \"$TOOL\" verify --store file://$PWD/place --keys keys --level content > /dev/null",
-        stores: "",
-    },
+    VERIFY,
     Step {
         id: "restic-check",
         work: Work::Verify,
@@ -183,7 +162,7 @@ const STEPS: [Step; 17] = [
         who: "caretaker (checked)",
         needs: &[],
         before: &["rm -rf restored"],
-        run: "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target dir:restored > /dev/null",
+        run: RESTORE,
         stores: "",
     },
     Step {
@@ -222,6 +201,8 @@ pub(crate) fn run(size: &Size, options: &Options) -> Result<Comparison> {
     let (bytes, files) = size_of(&shop.path().join("uploads"))?;
     let environment = vec![
         ("SHOP", shop.path().display().to_string()),
+        ("SOURCE", format!("dir:{}/uploads", shop.path().display())),
+        ("TARGET", "dir:restored".to_owned()),
         ("RESTIC", "restic --quiet --no-cache --repo restic".to_owned()),
         ("RESTIC_PASSWORD", "only-for-a-benchmark".to_owned()),
     ];

@@ -5,11 +5,8 @@ use storefront::Size;
 use storefront::mysql::Server;
 
 use crate::aim::{Aim, Bound};
-use crate::steps::{Comparison, Options, Side, Step, Subject, Work, compare};
+use crate::steps::{CREATE, Comparison, NEW, Options, RESTORE, SECOND, Side, Step, Subject, VERIFY, Work, compare};
 
-const NEW: &str = "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null";
-const CREATE: &str =
-    "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$DATABASE_URL\" > /dev/null";
 const DROP: &str = "$CLIENT -e 'DROP DATABASE IF EXISTS restored'";
 const FRESH: &str = "$CLIENT -e 'DROP DATABASE IF EXISTS restored; CREATE DATABASE restored'";
 const STEPS: [Step; 10] = [
@@ -63,26 +60,8 @@ const STEPS: [Step; 10] = [
         run: "$MYDUMPER --database=shop --compress --outputdir=md.gz > /dev/null 2>&1",
         stores: "md.gz",
     },
-    Step {
-        id: "create-second",
-        work: Work::Second,
-        side: Side::Caretaker,
-        who: "caretaker",
-        needs: &[],
-        before: &[],
-        run: CREATE,
-        stores: "",
-    },
-    Step {
-        id: "verify",
-        work: Work::Verify,
-        side: Side::Caretaker,
-        who: "caretaker verify --level content",
-        needs: &[],
-        before: &[],
-        run: "exec \"$TOOL\" verify --store file://$PWD/place --keys keys --level content > /dev/null",
-        stores: "",
-    },
+    SECOND,
+    VERIFY,
     Step {
         id: "restore",
         work: Work::Restore,
@@ -90,7 +69,7 @@ const STEPS: [Step; 10] = [
         who: "caretaker (checked, compared again)",
         needs: &[],
         before: &[DROP],
-        run: "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target \"$RESTORED_URL\" > /dev/null",
+        run: RESTORE,
         stores: "",
     },
     Step {
@@ -137,8 +116,8 @@ pub(crate) fn run(orders: u64, options: &Options) -> Result<Comparison> {
         ("DUMP", format!("{} --single-transaction --routines --events --hex-blob", client("mariadb-dump"))),
         ("MYDUMPER", threaded("mydumper")),
         ("MYLOADER", threaded("myloader")),
-        ("DATABASE_URL", url),
-        ("RESTORED_URL", server.url("restored")),
+        ("SOURCE", url),
+        ("TARGET", server.url("restored")),
     ];
     let subject = Subject { name: "mysql", title: version.trim().to_owned(), bytes, files: None, environment };
     compare(&STEPS, &AIMS, subject, options)

@@ -5,11 +5,8 @@ use storefront::Size;
 use storefront::postgres::Server;
 
 use crate::aim::{Aim, Bound};
-use crate::steps::{Comparison, Options, Side, Step, Subject, Work, compare};
+use crate::steps::{CREATE, Comparison, NEW, Options, RESTORE, SECOND, Side, Step, Subject, VERIFY, Work, compare};
 
-const NEW: &str = "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null";
-const CREATE: &str =
-    "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$DATABASE_URL\" > /dev/null";
 const DROP: &str = "psql -q -d postgres -c 'DROP DATABASE IF EXISTS restored'";
 const FRESH: &str =
     "psql -q -d postgres -c 'DROP DATABASE IF EXISTS restored' -c 'CREATE DATABASE restored TEMPLATE template0'";
@@ -74,26 +71,8 @@ const STEPS: [Step; 11] = [
         run: "pg_dump -Fd -Z0 -j2 -f dump.f0; tar c dump.f0 | zstd -3 -q | age -r $(cat recipient) > dump.f0.age; sync dump.f0.age; rm -r dump.f0",
         stores: "dump.f0.age",
     },
-    Step {
-        id: "create-second",
-        work: Work::Second,
-        side: Side::Caretaker,
-        who: "caretaker",
-        needs: &[],
-        before: &[],
-        run: CREATE,
-        stores: "",
-    },
-    Step {
-        id: "verify",
-        work: Work::Verify,
-        side: Side::Caretaker,
-        who: "caretaker verify --level content",
-        needs: &[],
-        before: &[],
-        run: "exec \"$TOOL\" verify --store file://$PWD/place --keys keys --level content > /dev/null",
-        stores: "",
-    },
+    SECOND,
+    VERIFY,
     Step {
         id: "restore",
         work: Work::Restore,
@@ -101,7 +80,7 @@ const STEPS: [Step; 11] = [
         who: "caretaker (checked, compared again)",
         needs: &[],
         before: &[DROP],
-        run: "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target \"$RESTORED_URL\" > /dev/null",
+        run: RESTORE,
         stores: "",
     },
     Step {
@@ -159,8 +138,8 @@ pub(crate) fn run(orders: u64, options: &Options) -> Result<Comparison> {
         ("PGPORT", server.port().to_string()),
         ("PGUSER", "postgres".to_owned()),
         ("PGDATABASE", "shop".to_owned()),
-        ("DATABASE_URL", url),
-        ("RESTORED_URL", server.url("restored")),
+        ("SOURCE", url),
+        ("TARGET", server.url("restored")),
         ("HALF_A", halves[0].1.clone()),
         ("HALF_B", halves[1].1.clone()),
     ];

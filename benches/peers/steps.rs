@@ -77,6 +77,37 @@ pub(crate) struct Step {
     pub(crate) stores: &'static str,
 }
 
+/// A new, empty repository with keys of its own, and the file `recipient` for who else encrypts.
+pub(crate) const NEW: &str = "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null";
+/// Ours; the environment has `SOURCE` and `TARGET`.
+pub(crate) const CREATE: &str =
+    "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$SOURCE\" > /dev/null";
+/// See [`CREATE`].
+pub(crate) const RESTORE: &str =
+    "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target \"$TARGET\" > /dev/null";
+/// See [`CREATE`]: once more, when nothing has changed.
+pub(crate) const SECOND: Step = Step {
+    id: "create-second",
+    work: Work::Second,
+    side: Side::Caretaker,
+    who: "caretaker",
+    needs: &[],
+    before: &[],
+    run: CREATE,
+    stores: "",
+};
+/// See [`CREATE`]: all of it is read back.
+pub(crate) const VERIFY: Step = Step {
+    id: "verify",
+    work: Work::Verify,
+    side: Side::Caretaker,
+    who: "caretaker verify --level content",
+    needs: &[],
+    before: &[],
+    run: "exec \"$TOOL\" verify --store file://$PWD/place --keys keys --level content > /dev/null",
+    stores: "",
+};
+
 /// What is compared, on what.
 pub(crate) struct Subject {
     /// A word for file names.

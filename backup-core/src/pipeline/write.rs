@@ -333,17 +333,17 @@ impl Writer {
         let path = layout::object(&sealed.digest);
         let spool = lock(&self.spool).clone();
         match spool {
-            None => self.repository.store().create_unsettled(&path, sealed.bytes.clone()).await,
+            None => self.repository.store().create(&path, sealed.bytes.clone()).await,
             Some(spool) => spool.put(&path, &sealed.bytes).await.map(|()| true),
         }
     }
 
-    /// Waits until the stores have what was sent to them, durably; how each came out of it, where they are several.
-    pub(crate) async fn finish(&self) -> Result<Option<Vec<Arrived>>> {
+    /// Waits until the stores have what was sent to them, where they are several.
+    pub(crate) async fn finish(&self) -> Option<Vec<Arrived>> {
         let spool = lock(&self.spool).clone();
         match spool {
-            Some(spool) => Ok(Some(spool.finish().await)),
-            None => self.repository.store().settle().await.map(|()| None),
+            Some(spool) => Some(spool.finish().await),
+            None => None,
         }
     }
 

@@ -242,10 +242,10 @@ impl Repository {
         let (mut previous, mut sequence) = self.end_of_log().await?;
         for manifest in manifests {
             let signed = self.sign_after(previous, sequence, RecordKind::Snapshot, &manifest, signing)?;
-            self.store().create_unsettled(&layout::record(&signed.name), signed.bytes).await?;
+            self.store().create(&layout::record(&signed.name), signed.bytes).await?;
             (previous, sequence) = (vec![signed.name], sequence + 1);
         }
-        self.store().settle().await
+        Ok(())
     }
 
     /// Signs `content` as the next record of this store.

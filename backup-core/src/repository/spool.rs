@@ -36,7 +36,6 @@ pub(crate) struct Spool {
 
 #[derive(Debug)]
 struct Lane {
-    store: Store,
     queue: mpsc::UnboundedSender<Parcel>,
     room: Arc<Semaphore>,
     state: Arc<State>,
@@ -109,7 +108,7 @@ impl Spool {
         Ok(true)
     }
 
-    /// Waits until every store that keeps up has everything, durably; in the order of the stores.
+    /// Waits until every store that keeps up has everything; in the order of the stores.
     pub(crate) async fn finish(&self) -> Vec<Arrived> {
         loop {
             let moved = self.moved.notified();
@@ -126,15 +125,6 @@ impl Spool {
                 late.iter().for_each(|l| l.state.behind.store(true, Ordering::SeqCst));
             }
         }
-        let settle = |lane: &Lane| {
-            let (store, state) = (lane.store.clone(), Arc::clone(&lane.state));
-            async move {
-                if let Err(e) = store.settle().await {
-                    state.fail(e);
-                }
-            }
-        };
-        futures::future::join_all(self.lanes.iter().filter(|l| !l.is_behind()).map(settle)).await;
         let arrived = |lane: &Lane| match (lane.state.take_error(), lane.is_behind()) {
             (Some(e), _) => Arrived::Failed(e),
             (None, true) => Arrived::Behind,
@@ -148,8 +138,8 @@ impl Lane {
     fn new(store: Store, moved: Arc<Notify>) -> Self {
         let (queue, parcels) = mpsc::unbounded_channel::<Parcel>();
         let state = Arc::new(State::default());
-        let task = tokio::spawn(deliver(store.clone(), parcels, Arc::clone(&state), moved));
-        Self { store, queue, room: Arc::new(Semaphore::new(ROOM)), state, task }
+        let task = tokio::spawn(deliver(store, parcels, Arc::clone(&state), moved));
+        Self { queue, room: Arc::new(Semaphore::new(ROOM)), state, task }
     }
 
     fn is_behind(&self) -> bool {
@@ -187,7 +177,7 @@ async fn deliver(store: Store, parcels: mpsc::UnboundedReceiver<Parcel>, state: 
         .for_each_concurrent(SIDE_BY_SIDE, |(path, bytes, permit)| async move {
             // What is left behind is not worth sending: it gets all at once later.
             if !state.behind.load(Ordering::SeqCst) {
-                match store.create_unsettled(&path, bytes).await {
+                match store.create(&path, bytes).await {
                     Ok(true) => {}
                     Ok(false) => state.fail(
                         Error::new(

@@ -14,7 +14,6 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use super::disk::Disk;
 use super::pace::Pace;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -32,8 +31,6 @@ pub struct Store {
     location: String,
     /// The folder, where it is one: for the leftovers that a killed write leaves outside the store's own list.
     folder: Option<PathBuf>,
-    /// The same folder without a sync for each write, where one for all of them will do.
-    deferred: Option<(Arc<dyn ObjectStore>, Arc<Disk>)>,
     /// Whether a request has failed for good: then another store is asked first.
     failed: Arc<AtomicBool>,
     pace: Option<Arc<Pace>>,
@@ -42,24 +39,25 @@ pub struct Store {
 impl Store {
     /// Any object store; `location` is what messages call it and must hold no secret.
     pub fn new(inner: Arc<dyn ObjectStore>, location: impl Into<String>) -> Self {
-        Self { inner, location: location.into(), folder: None, deferred: None, failed: Arc::default(), pace: None }
+        Self { inner, location: location.into(), folder: None, failed: Arc::default(), pace: None }
     }
 
-    /// A folder, made if it is not there; everything is synced to disk before it counts.
+    /// A folder, made if it is not there; every write is synced to disk before it counts.
     pub fn folder(path: impl AsRef<FilePath>) -> Result<Self> {
         let path = path.as_ref();
         let location = format!("file://{}", path.display());
         std::fs::create_dir_all(path).map_err(|e| io_error(&location, "cannot be made", e))?;
         let path = path.canonicalize().map_err(|e| io_error(&location, "cannot be found", e))?;
-        let local =
-            || LocalFileSystem::new_with_prefix(&path).map_err(|e| store_error(&location, "cannot be opened", e));
-        let inner = Arc::new(local()?.with_fsync(true));
-        let deferred = match Disk::of(&path) {
-            Some(disk) => Some((Arc::new(local()?.with_fsync(false)) as Arc<dyn ObjectStore>, Arc::new(disk))),
-            None => None,
-        };
-        let location = format!("file://{}", path.display());
-        Ok(Self { inner, location, folder: Some(path), deferred, failed: Arc::default(), pace: None })
+        let inner = LocalFileSystem::new_with_prefix(&path)
+            .map_err(|e| store_error(&location, "cannot be opened", e))?
+            .with_fsync(true);
+        Ok(Self {
+            inner: Arc::new(inner),
+            location: format!("file://{}", path.display()),
+            folder: Some(path),
+            failed: Arc::default(),
+            pace: None,
+        })
     }
 
     /// The store that a URL names: `file:///PATH`, `memory:`, and with the features `s3`, `gcs` and `azure` also
@@ -115,33 +113,11 @@ impl Store {
     /// Writes an object that must not exist yet. `false` if another one has the name. An answer that got lost is
     /// settled by reading back: what is there and equal counts as written.
     pub(crate) async fn create(&self, path: &Path, bytes: Bytes) -> Result<bool> {
-        self.create_in(&*self.inner, path, bytes).await
-    }
-
-    /// The same where it need not be durable before [`settle`](Self::settle) says so.
-    pub(crate) async fn create_unsettled(&self, path: &Path, bytes: Bytes) -> Result<bool> {
-        let Some((inner, disk)) = &self.deferred else { return self.create(path, bytes).await };
-        let size = bytes.len();
-        let created = self.create_in(&**inner, path, bytes).await?;
-        disk.wrote(size);
-        Ok(created)
-    }
-
-    /// Waits until everything that was created is durable.
-    pub(crate) async fn settle(&self) -> Result<()> {
-        let Some((_, disk)) = &self.deferred else { return Ok(()) };
-        disk.settle().await.map_err(|e| {
-            io_error(&self.location, "cannot be synced to disk, and may have lost what was written", e)
-                .with_next_step("check the disk (dmesg, smartctl) and run it again; nothing was committed")
-        })
-    }
-
-    async fn create_in(&self, inner: &dyn ObjectStore, path: &Path, bytes: Bytes) -> Result<bool> {
         self.pass(&bytes).await;
         let mut unsure = false;
         for attempt in 0..ATTEMPTS {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            match inner.put_opts(path, PutPayload::from_bytes(bytes.clone()), options).await {
+            match self.inner.put_opts(path, PutPayload::from_bytes(bytes.clone()), options).await {
                 Ok(_) => return Ok(true),
                 Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                     return Ok(self.read(path).await? == bytes);
@@ -283,20 +259,6 @@ impl Store {
             }
         }
         Ok(swept)
-    }
-}
-
-#[cfg(test)]
-impl Store {
-    /// A folder on a disk that is synced like this.
-    pub(crate) fn folder_synced_by(
-        path: &FilePath,
-        sync: impl Fn(&std::fs::File) -> std::io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        let mut store = Self::folder(path).unwrap();
-        let quick = LocalFileSystem::new_with_prefix(path).unwrap();
-        store.deferred = Some((Arc::new(quick), Arc::new(Disk::synced_by(path, sync))));
-        store
     }
 }
 

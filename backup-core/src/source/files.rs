@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 use self::ahead::{Ahead, Next};
 pub(crate) use self::member::header_mtime;
-use self::member::{Read, append_directory, append_link, read_big, read_small};
+use self::member::{Read, Small, append_directory, append_link, read_big, read_small, refreshed};
 use self::unchanged::{Comparison, DIRECTORY, LINK, PathKeys, PathSet, Unchanged};
 use self::walk::{Found, Walk};
 use super::{Capture, CaptureContext, CaptureEnd, Entry, Piece, Previous, Source};
@@ -288,6 +288,7 @@ fn read_files(
                 continue;
             }
         };
+        let opened = opened.and_then(|opened| opened.map_or(Ok(None), |opened| refreshed(opened, &path)));
         let opened = match opened {
             Ok(Some(opened)) => opened,
             // It became something else, or went away, since it was listed: the next backup sees what it is then.
@@ -297,28 +298,30 @@ fn read_files(
                 continue;
             }
         };
-        if opened.metadata.len() >= BIG {
-            let mut emit = |bytes| body.bytes(bytes);
-            match read_big(&relative, opened, PIECE, &mut emit)? {
-                Some(Read { member, fingerprint, problem }) => {
-                    problem.into_iter().for_each(|p| problems.add(&path, p));
-                    body.piece(Piece::EndUnit { members: vec![member], fingerprint })?;
-                }
-                None => problems.add(&path, "its name or time cannot be written down"),
-            }
-            continue;
-        }
-        match read_small(&path, &relative, opened, bundle.room()) {
-            Ok(Some(read)) => {
+        let big = match read_small(&path, &relative, opened, bundle.room()) {
+            Ok(Small::Grown(opened)) => opened,
+            Ok(Small::Read(read)) => {
                 read.problem.into_iter().for_each(|p| problems.add(&path, p));
                 bundle.members.push(read.member);
                 bundle.fingerprint += read.fingerprint;
                 if bundle.bytes.len() >= UNIT {
                     bundle.send(body)?;
                 }
+                continue;
             }
-            Ok(None) => {}
-            Err(e) => problems.add(&path, format!("it cannot be read: {e}")),
+            Ok(Small::Gone) => continue,
+            Err(e) => {
+                problems.add(&path, format!("it cannot be read: {e}"));
+                continue;
+            }
+        };
+        let mut emit = |bytes| body.bytes(bytes);
+        match read_big(&relative, big, PIECE, &mut emit)? {
+            Some(Read { member, fingerprint, problem }) => {
+                problem.into_iter().for_each(|p| problems.add(&path, p));
+                body.piece(Piece::EndUnit { members: vec![member], fingerprint })?;
+            }
+            None => problems.add(&path, "its name or time cannot be written down"),
         }
     }
     bundle.send(body)?;

@@ -45,6 +45,8 @@ use crate::sql::trusted;
 const SESSION: &str = "SET synchronous_commit = off; SET check_function_bodies = false; SET client_min_messages = warning; \
     SELECT pg_catalog.set_config('maintenance_work_mem', '128MB', false) \
       FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem' AND setting::int8 < 131072";
+/// What the server says of a statement that it ended because two waited for one another.
+const DEADLOCK: &str = "40P01";
 /// Statements are handed to the server in batches of this many bytes.
 const BATCH: usize = 256 * 1024;
 
@@ -458,7 +460,7 @@ impl PostgresIntake {
             match running.next().await {
                 None => break,
                 // What its locks are was not seen whole, as of tables in parts: it is done when nothing else is.
-                Some((n, Err(e))) if state_of(&e).as_deref() == Some("40P01") => {
+                Some((n, Err(e))) if state_of(&e).as_deref() == Some(DEADLOCK) => {
                     deadlocked.push(n);
                     held.retain(|(held, _)| *held != n);
                 }
@@ -532,7 +534,12 @@ impl PostgresIntake {
         // A newer pg_dump sets what an older server does not know; the public schema is always there.
         let needless = (state == "42704" && statement.text.starts_with("SET "))
             || (state == "42P06" && statement.text == "CREATE SCHEMA public");
-        if needless { Ok(()) } else { Err(named(e, &first)) }
+        match needless {
+            true => Ok(()),
+            // Its caller goes by what the server said.
+            false if state == DEADLOCK => Err(e),
+            false => Err(named(e, &first)),
+        }
     }
 
     /// Why a statement that failed may be left out; `None` if it may not.
@@ -607,6 +614,8 @@ async fn analyze(database: &Database, leader: &mut PgConnection, sessions: Vec<P
     let work = sessions.into_iter().map(|mut session| {
         let large = &large;
         async move {
+            // What they commit waits for the disk, and everything before it.
+            database.run(&mut session, "SET synchronous_commit = on").await?;
             while let Some((table, _)) = { large.lock().await.next() } {
                 database.run(&mut session, &format!("ANALYZE {table}")).await?;
             }

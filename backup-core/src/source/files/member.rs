@@ -8,6 +8,7 @@ use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
 
+use super::BIG;
 use super::ahead::{OF_ONE, Opened, will_need};
 use crate::error::Result;
 use crate::fingerprint::{Fingerprint, RowHasher};
@@ -51,17 +52,28 @@ impl MemberHash {
     }
 }
 
-/// Appends a small file to `tar`, read again if it changed meanwhile. `None` if it is gone, and nothing appended.
-pub(super) fn read_small(path: &Path, relative: &Path, opened: Opened, tar: &mut Vec<u8>) -> io::Result<Option<Read>> {
+/// What became of a small file.
+#[derive(Debug)]
+pub(super) enum Small {
+    /// It was appended.
+    Read(Read),
+    /// It is gone.
+    Gone,
+    /// It is no small one any more.
+    Grown(Opened),
+}
+
+/// Appends a small file to `tar`, read again if it changed meanwhile; nothing is appended unless it was read.
+pub(super) fn read_small(path: &Path, relative: &Path, opened: Opened, tar: &mut Vec<u8>) -> io::Result<Small> {
     let begin = tar.len();
     let done = append_small(path, relative, opened, tar);
-    if !matches!(done, Ok(Some(_))) {
+    if !matches!(done, Ok(Small::Read(_))) {
         tar.truncate(begin);
     }
     done
 }
 
-fn append_small(path: &Path, relative: &Path, opened: Opened, tar: &mut Vec<u8>) -> io::Result<Option<Read>> {
+fn append_small(path: &Path, relative: &Path, opened: Opened, tar: &mut Vec<u8>) -> io::Result<Small> {
     let begin = tar.len();
     let mut opened = Some(opened);
     for attempt in 1..=ATTEMPTS {
@@ -69,7 +81,11 @@ fn append_small(path: &Path, relative: &Path, opened: Opened, tar: &mut Vec<u8>)
             Some(opened) => Some(opened),
             None => open(path)?,
         };
-        let Some(Opened { mut file, metadata: before }) = again else { return Ok(None) };
+        let Some(again) = again else { return Ok(Small::Gone) };
+        if again.metadata.len() >= BIG {
+            return Ok(Small::Grown(again));
+        }
+        let Opened { mut file, metadata: before } = again;
         tar.truncate(begin);
         tar.extend_from_slice(&header(relative, &before)?);
         let content = tar.len();
@@ -85,10 +101,10 @@ fn append_small(path: &Path, relative: &Path, opened: Opened, tar: &mut Vec<u8>)
             let mut fingerprint = Fingerprint::EMPTY;
             fingerprint.add_hash(hash.finish());
             let problem = (!still).then(|| CHANGING.to_owned());
-            return Ok(Some(Read { member: member(relative, &before), fingerprint, problem }));
+            return Ok(Small::Read(Read { member: member(relative, &before), fingerprint, problem }));
         }
     }
-    Ok(None)
+    Ok(Small::Gone)
 }
 
 /// Reads a big file piece by piece; what changed meanwhile or could not be read to its end is zeros, and a problem.
@@ -180,6 +196,11 @@ pub(super) fn open(path: &Path) -> io::Result<Option<Opened>> {
         Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// The file that is there now: what was opened ahead, unless it changed or another took its name.
+pub(super) fn refreshed(opened: Opened, path: &Path) -> io::Result<Option<Opened>> {
+    if is_same(&opened.metadata, &opened.file.metadata()?) { Ok(Some(opened)) } else { open(path) }
 }
 
 fn is_same(a: &Metadata, b: &Metadata) -> bool {
