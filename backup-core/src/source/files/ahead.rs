@@ -85,3 +85,56 @@ pub(super) fn will_need(file: &File, at: u64, bytes: u64) {
     #[cfg(not(target_os = "linux"))]
     let _ = (file, at, bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::member::{Small, open, read_small, refreshed};
+    use super::*;
+
+    #[test]
+    fn what_changed_since_it_was_opened_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jpg");
+        std::fs::write(&path, "old").unwrap();
+        let first = open(&path).unwrap().unwrap();
+        let kept = refreshed(first, &path).unwrap().unwrap();
+        std::fs::write(dir.path().join("b"), "a longer one").unwrap();
+        std::fs::rename(dir.path().join("b"), &path).unwrap();
+        let second = refreshed(kept, &path).unwrap().unwrap();
+        assert_eq!(second.metadata.len(), 12);
+        std::fs::remove_file(&path).unwrap();
+        assert!(refreshed(second, &path).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_small_file_that_grows_is_not_read_into_memory_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dump.sql");
+        std::fs::write(&path, "small").unwrap();
+        let opened = open(&path).unwrap().unwrap();
+        std::fs::write(&path, vec![b'x'; 600 * 1024]).unwrap();
+        let mut tar = b"before".to_vec();
+        let read = read_small(&path, Path::new("dump.sql"), opened, &mut tar).unwrap();
+        assert!(matches!(&read, Small::Grown(now) if now.metadata.len() == 600 * 1024), "{read:?}");
+        assert_eq!(tar, b"before");
+    }
+
+    #[test]
+    fn only_so_many_files_are_open_and_none_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let pulled = Cell::new(0);
+        let found = (0..3 * FILES).map(|n| {
+            pulled.set(pulled.get() + 1);
+            let relative = PathBuf::from(format!("{n}"));
+            let path = dir.path().join(&relative);
+            std::fs::write(&path, "x").unwrap();
+            Found::File { path, relative }
+        });
+        let mut ahead = Ahead::new(found, |relative: &Path| relative != Path::new("7"));
+        assert!(matches!(ahead.next(), Some(Next::File { opened: Ok(Some(_)), .. })));
+        assert_eq!(pulled.get(), FILES + 1, "one of them was not wanted");
+        assert_eq!(ahead.count(), 3 * FILES - 2);
+    }
+}
