@@ -7,7 +7,7 @@
 use std::process::{Command, ExitCode};
 
 use backup_core::{Keys, Repository, SqliteSource, Store, stages};
-use caretaker_benches::{Measured, Result, backup_tool, drop_caches, measure_ending, median, mib, say};
+use caretaker_benches::{Measured, Result, backup_tool, drop_caches, ended, measure_ending, median, mib, say};
 use clap::Parser;
 use storefront::Size;
 
@@ -23,13 +23,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
-    }
+    ended(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Result<()> {

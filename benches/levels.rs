@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use backup_core::{BackupOptions, Keys, Repository, SqliteSource, Store};
-use caretaker_benches::{Result, median, mib, say};
+use caretaker_benches::{Result, ended, median, mib, say};
 use clap::Parser;
 use storefront::Size;
 
@@ -30,13 +30,7 @@ fn main() -> ExitCode {
         .build()
         .map_err(Into::into)
         .and_then(|runtime| runtime.block_on(run(&cli)));
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
-    }
+    ended(done)
 }
 
 async fn run(cli: &Cli) -> Result<()> {

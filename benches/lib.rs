@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 /// Any error: a measurement that fails has no figure.
@@ -17,6 +17,17 @@ pub struct Measured {
     pub time: Duration,
     /// The high-water mark of its resident set (`VmHWM`), children excluded.
     pub memory: u64,
+}
+
+/// The end of a measurement's `main`: what went wrong is said.
+pub fn ended(done: Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            say(&format!("error: {e}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs `command` to its end, watching its memory; an error where it fails.

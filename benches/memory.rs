@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use caretaker_benches::{Measured, Result, backup_tool, measure, mib, say, size_of};
+use caretaker_benches::{Measured, Result, backup_tool, ended, measure, mib, say, size_of};
 use clap::Parser;
 use storefront::Size;
 
@@ -26,13 +26,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
-    }
+    ended(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Result<()> {

@@ -4,7 +4,7 @@ use caretaker_benches::{Result, size_of};
 use clap::Args;
 
 use crate::aim::{Aim, Bound};
-use crate::steps::{CREATE, Comparison, NEW, Options, RESTORE, SECOND, Side, Step, Subject, VERIFY, Work, compare};
+use crate::steps::{Comparison, NEW, Options, SECOND, Side, Step, Subject, VERIFY, Work, compare, create, restore};
 
 /// How large the tree is.
 #[derive(Debug, Args)]
@@ -53,16 +53,7 @@ const STEPS: [Step; 17] = [
         run: "cp -a $SHOP/uploads copied; sync -f copied",
         stores: "",
     },
-    Step {
-        id: "create-cold",
-        work: Work::Create,
-        side: Side::Caretaker,
-        who: "caretaker (encrypted, deduplicated)",
-        needs: &[],
-        before: &["rm -rf copied", NEW, COLD],
-        run: CREATE,
-        stores: "place",
-    },
+    create("create-cold", Work::Create, &["rm -rf copied", NEW, COLD]),
     Step {
         id: "restic-cold",
         work: Work::Create,
@@ -93,16 +84,7 @@ const STEPS: [Step; 17] = [
         run: WARM,
         stores: "",
     },
-    Step {
-        id: "create-warm",
-        work: Work::CreateWarm,
-        side: Side::Caretaker,
-        who: "caretaker (encrypted, deduplicated)",
-        needs: &[],
-        before: &[NEW, WARM],
-        run: CREATE,
-        stores: "place",
-    },
+    create("create-warm", Work::CreateWarm, &[NEW, WARM]),
     Step {
         id: "restic-warm",
         work: Work::CreateWarm,
@@ -155,16 +137,7 @@ const STEPS: [Step; 17] = [
         run: "cp -a $SHOP/uploads restored",
         stores: "",
     },
-    Step {
-        id: "restore",
-        work: Work::Restore,
-        side: Side::Caretaker,
-        who: "caretaker (checked)",
-        needs: &[],
-        before: &["rm -rf restored"],
-        run: RESTORE,
-        stores: "",
-    },
+    restore(&["rm -rf restored"]),
     Step {
         id: "restic-restore",
         work: Work::Restore,

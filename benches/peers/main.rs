@@ -14,7 +14,7 @@ mod table;
 
 use std::process::ExitCode;
 
-use caretaker_benches::{Result, say};
+use caretaker_benches::{Result, ended, say};
 use clap::{Parser, Subcommand};
 
 use self::steps::{Comparison, Options};
@@ -61,13 +61,7 @@ fn main() -> ExitCode {
             .and_then(|()| show(mysql::run(ORDERS, &cli.options), &cli.options))
             .and_then(|()| show(files::run(&files::Size::default(), &cli.options), &cli.options)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
-    }
+    ended(done)
 }
 
 fn show(comparison: Result<Comparison>, options: &Options) -> Result<()> {

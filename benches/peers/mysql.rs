@@ -5,7 +5,7 @@ use storefront::Size;
 use storefront::mysql::Server;
 
 use crate::aim::{Aim, Bound};
-use crate::steps::{CREATE, Comparison, NEW, Options, RESTORE, SECOND, Side, Step, Subject, VERIFY, Work, compare};
+use crate::steps::{Comparison, NEW, Options, SECOND, Side, Step, Subject, VERIFY, Work, compare, create, restore};
 
 const DROP: &str = "$CLIENT -e 'DROP DATABASE IF EXISTS restored'";
 const FRESH: &str = "$CLIENT -e 'DROP DATABASE IF EXISTS restored; CREATE DATABASE restored'";
@@ -20,16 +20,7 @@ const STEPS: [Step; 10] = [
         run: "$DUMP shop > /dev/null",
         stores: "",
     },
-    Step {
-        id: "create",
-        work: Work::Create,
-        side: Side::Caretaker,
-        who: "caretaker (encrypted, deduplicated)",
-        needs: &[],
-        before: &[NEW],
-        run: CREATE,
-        stores: "place",
-    },
+    create("create", Work::Create, &[NEW]),
     Step {
         id: "dump-zstd-age",
         work: Work::Create,
@@ -62,16 +53,7 @@ const STEPS: [Step; 10] = [
     },
     SECOND,
     VERIFY,
-    Step {
-        id: "restore",
-        work: Work::Restore,
-        side: Side::Caretaker,
-        who: "caretaker (checked, compared again)",
-        needs: &[],
-        before: &[DROP],
-        run: RESTORE,
-        stores: "",
-    },
+    restore(&[DROP]),
     Step {
         id: "client",
         work: Work::Restore,

@@ -5,7 +5,7 @@ use storefront::Size;
 use storefront::postgres::Server;
 
 use crate::aim::{Aim, Bound};
-use crate::steps::{CREATE, Comparison, NEW, Options, RESTORE, SECOND, Side, Step, Subject, VERIFY, Work, compare};
+use crate::steps::{Comparison, NEW, Options, SECOND, Side, Step, Subject, VERIFY, Work, compare, create, restore};
 
 const DROP: &str = "psql -q -d postgres -c 'DROP DATABASE IF EXISTS restored'";
 const FRESH: &str =
@@ -21,16 +21,7 @@ const STEPS: [Step; 11] = [
         run: "copy() { for t in $1; do echo \"COPY $t TO STDOUT;\"; done | psql -qX > /dev/null; }; copy \"$HALF_A\" & copy \"$HALF_B\" & wait",
         stores: "",
     },
-    Step {
-        id: "create",
-        work: Work::Create,
-        side: Side::Caretaker,
-        who: "caretaker (encrypted, deduplicated)",
-        needs: &[],
-        before: &[NEW],
-        run: CREATE,
-        stores: "place",
-    },
+    create("create", Work::Create, &[NEW]),
     Step {
         id: "dump-zstd-age",
         work: Work::Create,
@@ -73,16 +64,7 @@ const STEPS: [Step; 11] = [
     },
     SECOND,
     VERIFY,
-    Step {
-        id: "restore",
-        work: Work::Restore,
-        side: Side::Caretaker,
-        who: "caretaker (checked, compared again)",
-        needs: &[],
-        before: &[DROP],
-        run: RESTORE,
-        stores: "",
-    },
+    restore(&[DROP]),
     Step {
         id: "pg_restore",
         work: Work::Restore,

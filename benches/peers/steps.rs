@@ -80,10 +80,8 @@ pub(crate) struct Step {
 /// A new, empty repository with keys of its own, and the file `recipient` for who else encrypts.
 pub(crate) const NEW: &str = "rm -rf place keys && \"$TOOL\" keygen --out keys > /dev/null && cp keys/recipient.txt recipient && \"$TOOL\" init --store file://$PWD/place --keys keys > /dev/null";
 /// Ours; the environment has `SOURCE` and `TARGET`.
-pub(crate) const CREATE: &str =
-    "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$SOURCE\" > /dev/null";
-/// See [`CREATE`].
-pub(crate) const RESTORE: &str =
+const CREATE: &str = "exec \"$TOOL\" create --store file://$PWD/place --keys keys --source \"$SOURCE\" > /dev/null";
+const RESTORE: &str =
     "exec \"$TOOL\" restore --store file://$PWD/place --keys keys --snapshot latest --target \"$TARGET\" > /dev/null";
 /// See [`CREATE`]: once more, when nothing has changed.
 pub(crate) const SECOND: Step = Step {
@@ -107,6 +105,26 @@ pub(crate) const VERIFY: Step = Step {
     run: "exec \"$TOOL\" verify --store file://$PWD/place --keys keys --level content > /dev/null",
     stores: "",
 };
+
+/// A first backup of ours.
+pub(crate) const fn create(id: &'static str, work: Work, before: &'static [&'static str]) -> Step {
+    let who = "caretaker (encrypted, deduplicated)";
+    Step { id, work, side: Side::Caretaker, who, needs: &[], before, run: CREATE, stores: "place" }
+}
+
+/// A restore of ours.
+pub(crate) const fn restore(before: &'static [&'static str]) -> Step {
+    Step {
+        id: "restore",
+        work: Work::Restore,
+        side: Side::Caretaker,
+        who: "caretaker (checked, compared again)",
+        needs: &[],
+        before,
+        run: RESTORE,
+        stores: "",
+    }
+}
 
 /// What is compared, on what.
 pub(crate) struct Subject {

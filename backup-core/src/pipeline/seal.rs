@@ -79,7 +79,9 @@ fn compress<'a>(plain: &[u8], level: i32, kept: &'a mut Option<Compression>) -> 
 fn compressor(level: i32) -> std::io::Result<zstd::bulk::Compressor<'static>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
     if level == 1 {
-        // On rows a table of half the size, which stays in the first cache, is faster by a twelfth and finds as much.
+        // A table of half the size stays in the first cache. On two pieces of 100 MB of the sample shop's rows, in blocks
+        // of 1 MiB: 269 to 291 and 468 to 487 MB/s, and 0.8 and 0.1 % smaller (`zstd -b1 -B1M`, and with
+        // `--zstd=strategy=1,wlog=18,hlog=13,mml=7`).
         compressor.set_parameter(zstd::zstd_safe::CParameter::WindowLog(18))?;
         compressor.set_parameter(zstd::zstd_safe::CParameter::HashLog(13))?;
     }

@@ -271,25 +271,27 @@ fn read_files(
     }
     let mut seen = PathSet::default();
     let mut bundle = Bundle::default();
-    for next in Ahead::new(Walk::new(root, exclude)?, |relative| !unchanged.holds(relative)) {
-        let (path, relative, opened) = match next {
-            Next::File { path, relative, opened } => (path, relative, opened),
-            Next::Other(found) => {
-                match found {
-                    Found::Directory { relative, .. } => seen.add(&relative, DIRECTORY),
-                    Found::Link { relative, .. } => seen.add(&relative, LINK),
-                    Found::Special { path } => {
-                        problems.add(&path, "it is a socket, pipe or device, which a backup cannot hold");
-                    }
-                    Found::Unreadable { path, error } => problems.add(&path, format!("it cannot be read: {error}")),
-                    // The walk ahead has opened it.
-                    Found::File { .. } => {}
-                }
+    for Next { found, opened } in Ahead::new(Walk::new(root, exclude)?, |relative| !unchanged.holds(relative)) {
+        let (path, relative) = match found {
+            Found::File { path, relative } => (path, relative),
+            Found::Directory { relative, .. } => {
+                seen.add(&relative, DIRECTORY);
+                continue;
+            }
+            Found::Link { relative, .. } => {
+                seen.add(&relative, LINK);
+                continue;
+            }
+            Found::Special { path } => {
+                problems.add(&path, "it is a socket, pipe or device, which a backup cannot hold");
+                continue;
+            }
+            Found::Unreadable { path, error } => {
+                problems.add(&path, format!("it cannot be read: {error}"));
                 continue;
             }
         };
-        let opened = opened.and_then(|opened| opened.map_or(Ok(None), |opened| refreshed(opened, &path)));
-        let opened = match opened {
+        let opened = match refreshed(opened, &path) {
             Ok(Some(opened)) => opened,
             // It became something else, or went away, since it was listed: the next backup sees what it is then.
             Ok(None) => continue,
@@ -299,7 +301,7 @@ fn read_files(
             }
         };
         let big = match read_small(&path, &relative, opened, bundle.room()) {
-            Ok(Small::Grown(opened)) => opened,
+            Ok(Small::Big(opened)) => opened,
             Ok(Small::Read(read)) => {
                 read.problem.into_iter().for_each(|p| problems.add(&path, p));
                 bundle.members.push(read.member);

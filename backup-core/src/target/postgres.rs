@@ -14,6 +14,7 @@
 //! foreign keys would delete or change along, tables that are there and refer to one another, a lost partition. Foreign
 //! keys of other tables to a table that was lost do not come back, and that is told.
 
+mod definitions;
 mod place;
 mod selection;
 
@@ -23,8 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::stream::{BoxStream, FuturesUnordered};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Semaphore;
@@ -34,9 +35,7 @@ use self::selection::Selection;
 use super::{Filling, Intake, Invariant, InvariantOutcome, Orphans, Target, named_statements};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, EntryRecord, Manifest};
-use crate::postgres::{
-    Beside, Database, KIND, Programs, Script, Server, Side, Statement, is_ownership, reason, state_of,
-};
+use crate::postgres::{Database, KIND, Programs, Server, Side, reason};
 use crate::source::Source;
 use crate::source::postgres::{EVENT_TRIGGERS, OWNERSHIP, PostgresSource, SEQUENCES};
 use crate::sql::trusted;
@@ -45,8 +44,6 @@ use crate::sql::trusted;
 const SESSION: &str = "SET synchronous_commit = off; SET check_function_bodies = false; SET client_min_messages = warning; \
     SELECT pg_catalog.set_config('maintenance_work_mem', '128MB', false) \
       FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem' AND setting::int8 < 131072";
-/// What the server says of a statement that it ended because two waited for one another.
-const DEADLOCK: &str = "40P01";
 /// Statements are handed to the server in batches of this many bytes.
 const BATCH: usize = 256 * 1024;
 
@@ -310,11 +307,12 @@ impl Intake for PostgresIntake {
         {
             database.run(session, "COMMIT").await?;
         }
+        drop(sessions);
         let mut leader = leader.into_inner();
         // Waits for the disk, for everything before it too.
         database.run(&mut leader, "SET synchronous_commit = on").await?;
         match &selection {
-            None => analyze(&database, &mut leader, sessions).await?,
+            None => database.run(&mut leader, "ANALYZE").await?,
             Some(selection) => {
                 for table in selection.tables() {
                     database.run(&mut leader, &format!("ANALYZE {table}")).await?;
@@ -403,164 +401,6 @@ impl PostgresIntake {
         }
     }
 
-    /// Runs definitions: indexes and keys side by side, everything else in its order.
-    async fn define(&self, entry: &EntryRecord, mut body: BoxStream<'_, Result<Bytes>>) -> Result<()> {
-        let mut text = BytesMut::new();
-        while let Some(bytes) = body.try_next().await? {
-            text.extend_from_slice(&bytes);
-        }
-        let text = std::str::from_utf8(&text)
-            .map_err(|e| Error::new(ErrorKind::Damaged, format!("{} is no text", entry.name)).with_source(e))?;
-        let mut script = Script::parse(text);
-        if let Some(selection) = &self.selection {
-            for missed in selection.pick(&mut script)? {
-                let why = "it belongs to a table that was not restored".to_owned();
-                let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-                left_out.entry(why).or_insert((0, missed)).0 += 1;
-            }
-        }
-        if !self.ownership {
-            script.statements.retain(|s| !is_ownership(&s.text));
-        }
-        let mut statements = script.statements.as_slice();
-        while let Some(first) = statements.first() {
-            let kind = first.beside();
-            let like = |s: &&Statement| s.beside().zip(kind.as_ref()).is_some_and(|(a, b)| a.is_like(b));
-            let run = statements.iter().take_while(like).count();
-            if self.selection.is_some() {
-                self.execute_alone(first).await?;
-                statements = &statements[1..];
-            } else if run > 1 {
-                self.build(&statements[..run]).await?;
-                statements = &statements[run..];
-            } else {
-                let mut leader = self.leader.lock().await;
-                self.execute(&mut leader, first).await?;
-                statements = &statements[1..];
-            }
-        }
-        Ok(())
-    }
-
-    /// Builds indexes and keys side by side, as far as their locks allow; each in its turn.
-    async fn build(&self, statements: &[Statement]) -> Result<()> {
-        let mut waiting: Vec<(usize, Beside<'_>)> =
-            statements.iter().enumerate().filter_map(|(n, s)| Some((n, s.beside()?))).collect();
-        let mut held: Vec<(usize, Beside<'_>)> = Vec::new();
-        let mut running = FuturesUnordered::new();
-        let mut deadlocked = Vec::new();
-        loop {
-            while running.len() < self.concurrency {
-                let free = |(_, wanted): &(usize, Beside<'_>)| held.iter().all(|(_, held)| !held.conflicts(wanted));
-                let Some(next) = waiting.iter().position(free) else { break };
-                let (n, locks) = waiting.remove(next);
-                held.push((n, locks));
-                running.push(async move { (n, self.execute_alone(&statements[n]).await) });
-            }
-            match running.next().await {
-                None => break,
-                // What its locks are was not seen whole, as of tables in parts: it is done when nothing else is.
-                Some((n, Err(e))) if state_of(&e).as_deref() == Some(DEADLOCK) => {
-                    deadlocked.push(n);
-                    held.retain(|(held, _)| *held != n);
-                }
-                Some((n, done)) => {
-                    done?;
-                    held.retain(|(held, _)| *held != n);
-                }
-            }
-        }
-        for n in deadlocked {
-            self.execute_alone(&statements[n]).await?;
-        }
-        Ok(())
-    }
-
-    async fn execute_alone(&self, statement: &Statement) -> Result<()> {
-        let mut session = self.session().await?;
-        self.execute(session.get()?, statement).await?;
-        session.give_back();
-        Ok(())
-    }
-
-    async fn execute(&self, session: &mut PgConnection, statement: &Statement) -> Result<()> {
-        let mut sql = String::new();
-        for setting in &statement.settings {
-            sql.push_str(setting);
-            sql.push_str("; ");
-        }
-        // A setting may not share its transaction with what cannot run in one, such as a subscription.
-        if !sql.is_empty() {
-            self.database.run(session, &sql).await?;
-        }
-        // In the one transaction of a selection what fails must not take the rest along.
-        let one_transaction = self.selection.is_some();
-        if one_transaction {
-            self.database.run(session, "SAVEPOINT caretaker").await?;
-        }
-        let Err(e) = self.database.run(session, &statement.text).await else { return Ok(()) };
-        let is_orphaned = self.composed && state_of(&e).as_deref() == Some("23503");
-        if is_orphaned && self.selection.is_none() && statement.text.contains(" FOREIGN KEY ") {
-            // From now on it holds for every row that is written; which do not hold it is told in the end.
-            let not_valid = format!("{} NOT VALID", statement.text.trim_end().trim_end_matches(';'));
-            match self.database.run(session, &not_valid).await {
-                Ok(()) => {
-                    self.not_valid.store(true, Ordering::Relaxed);
-                    return Ok(());
-                }
-                // On tables in parts, before PostgreSQL 18.
-                Err(_) => {
-                    let first: String = statement.text.split_whitespace().collect::<Vec<_>>().join(" ");
-                    let why = "a foreign key does not hold, and cannot be made NOT VALID here".to_owned();
-                    let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-                    left_out.entry(why).or_insert((0, first)).0 += 1;
-                    self.not_valid.store(true, Ordering::Relaxed);
-                    return Ok(());
-                }
-            }
-        }
-        if one_transaction {
-            self.database.run(session, "ROLLBACK TO SAVEPOINT caretaker").await?;
-        }
-        let state = state_of(&e).unwrap_or_default();
-        // Not beyond the first text in it: options of servers and connections are passwords at times.
-        let first = statement.text.split(['\'', '$']).next().unwrap_or_default();
-        let first: String = first.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(100).collect();
-        if let Some(why) = self.forgivable(&statement.text, &state, &e) {
-            let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-            left_out.entry(why).or_insert((0, first)).0 += 1;
-            return Ok(());
-        }
-        // A newer pg_dump sets what an older server does not know; the public schema is always there.
-        let needless = (state == "42704" && statement.text.starts_with("SET "))
-            || (state == "42P06" && statement.text == "CREATE SCHEMA public");
-        match needless {
-            true => Ok(()),
-            // Its caller goes by what the server said.
-            false if state == DEADLOCK => Err(e),
-            false => Err(named(e, &first)),
-        }
-    }
-
-    /// Why a statement that failed may be left out; `None` if it may not.
-    fn forgivable(&self, sql: &str, state: &str, e: &Error) -> Option<String> {
-        let message = e.to_string();
-        if state == "42704"
-            && let Some(role) = message.split("role \"").nth(1).and_then(|rest| rest.split("\" does not exist").next())
-        {
-            return Some(format!("the role {role} does not exist here"));
-        }
-        // A sequence cannot get an owner that its table could not be given: that is 0A000.
-        let ownership = is_ownership(sql) && matches!(state, "42501" | "0A000");
-        let rights = ownership || (state == "42501" && sql.starts_with("COMMENT ON EXTENSION "));
-        if rights {
-            return Some("this user may not set some owners and grants".into());
-        }
-        let linked = self.selection.is_some() && sql.contains(" FOREIGN KEY ");
-        linked
-            .then(|| format!("a foreign key does not hold here ({})", message.rsplit(": ").next().unwrap_or_default()))
-    }
-
     async fn session(&self) -> Result<Session<'_>> {
         let gone =
             || Error::new(ErrorKind::Target, format!("{}: no session is left to write with", self.database.location()));
@@ -599,32 +439,6 @@ impl Session<'_> {
             self.home.lock().unwrap_or_else(PoisonError::into_inner).push(session);
         }
     }
-}
-
-/// Gathers statistics of everything: the large tables side by side, then what is left.
-async fn analyze(database: &Database, leader: &mut PgConnection, sessions: Vec<PgConnection>) -> Result<()> {
-    // Those in parts are read with their parts.
-    let list = "SELECT c.oid::pg_catalog.regclass::text, pg_catalog.pg_relation_size(c.oid) >= 1048576 FROM pg_catalog.pg_class c \
-        WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't' \
-        ORDER BY pg_catalog.pg_table_size(c.oid) DESC";
-    let tables: Vec<(String, bool)> =
-        sqlx::query_as(list).fetch_all(&mut *leader).await.map_err(|e| database.failed("could not be read", e))?;
-    let (large, small): (Vec<_>, Vec<_>) = tables.into_iter().partition(|(_, is_large)| *is_large);
-    let large = tokio::sync::Mutex::new(large.into_iter());
-    let work = sessions.into_iter().map(|mut session| {
-        let large = &large;
-        async move {
-            // What they commit waits for the disk, and everything before it.
-            database.run(&mut session, "SET synchronous_commit = on").await?;
-            while let Some((table, _)) = { large.lock().await.next() } {
-                database.run(&mut session, &format!("ANALYZE {table}")).await?;
-            }
-            Ok::<(), Error>(())
-        }
-    });
-    futures::future::try_join_all(work).await?;
-    let small: Vec<String> = small.into_iter().map(|(table, _)| table).collect();
-    if small.is_empty() { Ok(()) } else { database.run(leader, &format!("ANALYZE {}", small.join(", "))).await }
 }
 
 /// The table in `COPY "a"."b" (…) FROM stdin`.

@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::member;
 use super::walk::Found;
@@ -15,13 +14,11 @@ const BYTES: u64 = 16 << 20;
 /// Of one file, so many.
 pub(super) const OF_ONE: u64 = 4 << 20;
 
-/// What comes next.
+/// What the walk found, and the file itself where it could be opened ahead.
 #[derive(Debug)]
-pub(super) enum Next {
-    /// A file that is to be read; `None` where it is gone or something else by now.
-    File { path: PathBuf, relative: PathBuf, opened: io::Result<Option<Opened>> },
-    /// Anything else that the walk found.
-    Other(Found),
+pub(super) struct Next {
+    pub(super) found: Found,
+    pub(super) opened: Option<Opened>,
 }
 
 /// A file, and what it was when it was opened.
@@ -52,17 +49,15 @@ impl<W: Iterator<Item = Found>, F: FnMut(&Path) -> bool> Iterator for Ahead<W, F
     fn next(&mut self) -> Option<Next> {
         while self.waiting.len() < FILES && self.bytes < BYTES {
             let Some(found) = self.walk.next() else { break };
-            let (next, bytes) = match found {
-                Found::File { relative, .. } if !(self.wanted)(&relative) => continue,
-                Found::File { path, relative } => {
-                    let opened = member::open(&path);
-                    let bytes = opened.as_ref().ok().and_then(Option::as_ref).map_or(0, ask);
-                    (Next::File { path, relative, opened }, bytes)
-                }
-                other => (Next::Other(other), 0),
+            let opened = match &found {
+                Found::File { relative, .. } if !(self.wanted)(relative) => continue,
+                // What is the matter with one that cannot be opened shows when it is read.
+                Found::File { path, .. } => member::open(path).ok().flatten(),
+                _ => None,
             };
+            let bytes = opened.as_ref().map_or(0, ask);
             self.bytes += bytes;
-            self.waiting.push_back((next, bytes));
+            self.waiting.push_back((Next { found, opened }, bytes));
         }
         let (next, bytes) = self.waiting.pop_front()?;
         self.bytes -= bytes;
@@ -89,6 +84,7 @@ pub(super) fn will_need(file: &File, at: u64, bytes: u64) {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::path::PathBuf;
 
     use super::member::{Small, open, read_small, refreshed};
     use super::*;
@@ -99,13 +95,13 @@ mod tests {
         let path = dir.path().join("a.jpg");
         std::fs::write(&path, "old").unwrap();
         let first = open(&path).unwrap().unwrap();
-        let kept = refreshed(first, &path).unwrap().unwrap();
+        let kept = refreshed(Some(first), &path).unwrap().unwrap();
         std::fs::write(dir.path().join("b"), "a longer one").unwrap();
         std::fs::rename(dir.path().join("b"), &path).unwrap();
-        let second = refreshed(kept, &path).unwrap().unwrap();
+        let second = refreshed(Some(kept), &path).unwrap().unwrap();
         assert_eq!(second.metadata.len(), 12);
         std::fs::remove_file(&path).unwrap();
-        assert!(refreshed(second, &path).unwrap().is_none());
+        assert!(refreshed(Some(second), &path).unwrap().is_none());
     }
 
     #[test]
@@ -117,7 +113,7 @@ mod tests {
         std::fs::write(&path, vec![b'x'; 600 * 1024]).unwrap();
         let mut tar = b"before".to_vec();
         let read = read_small(&path, Path::new("dump.sql"), opened, &mut tar).unwrap();
-        assert!(matches!(&read, Small::Grown(now) if now.metadata.len() == 600 * 1024), "{read:?}");
+        assert!(matches!(&read, Small::Big(now) if now.metadata.len() == 600 * 1024), "{read:?}");
         assert_eq!(tar, b"before");
     }
 
@@ -133,7 +129,7 @@ mod tests {
             Found::File { path, relative }
         });
         let mut ahead = Ahead::new(found, |relative: &Path| relative != Path::new("7"));
-        assert!(matches!(ahead.next(), Some(Next::File { opened: Ok(Some(_)), .. })));
+        assert!(matches!(ahead.next(), Some(Next { found: Found::File { .. }, opened: Some(_) })));
         assert_eq!(pulled.get(), FILES + 1, "one of them was not wanted");
         assert_eq!(ahead.count(), 3 * FILES - 2);
     }

@@ -59,8 +59,8 @@ pub(super) enum Small {
     Read(Read),
     /// It is gone.
     Gone,
-    /// It is no small one any more.
-    Grown(Opened),
+    /// It is no small one, or not any more.
+    Big(Opened),
 }
 
 /// Appends a small file to `tar`, read again if it changed meanwhile; nothing is appended unless it was read.
@@ -83,7 +83,7 @@ fn append_small(path: &Path, relative: &Path, opened: Opened, tar: &mut Vec<u8>)
         };
         let Some(again) = again else { return Ok(Small::Gone) };
         if again.metadata.len() >= BIG {
-            return Ok(Small::Grown(again));
+            return Ok(Small::Big(again));
         }
         let Opened { mut file, metadata: before } = again;
         tar.truncate(begin);
@@ -199,8 +199,11 @@ pub(super) fn open(path: &Path) -> io::Result<Option<Opened>> {
 }
 
 /// The file that is there now: what was opened ahead, unless it changed or another took its name.
-pub(super) fn refreshed(opened: Opened, path: &Path) -> io::Result<Option<Opened>> {
-    if is_same(&opened.metadata, &opened.file.metadata()?) { Ok(Some(opened)) } else { open(path) }
+pub(super) fn refreshed(ahead: Option<Opened>, path: &Path) -> io::Result<Option<Opened>> {
+    match ahead {
+        Some(opened) if is_same(&opened.metadata, &opened.file.metadata()?) => Ok(Some(opened)),
+        _ => open(path),
+    }
 }
 
 fn is_same(a: &Metadata, b: &Metadata) -> bool {
