@@ -721,9 +721,13 @@ async fn status(json: bool, at: &At, of: Option<&str>, objectives: &[Objective])
     status.sources.retain(|s| of.is_none_or(|of| s.source == of));
     // What was promised has to be kept by each store, as if it were the only one left.
     let mut judged = Vec::new();
-    for store in repository.stores() {
-        let here = repository.clone().in_store(store.clone()).catalog().await?;
-        judged.push((store.to_string(), objective::judge(objectives, &here, now)));
+    if let ([only], []) = (repository.stores(), repository.unreachable()) {
+        judged.push((only.to_string(), objective::judge(objectives, &catalog, now)));
+    } else {
+        for store in repository.stores() {
+            let here = repository.clone().in_store(store.clone()).catalog().await?;
+            judged.push((store.to_string(), objective::judge(objectives, &here, now)));
+        }
     }
     if json {
         let mut value = serde_json::to_value(&status)

@@ -8,6 +8,10 @@
 //! | `admin.key` | the owner, off the host | sign the repository's configuration and removals | read anything |
 //! | `trust.json` | everybody who reads or writes | tell the true repository from another | anything else |
 //!
+//! Beside them a program notes what it has seen of the log (`seen.json`), so that a rollback of a store shows, and keeps what
+//! it has read of an encrypted log (`log-….cache`), encrypted to the key that opens it, so that it need not be read again. The
+//! latter can be deleted at any time.
+//!
 //! A thief of `writer.key` can add snapshots and read names and sizes. With the store's credentials as well he can
 //! delete objects, as anybody with those credentials can, but [`verify`](crate::Repository::verify) tells that from a
 //! removal by the owner. What he adds may claim to hold what it does not, and later backups of the same writer would refer
@@ -149,7 +153,7 @@ impl OwnerIdentity {
 
     /// Its public half.
     pub fn recipient(&self) -> Recipient {
-        Recipient(self.0.to_public())
+        Recipient::of(&self.0)
     }
 
     pub(crate) fn age(&self) -> &age::x25519::Identity {
@@ -168,6 +172,10 @@ impl fmt::Debug for OwnerIdentity {
 pub struct Recipient(age::x25519::Recipient);
 
 impl Recipient {
+    pub(crate) fn of(identity: &age::x25519::Identity) -> Self {
+        Self(identity.to_public())
+    }
+
     pub(crate) fn age(&self) -> &age::x25519::Recipient {
         &self.0
     }
@@ -221,7 +229,7 @@ impl WriterKey {
 
     /// What records and indexes are encrypted to, so that this writer can read them again.
     pub fn recipient(&self) -> Recipient {
-        Recipient(self.identity.to_public())
+        Recipient::of(&self.identity)
     }
 }
 
@@ -258,6 +266,6 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
 }
 
 /// The text form of an age identity, for the key files alone.
-fn secret_text(identity: &age::x25519::Identity) -> String {
+pub(crate) fn secret_text(identity: &age::x25519::Identity) -> String {
     identity.to_string().expose_secret().to_owned()
 }

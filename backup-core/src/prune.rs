@@ -137,7 +137,7 @@ impl Repository {
         for store in self.stores() {
             self.compare_clocks(store, options.clock_skew).await?;
         }
-        let catalog = self.catalog().await?;
+        let catalog = self.catalog_from_stores().await?;
         let refused = |why: String| {
             Err(Error::new(ErrorKind::Damaged, format!("{why}: nothing is removed"))
                 .with_next_step("run `backup verify`, and repair the store from another copy first: `backup sync`"))

@@ -13,6 +13,7 @@
 //! the record is written last.
 
 mod bucket;
+mod cache;
 mod catalog;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod https;

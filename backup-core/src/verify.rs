@@ -203,7 +203,7 @@ impl Repository {
         if options.level == VerifyLevel::Content {
             self.data_identities()?;
         }
-        let catalog = self.catalog().await?;
+        let catalog = self.catalog_from_stores().await?;
         let chosen: Vec<&Snapshot> =
             catalog.snapshots.iter().filter(|s| only.is_none_or(|ids| ids.contains(&s.id))).collect();
         let mut findings = Findings::default();

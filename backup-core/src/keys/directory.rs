@@ -233,6 +233,36 @@ impl Keys {
         self
     }
 
+    /// Whether they are files in a directory, and not only held.
+    pub(crate) fn has_directory(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// The bytes of a file that was [written](Self::write_beside) beside the keys, if there is one.
+    pub(crate) fn read_beside(&self, file: &str) -> Result<Option<Vec<u8>>> {
+        let Some(directory) = &self.directory else { return Ok(None) };
+        let path = directory.join(file);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(file_error(&path, "cannot be read", e)),
+        }
+    }
+
+    /// Writes a file beside the keys, as a whole or not at all, where they are files.
+    pub(crate) fn write_beside(&self, file: &str, bytes: &[u8]) -> Result<()> {
+        self.directory.as_ref().map_or(Ok(()), |directory| write_private(&directory.join(file), bytes, false))
+    }
+
+    /// An error where nothing can be written beside the keys: a directory that is read-only.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let file = directory.join(format!("{}.tmp", hex::encode(random::<4>()?)));
+        let tried =
+            fs::OpenOptions::new().write(true).create_new(true).open(&file).and_then(|_| fs::remove_file(&file));
+        tried.map_err(|e| file_error(directory, "cannot be written to", e))
+    }
+
     /// What this client has seen of `repository`, store by store, from `seen.json` beside the keys.
     pub(crate) fn seen(&self, repository: &str) -> Result<Vec<Witness>> {
         let mut all = self.witnesses()?;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::log::Content;
-use super::record::{CheckedRecord, RecordKind};
+use super::record::{Envelope, RecordKind};
 use crate::assurance::Assurance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{VerifyKey, Witness};
@@ -96,12 +96,12 @@ impl Tombstone {
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub(crate) stores: Vec<StoreLog>,
-    records: BTreeMap<RecordName, Result<(CheckedRecord, Content)>>,
+    records: BTreeMap<RecordName, Result<(Envelope, Content)>>,
 }
 
 impl Log {
     /// What one store holds under this name. Damage in one store is none where another has it whole.
-    pub(crate) fn add(&mut self, name: RecordName, found: Result<(CheckedRecord, Content)>) {
+    pub(crate) fn add(&mut self, name: RecordName, found: Result<(Envelope, Content)>) {
         if found.is_ok() || !self.records.contains_key(&name) {
             self.records.insert(name, found);
         }
@@ -186,7 +186,7 @@ impl Catalog {
         let mut catalog = Self { stores: log.stores, ..Self::default() };
         let mut removed: BTreeMap<RecordName, Vec<RecordName>> = BTreeMap::new();
         for (name, found) in log.records {
-            let (record, content) = match found {
+            let (envelope, content) = match found {
                 Ok(found) => found,
                 Err(e) => {
                     catalog.damaged.push((name, e));
@@ -199,8 +199,8 @@ impl Catalog {
                 catalog.rejected.push(name);
                 continue;
             }
-            catalog.links.insert(name, record.envelope.previous);
-            if let Some(signer) = record.envelope.signer {
+            catalog.links.insert(name, envelope.previous);
+            if let Some(signer) = envelope.signer {
                 catalog.signers.insert(name, signer);
             }
             match content {

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
+use super::cache::{LogCache, Stamp};
 use super::catalog::{Evidence, Log, StoreLog, Tombstone};
 use super::layout::{self, Name};
 use super::record::{self, CheckedRecord, Envelope, RecordKind};
@@ -27,6 +28,11 @@ const READERS: usize = 16;
 /// Among how many of the newest records one without any after it is looked for. What was written without knowledge of the
 /// rest is mostly a few records old when it comes together; of an older one only its removal would be noticed less.
 const WINDOW: usize = 64;
+/// What was read of the log is kept anew once it is this part of all of it.
+const KEPT_PART: usize = 64;
+
+/// Records, in order, and what was found where each should be.
+pub(crate) type Records = Vec<(RecordName, Result<(Envelope, Content)>)>;
 
 /// What a record holds.
 #[derive(Debug)]
@@ -54,15 +60,30 @@ impl Repository {
     /// Of several stores it is what all of them hold together; a store that does not answer is named in
     /// [`Catalog::stores`].
     ///
+    /// What was read of an encrypted log is kept beside the keys, where they are files, and only records that the store lists
+    /// otherwise than then, or not then, are read again. A record that was damaged without a trace in that list shows when
+    /// the repository is [verified](Self::verify).
+    ///
     /// # Errors
     /// Where no store answers.
     pub async fn catalog(&self) -> Result<Catalog> {
+        self.catalog_of(true).await
+    }
+
+    /// The same, with every record read from every store: for what goes by it to remove something, or to say that all is well.
+    pub(crate) async fn catalog_from_stores(&self) -> Result<Catalog> {
+        self.catalog_of(false).await
+    }
+
+    async fn catalog_of(&self, may_be_kept: bool) -> Result<Catalog> {
         // Before the log is listed, which can only be newer then: another writer may note its record at any moment.
         let seen = self.keys().seen(self.id())?;
         let mut log = Log::default();
         let mut first_error = None;
         for store in self.stores() {
-            match self.clone().in_store(store.clone()).read_log().await {
+            let here = self.clone().in_store(store.clone());
+            let read = if may_be_kept { here.read_log_as_kept().await } else { here.read_log().await };
+            match read {
                 Ok(records) => {
                     log.stores.push(StoreLog::new(store.to_string(), records.iter().map(|(name, _)| *name).collect()));
                     for (name, found) in records {
@@ -142,8 +163,8 @@ impl Repository {
                     };
                     snapshots.push((name, manifest));
                 }
-                Ok((record, Content::Tombstone(tombstone))) => {
-                    removed.extend(tombstone.names().map(|name| (name, record.envelope.written)));
+                Ok((envelope, Content::Tombstone(tombstone))) => {
+                    removed.extend(tombstone.names().map(|name| (name, envelope.written)));
                 }
                 Ok(_) | Err(_) => {}
             }
@@ -355,7 +376,7 @@ impl Repository {
             if good.contains_key(head) || self.look_at(*head, &mut good).await? {
                 continue;
             }
-            if let Some(contradiction) = self.catalog().await?.contradicts {
+            if let Some(contradiction) = self.catalog_from_stores().await?.contradicts {
                 contradiction.check_rollback()?;
             }
         }
@@ -374,7 +395,7 @@ impl Repository {
         match self.record(&name).await {
             // What does not count is not built upon, and does not number what follows.
             Ok((_, Content::Rejected)) => {}
-            Ok((record, _)) => drop(good.insert(name, record.envelope.previous)),
+            Ok((envelope, _)) => drop(good.insert(name, envelope.previous)),
             Err(e) if is_about_the_record(&e) => return Ok(false),
             Err(e) => return Err(e),
         }
@@ -402,8 +423,40 @@ impl Repository {
     }
 
     /// All records, in order.
-    async fn read_log(&self) -> Result<Vec<(RecordName, Result<(CheckedRecord, Content)>)>> {
-        let names = self.names().await?;
+    async fn read_log(&self) -> Result<Records> {
+        self.read_records(self.names().await?).await
+    }
+
+    /// The same of the one store that this is in, as far as possible from what was kept when it was read before.
+    async fn read_log_as_kept(&self) -> Result<Records> {
+        let Some(cache) = LogCache::of(self) else { return self.read_log().await };
+        let listed = stamped_names_in(self.store()).await?;
+        let mut known = BTreeMap::new();
+        for kept in cache.read().await {
+            if listed.get(&kept.name) == Some(&kept.stamp) && self.still_counts(&kept.name, &kept.envelope) {
+                known.insert(kept.name, Ok((kept.envelope, kept.content)));
+            }
+        }
+        let new = self.read_records(listed.keys().filter(|name| !known.contains_key(*name)).copied().collect()).await?;
+        let is_good = |found: &Result<(Envelope, Content)>| {
+            matches!(found, Ok((_, Content::Snapshot(_) | Content::Evidence(_) | Content::Tombstone(_))))
+        };
+        let fresh = new.iter().filter(|(_, found)| is_good(found)).count();
+        known.extend(new);
+        let records = known.into_iter().collect();
+        if fresh > listed.len() / KEPT_PART {
+            cache.write(&listed, &records).await;
+        }
+        Ok(records)
+    }
+
+    /// Whether a record that was whole when it was read is signed by somebody whose word counts now.
+    fn still_counts(&self, name: &RecordName, envelope: &Envelope) -> bool {
+        let (Some(trust), Some(signer)) = (self.trust(), &envelope.signer) else { return false };
+        envelope.caretaker.may_be_signed_by(signer, trust) && !trust.rejects(signer, name)
+    }
+
+    async fn read_records(&self, names: Vec<RecordName>) -> Result<Records> {
         let mut records = Vec::with_capacity(names.len());
         // Each in a task of its own: to check signatures and decrypt is work for all cores.
         let read = |name: RecordName| {
@@ -421,24 +474,24 @@ impl Repository {
         Ok(records)
     }
 
-    async fn record(&self, name: &RecordName) -> Result<(CheckedRecord, Content)> {
+    async fn record(&self, name: &RecordName) -> Result<(Envelope, Content)> {
         self.read_record(name, false).await
     }
 
     /// The same, with what it says though it may not count.
-    async fn read_record(&self, name: &RecordName, any: bool) -> Result<(CheckedRecord, Content)> {
+    async fn read_record(&self, name: &RecordName, any: bool) -> Result<(Envelope, Content)> {
         let path = layout::record(name);
         let bytes = self.read_named(&path, &name.digest).await?;
-        let record = record::decode(&bytes, name, self.id(), self.trust())?;
-        let kind = record.envelope.caretaker;
-        if let (Some(trust), Some(signer)) = (self.trust(), &record.envelope.signer)
+        let CheckedRecord { envelope, payload } = record::decode(&bytes, name, self.id(), self.trust())?;
+        let kind = envelope.caretaker;
+        if let (Some(trust), Some(signer)) = (self.trust(), &envelope.signer)
             && !any
             && trust.rejects(signer, name)
         {
-            return Ok((record, Content::Rejected));
+            return Ok((envelope, Content::Rejected));
         }
         let unsealed = seal::unseal(
-            &record.payload,
+            &payload,
             Length::AtMost(MAX_RECORD),
             &self.metadata_identities(),
             self.is_encrypted() && kind != RecordKind::Tombstone,
@@ -447,7 +500,7 @@ impl Repository {
         let plain = match unsealed {
             // It is whole and signed: others may open it, or another generation of these keys.
             Err(e) if e.kind() == ErrorKind::KeyWrong => {
-                return Ok((record, Content::Sealed(kind)));
+                return Ok((envelope, Content::Sealed(kind)));
             }
             unsealed => unsealed?,
         };
@@ -457,13 +510,27 @@ impl Repository {
             RecordKind::Tombstone => serde_json::from_slice(&plain).map(Content::Tombstone),
         }
         .map_err(|e| Error::new(ErrorKind::Damaged, format!("{path} is damaged: {e}")).with_source(e))?;
-        Ok((record, content))
+        Ok((envelope, content))
     }
 }
 
 /// The names of the records in one store.
 pub(crate) async fn names_in(store: &Store) -> Result<BTreeSet<RecordName>> {
     names_below(store, layout::LOG).await
+}
+
+/// The same, and how the store lists each.
+async fn stamped_names_in(store: &Store) -> Result<BTreeMap<RecordName, Stamp>> {
+    store
+        .list_dated(layout::LOG)
+        .try_filter_map(|(name, size, written)| async move {
+            Ok(match layout::parse(&name) {
+                Name::Record(name) => Some((name, Stamp { size, written })),
+                _ => None,
+            })
+        })
+        .try_collect()
+        .await
 }
 
 /// What is named as records are, in one folder of a store.

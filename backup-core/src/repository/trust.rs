@@ -138,7 +138,7 @@ impl Repository {
             return Err(Error::new(ErrorKind::KeyWrong, "this admin.key is not one that trust.json names")
                 .with_next_step("use the admin.key that this repository was made with"));
         }
-        let catalog = self.catalog().await?;
+        let catalog = self.catalog_from_stores().await?;
         let revokes = !rotation.revoke_writers.is_empty();
         if let Some(store) = catalog.stores.iter().find(|s| revokes && !s.is_level()) {
             let why = store.unreachable.clone().unwrap_or_else(|| "it lacks records that other stores have".into());
