@@ -150,6 +150,18 @@ impl Repository {
         options: &DrillOptions,
     ) -> Result<DrillReport> {
         let began = Instant::now();
+        // Another machine has only what is in the store to begin with.
+        match self.manifest_of(&snapshot.record).await {
+            Ok(Some(manifest)) if manifest == snapshot.manifest => {}
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            Ok(_) | Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::Damaged,
+                    format!("the record of {} is not in the store as it was read before", snapshot.id),
+                )
+                .with_next_step("run `backup verify`; bring it back from another copy of the store: `backup sync`"));
+            }
+        }
         let restore_options = RestoreOptions::default().ownership(false).with_progress(Arc::clone(&options.progress));
         let restore = self.restore_and_compare(snapshot, scratch, &restore_options).await?;
         let invariants = match &options.invariants {

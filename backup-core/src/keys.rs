@@ -265,7 +265,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// The text form of an age identity, for the key files alone.
+/// The text form of an age identity: for the key files, and to derive keys from. Never to be shown.
 pub(crate) fn secret_text(identity: &age::x25519::Identity) -> String {
     identity.to_string().expose_secret().to_owned()
 }

@@ -52,7 +52,7 @@ impl<T: Send + 'static> Task<T> {
         }
     }
 
-    fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
 }

@@ -170,7 +170,7 @@ impl Repository {
         only: Option<&[SnapshotId]>,
         options: VerifyOptions,
     ) -> Result<Vec<(String, std::result::Result<VerifyReport, Arc<Error>>)>> {
-        let together = self.catalog().await?;
+        let together = self.catalog_from_stores().await?;
         let mut reports = Vec::new();
         for (store, log) in self.stores().iter().zip(&together.stores) {
             let here = self.clone().in_store(store.clone());

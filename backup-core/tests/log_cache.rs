@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use backup_core::chrono::DateTime;
-use backup_core::{BackupOptions, Catalog, FilesSource, Snapshot, Status, VerifyLevel, VerifyOptions};
+use backup_core::{
+    BackupOptions, Catalog, DrillOptions, ErrorKind, FilesSource, FilesTarget, Keys, Repository, Rotation, Snapshot,
+    Status, Store, TrustedWriter, VerifyLevel, VerifyOptions, VerifyReport,
+};
 use support::Shop;
 
 /// Some snapshots of files whose names nobody else is to know, and the evidence of a verify.
@@ -55,26 +58,84 @@ fn same(a: &Catalog, b: &Catalog) {
     assert_eq!(Status::of(a, DateTime::UNIX_EPOCH), Status::of(b, DateTime::UNIX_EPOCH));
 }
 
+async fn verify(shop: &Shop, record: bool) -> VerifyReport {
+    let options = VerifyOptions::new(VerifyLevel::Stored).record(record);
+    shop.open().await.unwrap().verify(None, options).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn records_are_read_once_and_a_verify_reads_them_all_the_same() {
-    let shop = shop(3).await;
-    assert_eq!(kept(&shop), None, "a backup and a verify read what is there");
+async fn old_records_are_read_once_and_a_verify_reads_them_all_the_same() {
+    for is_recorded in [true, false] {
+        let shop = shop(12).await;
+        assert_eq!(kept(&shop), None, "a backup and a verify read what is there");
+        let first = catalog(&shop).await;
+        let cache = kept(&shop).unwrap();
+        let bytes = fs::read(&cache).unwrap();
+        let victim = &first.snapshots[1];
+        rot(&record_of(&shop, victim));
+        let again = catalog(&shop).await;
+        same(&first, &again);
+        assert!(again.is_sound(), "as it was read before");
+        assert_eq!(fs::read(&cache).unwrap(), bytes, "nothing new, nothing to keep");
+        // What says that all is well has seen it, and from then on it is known to everybody.
+        let report = verify(&shop, is_recorded).await;
+        assert!(report.findings.iter().any(|f| f.object.contains(&victim.record.to_string())), "{report:?}");
+        for _ in 0..2 {
+            let after = catalog(&shop).await;
+            let damaged: Vec<_> = after.damaged.iter().map(|(record, _)| *record).collect();
+            assert_eq!(damaged, [victim.record], "recorded: {is_recorded}");
+        }
+    }
+}
+
+/// Another host has nothing but the store, and the evidence of the verify in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_host_found_bad_no_other_goes_by() {
+    let shop = shop(12).await;
     let first = catalog(&shop).await;
-    let cache = kept(&shop).unwrap();
-    let bytes = fs::read(&cache).unwrap();
+    fs::create_dir(shop.path("host")).unwrap();
+    for file in ["owner-identity.txt", "recipient.txt", "writer.key", "admin.key", "trust.json"] {
+        fs::copy(shop.path("keys").join(file), shop.path("host").join(file)).unwrap();
+    }
+    let host = Repository::open(Store::folder(shop.store()).unwrap(), Keys::load(shop.path("host")).unwrap()).await;
+    let host = host.unwrap();
+    same(&first, &host.catalog().await.unwrap());
     rot(&record_of(&shop, &first.snapshots[1]));
-    let again = catalog(&shop).await;
-    same(&first, &again);
-    assert!(again.is_sound(), "as it was read before");
-    assert_eq!(fs::read(&cache).unwrap(), bytes, "nothing new, nothing to keep");
-    // What says that all is well has seen it.
-    let report = shop.open().await.unwrap().verify(None, VerifyOptions::new(VerifyLevel::Stored)).await.unwrap();
-    assert!(report.findings.iter().any(|f| f.object.contains(&first.snapshots[1].record.to_string())), "{report:?}");
+    verify(&shop, true).await;
+    let seen: Vec<_> = host.catalog().await.unwrap().damaged.iter().map(|(record, _)| *record).collect();
+    assert_eq!(seen, [first.snapshots[1].record]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_records_are_always_read() {
+    let shop = shop(12).await;
+    let first = catalog(&shop).await;
+    let newest = first.snapshots.last().unwrap();
+    rot(&record_of(&shop, newest));
+    let after = catalog(&shop).await;
+    assert_eq!(after.damaged.iter().map(|(record, _)| *record).collect::<Vec<_>>(), [newest.record]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_goes_by_what_is_in_the_store() {
+    let shop = shop(12).await;
+    let first = catalog(&shop).await;
+    let drill = async |snapshot: &Snapshot| {
+        let scratch = FilesTarget::new(shop.path("scratch"));
+        shop.open().await.unwrap().drill(snapshot, &scratch, DrillOptions::default()).await
+    };
+    rot(&record_of(&shop, &first.snapshots[1]));
+    fs::remove_file(record_of(&shop, &first.snapshots[2])).unwrap();
+    for lost in &first.snapshots[1..3] {
+        let e = drill(lost).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Damaged && e.to_string().contains(lost.id.as_str()), "{e:?}");
+    }
+    assert!(drill(&first.snapshots[3]).await.unwrap().passed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_store_lists_otherwise_is_read_again() {
-    let shop = shop(4).await;
+    let shop = shop(12).await;
     let first = catalog(&shop).await;
     let [gone, longer, later] = [0, 2, 3].map(|n| record_of(&shop, &first.snapshots[n]));
     fs::remove_file(&gone).unwrap();
@@ -89,25 +150,53 @@ async fn what_the_store_lists_otherwise_is_read_again() {
     assert_eq!(second.missing, [first.snapshots[0].record]);
     let damaged: Vec<_> = second.damaged.iter().map(|(record, _)| *record).collect();
     assert_eq!(damaged, [first.snapshots[2].record, first.snapshots[3].record]);
-    assert_eq!(second.snapshots, first.snapshots[1..2]);
+    assert_eq!(second.snapshots.len(), 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_later_is_found_and_kept_as_well() {
-    let shop = shop(2).await;
-    assert_eq!(catalog(&shop).await.snapshots.len(), 2);
-    fs::write(shop.path("wedding-lists/anna.txt"), "x").unwrap();
-    let source = FilesSource::new(shop.path("wedding-lists"));
-    shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
-    let third = catalog(&shop).await;
-    assert_eq!(third.snapshots.len(), 3);
-    rot(&record_of(&shop, &third.snapshots[2]));
-    same(&third, &catalog(&shop).await);
+    let shop = shop(12).await;
+    assert_eq!(catalog(&shop).await.snapshots.len(), 12);
+    for n in 0..10u8 {
+        fs::write(shop.path("wedding-lists/anna.txt"), [n, n]).unwrap();
+        let source = FilesSource::new(shop.path("wedding-lists"));
+        shop.repository.backup(&source, BackupOptions::default()).await.unwrap();
+    }
+    let then = catalog(&shop).await;
+    assert_eq!(then.snapshots.len(), 22);
+    rot(&record_of(&shop, &then.snapshots[12]));
+    same(&then, &catalog(&shop).await);
+}
+
+/// It may have been stolen: what is written from then on is not for whoever has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_taken_out_of_use_locks_nothing_away() {
+    let shop = shop(12).await;
+    catalog(&shop).await;
+    let bytes = fs::read(kept(&shop).unwrap()).unwrap();
+    fs::create_dir(shop.path("made")).unwrap();
+    Keys::generate().unwrap().save(shop.path("made/keys")).unwrap();
+    let new = Keys::load(shop.path("made/keys")).unwrap();
+    let stolen = shop.keys().writer().unwrap().verify_key();
+    let good = catalog(&shop).await.snapshots[3].id.clone();
+    let rotation =
+        Rotation::new().revoke_writer(stolen, good).add_writer(TrustedWriter::of(new.writer().unwrap()).unwrap());
+    shop.open().await.unwrap().rotate(&rotation).await.unwrap();
+    // The owner's identity opens it now, and only what still counts does.
+    let after = catalog(&shop).await;
+    assert_eq!((after.snapshots.len(), after.rejected.len()), (4, 9));
+    same(&after, &catalog(&shop).await);
+    let keys = shop.keys().without_owner();
+    let host = Repository::open(Store::folder(shop.store()).unwrap(), keys).await.unwrap();
+    fs::write(kept(&shop).unwrap(), &bytes).unwrap();
+    let seen = host.catalog().await.unwrap();
+    assert_eq!((seen.snapshots.len(), seen.rejected.len()), (4, 9));
+    assert_eq!(fs::read(kept(&shop).unwrap()).unwrap(), bytes, "with that key nothing is kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_not_as_it_was_written_is_passed_over() {
-    let shop = shop(2).await;
+    let shop = shop(12).await;
     let first = catalog(&shop).await;
     let cache = kept(&shop).unwrap();
     let good = fs::read(&cache).unwrap();
@@ -122,7 +211,7 @@ async fn a_file_that_is_not_as_it_was_written_is_passed_over() {
     files.extend([0, head, head + 3, head + 20, end - 1].map(|at| wrong(&|b| b.truncate(at))));
     files.push(wrong(&|b| b.extend([0; 40])));
     // Nobody who can write here, and has not the key, makes another log of it.
-    let other = self::shop(1).await;
+    let other = self::shop(12).await;
     catalog(&other).await;
     files.push(fs::read(kept(&other).unwrap()).unwrap());
     for bytes in files {
@@ -135,14 +224,14 @@ async fn a_file_that_is_not_as_it_was_written_is_passed_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_reads_it() {
     use std::os::unix::fs::PermissionsExt;
-    let shop = shop(2).await;
+    let shop = shop(12).await;
     catalog(&shop).await;
     let cache = kept(&shop).unwrap();
     assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o600);
     let bytes = fs::read(&cache).unwrap();
     assert!(bytes.windows(7).all(|w| w != b"wedding"));
     // A thief of one machine's file and another's keys.
-    let other = self::shop(1).await;
+    let other = self::shop(12).await;
     fs::copy(&cache, other.path("keys").join(cache.file_name().unwrap())).unwrap();
-    assert_eq!(catalog(&other).await.snapshots.len(), 1);
+    assert_eq!(catalog(&other).await.snapshots.len(), 12);
 }

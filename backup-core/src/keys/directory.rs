@@ -1,7 +1,7 @@
 //! Keys as files: `owner-identity.txt`, `recipient.txt`, `writer.key`, `admin.key`, `trust.json`, `seen.json`.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -238,14 +238,25 @@ impl Keys {
         self.directory.is_some()
     }
 
-    /// The bytes of a file that was [written](Self::write_beside) beside the keys, if there is one.
-    pub(crate) fn read_beside(&self, file: &str) -> Result<Option<Vec<u8>>> {
+    /// The bytes of a file that was [written](Self::write_beside) beside the keys, if there is one; at most so many.
+    pub(crate) fn read_beside(&self, file: &str, most: u64) -> Result<Option<Vec<u8>>> {
         let Some(directory) = &self.directory else { return Ok(None) };
         let path = directory.join(file);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
+        let mut bytes = Vec::new();
+        match fs::File::open(&path).and_then(|open| open.take(most).read_to_end(&mut bytes)) {
+            Ok(_) => Ok(Some(bytes)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(file_error(&path, "cannot be read", e)),
+        }
+    }
+
+    /// Removes such a file, where it is there.
+    pub(crate) fn remove_beside(&self, file: &str) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let path = directory.join(file);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file_error(&path, "cannot be removed", e)),
+            _ => Ok(()),
         }
     }
 

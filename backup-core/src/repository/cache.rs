@@ -2,38 +2,48 @@
 //! record again.
 //!
 //! ```text
-//! {"caretaker":"log-cache","format":1,"software":"0.1.0","repository":"…","store":"…"}\n
+//! {"caretaker":"log-cache","layout":1,"format":1,"software":"0.1.0","repository":"…","store":"…"}\n
+//! "2026-11-26T03:00:00Z"\n        since when records are kept in it
 //! then, as often as it takes: a length (4 bytes, little-endian), 32 bytes of keyed BLAKE3, and so many bytes of
 //!   age(zstd(lines)): for each record one of where it comes from and one of what it says, both JSON
 //! ```
 //!
 //! The store alone says what there is: a record counts here only where the store lists it with the same length and the
-//! same time of its last writing. Whether a record's name, signature and content fit was checked when it was read, and that
-//! nobody has changed the file since is proved by a key that is derived from the identity which opens the records; it is
-//! encrypted to that identity. Who may sign is decided anew each time. A file that is damaged, foreign or from another version is
-//! passed over, and the records are read.
+//! same time of its last writing. Whether a record's name, signature and content fit was checked when it was read; that
+//! nobody has changed the file since is proved by a key that is derived from an identity which opens the records now, and it
+//! is encrypted to that identity. Who may sign is decided anew each time. A file that is damaged, foreign or from another
+//! version is passed over, and the records are read.
 //!
-//! Bits that turn in a stored record do not change its length or time. So what verifies, removes or revokes reads every
-//! record from the store.
+//! What such a list does not show is bits that turn in a stored record, a record that nobody may read any more, or another
+//! disk in the same place. So the newest records are always read from the store, and those that a verify found bad; after a
+//! week all of them; and what verifies, removes, revokes or drills goes by what it reads from the store itself.
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::Repository;
-use super::log::{Content, Records};
+use super::log::{Content, MAX_RECORD, Records};
 use super::record::{Envelope, RecordKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{Keys, Recipient, secret_text};
 use crate::manifest::{FORMAT, RecordName};
+use crate::pipeline::blocking;
 use crate::pipeline::seal::{self, Cipher, Length};
 
-/// Records of one piece of the file: a few MiB of JSON.
-const PIECE: usize = 256;
-/// The largest piece that is read.
-const MAX_PIECE: u64 = 512 << 20;
+/// Raised with every change of what a record may say, since what is not known when a record is kept is lost.
+const LAYOUT: u32 = 1;
+/// A piece of the file is closed once its lines have so many bytes.
+const PIECE: usize = 4 << 20;
+/// The largest piece that is read: one record more than fits.
+const MAX_PIECE: u64 = MAX_RECORD + (64 << 20);
+/// The largest file that is read.
+const MAX_FILE: u64 = 512 << 20;
+/// After so many days everything is read anew.
+const DAYS: i64 = 7;
 /// Pieces that are opened side by side.
 const READERS: usize = 4;
 /// Before each piece: its length and its code.
@@ -58,6 +68,7 @@ pub(super) struct LogCache {
 #[derive(Serialize)]
 struct Head<'a> {
     caretaker: &'a str,
+    layout: u32,
     format: u32,
     software: &'a str,
     repository: &'a str,
@@ -85,13 +96,15 @@ impl LogCache {
     /// little, and what was decrypted needs a key that it can be locked away with, and a directory.
     pub(super) fn of(repository: &Repository) -> Option<Self> {
         let keys = repository.keys();
-        let identity = (*repository.metadata_identities().first()?).clone();
-        if !repository.is_encrypted() || !keys.has_directory() {
-            return None;
-        }
+        let trust = repository.trust().filter(|_| repository.is_encrypted() && keys.has_directory())?;
+        // Not one that was taken out of use: who has it is not to read what was written since.
+        let readers: Vec<String> = trust.metadata_recipients().ok()?.iter().map(ToString::to_string).collect();
+        let identities = repository.metadata_identities();
+        let identity = identities.into_iter().find(|i| readers.contains(&i.to_public().to_string()))?.clone();
         let store = repository.store().to_string();
         let head = Head {
             caretaker: "log-cache",
+            layout: LAYOUT,
             format: FORMAT,
             software: env!("CARGO_PKG_VERSION"),
             repository: repository.id(),
@@ -105,24 +118,31 @@ impl LogCache {
         Some(Self { keys: keys.clone(), file, head, code, identity })
     }
 
-    /// Everything that is kept, piece by piece; nothing where that is none of ours.
-    pub(super) async fn read(&self) -> Vec<Kept> {
-        match self.try_read().await {
+    /// Everything that is kept, and since when; nothing where that is too long ago, or the file is none of ours.
+    pub(super) async fn read(&self, now: DateTime<Utc>) -> Option<(DateTime<Utc>, Vec<Kept>)> {
+        match self.try_read(now).await {
             Ok(kept) => kept,
             Err(e) => {
                 tracing::debug!(file = self.file, error = %e, "what was kept of the log is passed over, and the log is read");
-                Vec::new()
+                None
             }
         }
     }
 
-    async fn try_read(&self) -> Result<Vec<Kept>> {
+    async fn try_read(&self, now: DateTime<Utc>) -> Result<Option<(DateTime<Utc>, Vec<Kept>)>> {
         let (keys, file) = (self.keys.clone(), self.file.clone());
-        let Some(bytes) = blocking(move || keys.read_beside(&file)).await? else { return Ok(Vec::new()) };
-        let bytes = bytes::Bytes::from(bytes);
+        let Some(bytes) = blocking(move || keys.read_beside(&file, MAX_FILE)).await? else { return Ok(None) };
+        let bytes = Bytes::from(bytes);
         let foreign = || Error::new(ErrorKind::Damaged, "it was kept by another version, or for another store");
         let mut rest =
             bytes.strip_prefix(self.head.as_slice()).map(|rest| bytes.slice_ref(rest)).ok_or_else(foreign)?;
+        let end = memchr::memchr(b'\n', &rest).ok_or_else(foreign)?;
+        let since_line = rest.split_to(end + 1);
+        let since: DateTime<Utc> = serde_json::from_slice(&since_line)
+            .map_err(|e| Error::new(ErrorKind::Damaged, "it does not say since when it was kept").with_source(e))?;
+        if !(TimeDelta::zero()..TimeDelta::days(DAYS)).contains(&(now - since)) {
+            return Ok(None);
+        }
         let mut pieces = Vec::new();
         while !rest.is_empty() {
             let cut = || Error::new(ErrorKind::Damaged, "it is cut short");
@@ -132,12 +152,12 @@ impl LogCache {
                 return Err(cut());
             }
             let piece = rest.split_to(end);
-            if self.code_of(&piece[HEAD..]) != piece[4..HEAD] {
+            if self.code_of(&since_line, &piece[HEAD..]) != piece[4..HEAD] {
                 return Err(Error::new(ErrorKind::Damaged, "it was changed, or kept with another key"));
             }
             pieces.push(piece.slice(HEAD..));
         }
-        let open = |piece: bytes::Bytes| {
+        let open = |piece: Bytes| {
             let identity = self.identity.clone();
             blocking(move || {
                 let plain =
@@ -150,49 +170,67 @@ impl LogCache {
         while let Some(piece) = opening.next().await {
             kept.extend(piece?);
         }
-        Ok(kept)
+        Ok(Some((since, kept)))
     }
 
     /// Keeps what was read, as far as the store lists it. Where that is not possible, the next look takes as long as this one.
-    pub(super) async fn write(&self, listed: &BTreeMap<RecordName, Stamp>, records: &Records) {
-        if let Err(e) = self.try_write(listed, records).await {
+    pub(super) async fn write(&self, since: DateTime<Utc>, listed: &BTreeMap<RecordName, Stamp>, records: &Records) {
+        if let Err(e) = self.try_write(since, listed, records).await {
             tracing::debug!(file = self.file, error = %e, "the log is not kept beside the keys");
         }
     }
 
-    async fn try_write(&self, listed: &BTreeMap<RecordName, Stamp>, records: &Records) -> Result<()> {
-        self.keys.check_writable()?;
-        let known: Vec<_> = records
-            .iter()
-            .filter_map(|(name, found)| Some((name, listed.get(name)?, found.as_ref().ok()?)))
-            .filter(|(_, _, (_, content))| !matches!(content, Content::Sealed(_) | Content::Rejected))
-            .collect();
-        let cipher = Cipher::Age(vec![Recipient::of(&self.identity)]);
-        let mut out = self.head.clone();
-        for some in known.chunks(PIECE) {
-            let mut plain = Vec::new();
-            for (name, stamp, (envelope, content)) in some {
-                let origin = Origin { name: **name, stamp: **stamp, envelope };
-                write_lines(&mut plain, &origin, content).map_err(|e| {
-                    Error::new(ErrorKind::Internal, "a record could not be written as JSON").with_source(e)
-                })?;
+    async fn try_write(
+        &self,
+        since: DateTime<Utc>,
+        listed: &BTreeMap<RecordName, Stamp>,
+        records: &Records,
+    ) -> Result<()> {
+        let unwritten = |e| Error::new(ErrorKind::Internal, "a record could not be written as JSON").with_source(e);
+        let keys = self.keys.clone();
+        blocking(move || keys.check_writable()).await?;
+        let mut since_line = serde_json::to_vec(&since).map_err(unwritten)?;
+        since_line.push(b'\n');
+        let mut out = [self.head.as_slice(), &since_line].concat();
+        let mut plain = Vec::new();
+        for (name, found) in records {
+            let (Some(stamp), Ok((envelope, content))) = (listed.get(name), found) else { continue };
+            if !content.is_read() {
+                continue;
             }
-            let cipher = cipher.clone();
-            let sealed = blocking(move || seal::seal(&plain, 1, &cipher)).await?.bytes;
-            let length = u32::try_from(sealed.len())
-                .map_err(|e| Error::new(ErrorKind::Internal, "the log is too long to be kept").with_source(e))?;
-            out.extend_from_slice(&length.to_le_bytes());
-            out.extend_from_slice(&self.code_of(&sealed));
-            out.extend_from_slice(&sealed);
+            write_lines(&mut plain, &Origin { name: *name, stamp: *stamp, envelope }, content).map_err(unwritten)?;
+            if plain.len() >= PIECE {
+                self.close(&since_line, std::mem::take(&mut plain), &mut out).await?;
+            }
+        }
+        if !plain.is_empty() {
+            self.close(&since_line, plain, &mut out).await?;
         }
         let (keys, file) = (self.keys.clone(), self.file.clone());
         blocking(move || keys.write_beside(&file, &out)).await
     }
 
-    /// Over the first line too: so no piece counts in a file of another store.
-    fn code_of(&self, piece: &[u8]) -> [u8; blake3::OUT_LEN] {
+    async fn close(&self, since_line: &[u8], plain: Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
+        let cipher = Cipher::Age(vec![Recipient::of(&self.identity)]);
+        let sealed = blocking(move || seal::seal(&plain, 1, &cipher)).await?.bytes;
+        let length = u32::try_from(sealed.len())
+            .map_err(|e| Error::new(ErrorKind::Internal, "a record is too long to be kept").with_source(e))?;
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&self.code_of(since_line, &sealed));
+        out.extend_from_slice(&sealed);
+        Ok(())
+    }
+
+    /// Keeps nothing any more.
+    pub(super) async fn forget(&self) -> Result<()> {
+        let (keys, file) = (self.keys.clone(), self.file.clone());
+        blocking(move || keys.remove_beside(&file)).await
+    }
+
+    /// Over the first lines too: so no piece counts in a file of another store or time.
+    fn code_of(&self, since_line: &[u8], piece: &[u8]) -> [u8; blake3::OUT_LEN] {
         let mut code = blake3::Hasher::new_keyed(&self.code);
-        code.update(&self.head).update(piece);
+        code.update(&self.head).update(since_line).update(piece);
         *code.finalize().as_bytes()
     }
 }
@@ -212,7 +250,7 @@ fn write_lines(plain: &mut Vec<u8>, origin: &Origin<&Envelope>, content: &Conten
 
 fn parse(plain: &[u8]) -> serde_json::Result<Vec<Kept>> {
     let mut lines = plain.split(|b| *b == b'\n');
-    let mut kept = Vec::with_capacity(PIECE);
+    let mut kept = Vec::new();
     while let (Some(origin), Some(content)) = (lines.next(), lines.next()) {
         let Origin { name, stamp, envelope }: Origin<Envelope> = serde_json::from_slice(origin)?;
         let content = match envelope.caretaker {
@@ -223,11 +261,6 @@ fn parse(plain: &[u8]) -> serde_json::Result<Vec<Kept>> {
         kept.push(Kept { name, stamp, envelope, content });
     }
     Ok(kept)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| Error::new(ErrorKind::Internal, "reading what was kept of the log failed").with_source(e))?
 }
 
 #[cfg(test)]
@@ -259,10 +292,17 @@ mod tests {
         let records = vec![(name, Ok((envelope, Content::Snapshot(Box::new(snapshot.manifest)))))];
         let ours = LogCache::of(&repository).unwrap();
         let forged = LogCache { code: [0; 32], ..LogCache::of(&repository).unwrap() };
-        forged.write(&listed, &records).await;
-        assert_eq!(ours.read().await.len(), 0);
-        assert_eq!(forged.read().await.len(), 1, "it is only the code that differs");
-        ours.write(&listed, &records).await;
-        assert_eq!(ours.read().await.len(), 1);
+        let now = Utc::now();
+        forged.write(now, &listed, &records).await;
+        let kept = async |cache: &LogCache, now| cache.read(now).await.map(|(_, kept)| kept.len());
+        assert_eq!(kept(&ours, now).await, None);
+        assert_eq!(kept(&forged, now).await, Some(1), "it is only the code that differs");
+        ours.write(now, &listed, &records).await;
+        assert_eq!(kept(&ours, now).await, Some(1));
+        // Not for ever; and not from a future that a clock was in.
+        assert_eq!(kept(&ours, now + TimeDelta::days(DAYS)).await, None);
+        assert_eq!(kept(&ours, now - TimeDelta::seconds(1)).await, None);
+        ours.forget().await.unwrap();
+        assert_eq!(kept(&ours, now).await, None);
     }
 }

@@ -22,7 +22,7 @@ use crate::pipeline::seal::{self, Cipher, Length};
 /// The level of records and indexes: they are small and read often.
 pub(crate) const RECORD_LEVEL: i32 = 3;
 /// The largest record that is read: a snapshot's record names every entry, never every chunk.
-const MAX_RECORD: u64 = 512 << 20;
+pub(super) const MAX_RECORD: u64 = 512 << 20;
 /// How many records are read side by side.
 const READERS: usize = 16;
 /// Among how many of the newest records one without any after it is looked for. What was written without knowledge of the
@@ -30,6 +30,8 @@ const READERS: usize = 16;
 const WINDOW: usize = 64;
 /// What was read of the log is kept anew once it is this part of all of it.
 const KEPT_PART: usize = 64;
+/// So many of the newest records are always read from the store: that it lists them does not say that it can be read.
+const ALWAYS_READ: usize = 8;
 
 /// Records, in order, and what was found where each should be.
 pub(crate) type Records = Vec<(RecordName, Result<(Envelope, Content)>)>;
@@ -46,6 +48,13 @@ pub(crate) enum Content {
     Rejected,
 }
 
+impl Content {
+    /// Whether it is known what the record says.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self, Self::Snapshot(_) | Self::Evidence(_) | Self::Tombstone(_))
+    }
+}
+
 /// A record that was signed and is to be put into stores.
 #[derive(Debug, Clone)]
 pub(crate) struct Signed {
@@ -60,9 +69,9 @@ impl Repository {
     /// Of several stores it is what all of them hold together; a store that does not answer is named in
     /// [`Catalog::stores`].
     ///
-    /// What was read of an encrypted log is kept beside the keys, where they are files, and only records that the store lists
-    /// otherwise than then, or not then, are read again. A record that was damaged without a trace in that list shows when
-    /// the repository is [verified](Self::verify).
+    /// What was read of an encrypted log is kept beside the keys for a week, where they are files. From then on only what is
+    /// new, what the store lists otherwise, what a verify found bad, and the newest records are read. An older record that was
+    /// damaged without a trace in that list shows when the repository is [verified](Self::verify), or when the week is over.
     ///
     /// # Errors
     /// Where no store answers.
@@ -70,8 +79,11 @@ impl Repository {
         self.catalog_of(true).await
     }
 
-    /// The same, with every record read from every store: for what goes by it to remove something, or to say that all is well.
-    pub(crate) async fn catalog_from_stores(&self) -> Result<Catalog> {
+    /// The same, with every record read from every store: for who goes by it to remove something, or to say that all is well.
+    ///
+    /// # Errors
+    /// As [`catalog`](Self::catalog); where something is damaged, and what was kept cannot be removed.
+    pub async fn catalog_from_stores(&self) -> Result<Catalog> {
         self.catalog_of(false).await
     }
 
@@ -82,7 +94,7 @@ impl Repository {
         let mut first_error = None;
         for store in self.stores() {
             let here = self.clone().in_store(store.clone());
-            let read = if may_be_kept { here.read_log_as_kept().await } else { here.read_log().await };
+            let read = if may_be_kept { here.read_log_as_kept().await } else { here.read_log_anew().await };
             match read {
                 Ok(records) => {
                     log.stores.push(StoreLog::new(store.to_string(), records.iter().map(|(name, _)| *name).collect()));
@@ -427,27 +439,63 @@ impl Repository {
         self.read_records(self.names().await?).await
     }
 
+    /// The same of the one store that this is in; where not all is well, nothing is kept of it.
+    async fn read_log_anew(&self) -> Result<Records> {
+        let records = self.read_log().await?;
+        if let Some(cache) = LogCache::of(self).filter(|_| records.iter().any(|(_, found)| found.is_err())) {
+            cache.forget().await?;
+        }
+        Ok(records)
+    }
+
     /// The same of the one store that this is in, as far as possible from what was kept when it was read before.
     async fn read_log_as_kept(&self) -> Result<Records> {
         let Some(cache) = LogCache::of(self) else { return self.read_log().await };
         let listed = stamped_names_in(self.store()).await?;
-        let mut known = BTreeMap::new();
-        for kept in cache.read().await {
-            if listed.get(&kept.name) == Some(&kept.stamp) && self.still_counts(&kept.name, &kept.envelope) {
+        let now = self.now();
+        let (since, kept) = cache.read(now).await.unwrap_or((now, Vec::new()));
+        let newest = listed.keys().rev().nth(ALWAYS_READ - 1).copied();
+        let mut known: BTreeMap<_, Result<(Envelope, Content)>> = BTreeMap::new();
+        let mut bad = Vec::new();
+        for kept in kept {
+            let is_old = newest.is_some_and(|newest| kept.name < newest);
+            if is_old && listed.get(&kept.name) == Some(&kept.stamp) && self.still_counts(&kept.name, &kept.envelope) {
+                bad.extend(self.bad_records(&kept.content));
                 known.insert(kept.name, Ok((kept.envelope, kept.content)));
             }
         }
-        let new = self.read_records(listed.keys().filter(|name| !known.contains_key(*name)).copied().collect()).await?;
-        let is_good = |found: &Result<(Envelope, Content)>| {
-            matches!(found, Ok((_, Content::Snapshot(_) | Content::Evidence(_) | Content::Tombstone(_))))
+        let read = |known: &BTreeMap<_, _>| {
+            self.read_records(listed.keys().filter(|name| !known.contains_key(*name)).copied().collect())
         };
-        let fresh = new.iter().filter(|(_, found)| is_good(found)).count();
+        let mut new = read(&known).await?;
+        bad.extend(
+            new.iter().filter_map(|(_, found)| found.as_ref().ok()).flat_map(|(_, said)| self.bad_records(said)),
+        );
+        bad.retain(|name| known.remove(name).is_some());
+        if !bad.is_empty() {
+            new.extend(self.read_records(bad).await?);
+        }
+        let fresh = new.iter().filter(|(_, found)| found.as_ref().is_ok_and(|(_, said)| said.is_read())).count();
         known.extend(new);
         let records = known.into_iter().collect();
-        if fresh > listed.len() / KEPT_PART {
-            cache.write(&listed, &records).await;
+        if fresh > ALWAYS_READ.max(listed.len() / KEPT_PART) {
+            cache.write(since, &listed, &records).await;
         }
         Ok(records)
+    }
+
+    /// The records that a verify found bad in the store that this is in.
+    fn bad_records(&self, said: &Content) -> Vec<RecordName> {
+        let here = self.store().to_string();
+        let Content::Evidence(evidence) = said else { return Vec::new() };
+        if evidence.store.as_ref().is_some_and(|store| *store != here) {
+            return Vec::new();
+        }
+        let names = evidence.bad_objects().filter_map(|object| match layout::parse(&object) {
+            Name::Record(name) => Some(name),
+            _ => None,
+        });
+        names.collect()
     }
 
     /// Whether a record that was whole when it was read is signed by somebody whose word counts now.

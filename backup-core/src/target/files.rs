@@ -27,9 +27,13 @@ use tokio::sync::mpsc;
 use super::{Filling, Intake, Only, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{EntryKind, EntryRecord, Manifest, Unit};
-use crate::pipeline::blocking;
+use crate::pipeline::{Task, blocking};
 use crate::source::Source;
 use crate::source::files::{FilesSource, KIND, REPLACED, STAGING, header_mtime};
+
+/// After so many bytes the disk is asked for what it has not written yet: it works while more is decrypted, and what is to
+/// be waited for in the end is short. 64 MiB is what it takes some tenths of a second for.
+const FLUSHED_AT_ONCE: usize = 64 << 20;
 
 /// A directory, existing or not.
 #[derive(Debug, Clone)]
@@ -183,19 +187,35 @@ impl Intake for FilesIntake {
         let (staged, only, kind) = (Arc::clone(&self.staged), self.only.clone(), entry.kind);
         let unpack =
             blocking(move || unpack(ChannelReader { receive, open: Bytes::new() }, &staged, only.as_ref(), kind));
+        let staging = &self.staged.staging;
         let feed = async move {
+            let (mut unflushed, mut flushing) = (0, None::<Task<()>>);
             while let Some(bytes) = body.next().await {
+                let bytes = bytes?;
+                unflushed += bytes.len();
                 // If nobody listens the unpacking failed, and says why itself.
-                if send.send(bytes?).await.is_err() {
+                if send.send(bytes).await.is_err() {
                     break;
                 }
+                if unflushed >= FLUSHED_AT_ONCE && flushing.as_ref().is_none_or(Task::is_finished) {
+                    if let Some(flushed) = flushing.take() {
+                        flushed.join().await?;
+                    }
+                    let staging = staging.clone();
+                    (unflushed, flushing) = (0, Some(Task::spawn(blocking(move || sync(&staging)))));
+                }
             }
-            Ok::<(), Error>(())
+            Ok::<_, Error>(flushing)
         };
         let (fed, unpacked) = futures::join!(feed, unpack);
-        // A failed feed looks like a short archive to the unpacking: its error comes first.
-        fed?;
-        unpacked
+        // A failed feed looks like a short archive to the unpacking, and a disk that is full like one that cannot be synced:
+        // what went wrong first is told.
+        let flushing = fed?;
+        unpacked?;
+        match flushing {
+            Some(flushed) => flushed.join().await,
+            None => Ok(()),
+        }
     }
 
     async fn finish(self: Box<Self>) -> Result<Vec<String>> {
@@ -228,8 +248,7 @@ fn finish(root: &Path, staging: &Path, clean: bool, only: Option<&Only>, late: L
         let path = root.join(relative);
         set_directory(&path, facts).map_err(|e| failed(&path, "cannot be given its mode and time", e))?;
     }
-    let directory = File::open(root).map_err(|e| failed(root, "cannot be opened", e))?;
-    rustix::fs::syncfs(&directory).map_err(|e| failed(root, "cannot be synced to disk", e.into()))?;
+    sync(root)?;
     let mut notes = Vec::new();
     if late.foreign_owners > 0 {
         notes.push(format!(
@@ -238,6 +257,12 @@ fn finish(root: &Path, staging: &Path, clean: bool, only: Option<&Only>, late: L
         ));
     }
     Ok(notes)
+}
+
+/// Waits until everything on the disk of `folder` is durable.
+fn sync(folder: &Path) -> Result<()> {
+    let directory = File::open(folder).map_err(|e| failed(folder, "cannot be opened", e))?;
+    rustix::fs::syncfs(&directory).map_err(|e| failed(folder, "cannot be synced to disk", e.into()))
 }
 
 /// Swaps the content of `root` for that of `staging`; on any error everything is back where it was.

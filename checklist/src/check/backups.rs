@@ -28,7 +28,7 @@ impl Backups {
 
     async fn catalog(&self) -> Result<&Catalog> {
         let read = || async {
-            self.repository.catalog().await.map_err(|e| {
+            self.repository.catalog_from_stores().await.map_err(|e| {
                 let next = e.next_step().unwrap_or("run `backup status`").to_owned();
                 Error::new(ErrorKind::Unreachable, format!("backups: {e}")).with_next_step(next).with_source(e)
             })
