@@ -172,13 +172,16 @@ async fn what_comes_later_is_found_and_kept_as_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_taken_out_of_use_locks_nothing_away() {
     let shop = shop(12).await;
-    catalog(&shop).await;
+    let first = catalog(&shop).await;
     let bytes = fs::read(kept(&shop).unwrap()).unwrap();
     fs::create_dir(shop.path("made")).unwrap();
     Keys::generate().unwrap().save(shop.path("made/keys")).unwrap();
     let new = Keys::load(shop.path("made/keys")).unwrap();
     let stolen = shop.keys().writer().unwrap().verify_key();
-    let good = catalog(&shop).await.snapshots[3].id.clone();
+    let good = first.snapshots[3].id.clone();
+    // As the owner reads it: what he keeps opens after the change as before.
+    let owner = Repository::open(Store::folder(shop.store()).unwrap(), shop.keys().without_writer()).await.unwrap();
+    same(&first, &owner.catalog().await.unwrap());
     let rotation =
         Rotation::new().revoke_writer(stolen, good).add_writer(TrustedWriter::of(new.writer().unwrap()).unwrap());
     shop.open().await.unwrap().rotate(&rotation).await.unwrap();
