@@ -82,7 +82,7 @@ impl Repository {
     /// The same, with every record read from every store: for who goes by it to remove something, or to say that all is well.
     ///
     /// # Errors
-    /// As [`catalog`](Self::catalog); where something is damaged, and what was kept cannot be removed.
+    /// As [`catalog`](Self::catalog).
     pub async fn catalog_from_stores(&self) -> Result<Catalog> {
         self.catalog_of(false).await
     }
@@ -442,8 +442,11 @@ impl Repository {
     /// The same of the one store that this is in; where not all is well, nothing is kept of it.
     async fn read_log_anew(&self) -> Result<Records> {
         let records = self.read_log().await?;
-        if let Some(cache) = LogCache::of(self).filter(|_| records.iter().any(|(_, found)| found.is_err())) {
-            cache.forget().await?;
+        if let Some(cache) = LogCache::of(self).filter(|_| records.iter().any(|(_, found)| found.is_err()))
+            && let Err(e) = cache.forget().await
+        {
+            // What is damaged is told all the same; evidence of it in the log keeps others from going by what was kept.
+            tracing::warn!(error = %e, "what was read of the log before is still kept beside the keys, and may hide damage: remove it");
         }
         Ok(records)
     }
