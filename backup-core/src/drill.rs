@@ -102,6 +102,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`ErrorKind::TargetNotEmpty`] where there is something in the scratch place: a drill removes only what it made.
+    /// [`ErrorKind::Damaged`] where the snapshot's record is not in the store any more, or not as it was read before.
     pub async fn drill(&self, snapshot: &Snapshot, scratch: &dyn Target, options: DrillOptions) -> Result<DrillReport> {
         if !scratch.is_vacant().await? {
             return Err(Error::new(

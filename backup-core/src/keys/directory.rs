@@ -1,4 +1,5 @@
-//! Keys as files: `owner-identity.txt`, `recipient.txt`, `writer.key`, `admin.key`, `trust.json`, `seen.json`.
+//! Keys as files: `owner-identity.txt`, `recipient.txt`, `writer.key`, `admin.key`, `trust.json`, `seen.json`, and what is kept of
+//! the log.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -22,12 +22,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::Repository;
+use super::layout::{self, Name};
 use super::log::{Content, MAX_RECORD, Records};
 use super::record::{Envelope, RecordKind};
+use super::{Repository, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{Keys, Recipient, secret_text};
 use crate::manifest::{FORMAT, RecordName};
@@ -38,7 +39,7 @@ use crate::pipeline::seal::{self, Cipher, Length};
 const LAYOUT: u32 = 1;
 /// A piece of the file is closed once its lines have so many bytes.
 const PIECE: usize = 4 << 20;
-/// The largest piece that is read: one record more than fits.
+/// The largest piece that is read: a record of the largest size, and what was before it.
 const MAX_PIECE: u64 = MAX_RECORD + (64 << 20);
 /// The largest file that is read.
 const MAX_FILE: u64 = 512 << 20;
@@ -46,18 +47,106 @@ const MAX_FILE: u64 = 512 << 20;
 const DAYS: i64 = 7;
 /// Pieces that are opened side by side.
 const READERS: usize = 4;
+/// What was read of the log is kept anew once it is this part of all of it.
+const KEPT_PART: usize = 64;
+/// So many of the newest records are always read from the store: that it lists them does not say that it can be read.
+const ALWAYS_READ: usize = 8;
 /// Before each piece: its length and its code.
 const HEAD: usize = 4 + blake3::OUT_LEN;
 
+impl Repository {
+    /// All records of the one store that this is in, each read there; where not all is well, nothing is kept of it.
+    pub(super) async fn read_log_anew(&self) -> Result<Records> {
+        let records = self.read_log().await?;
+        if let Some(cache) = LogCache::of(self).filter(|_| records.iter().any(|(_, found)| found.is_err()))
+            && let Err(e) = cache.forget().await
+        {
+            // What is damaged is told all the same; evidence of it in the log keeps others from going by what was kept.
+            tracing::warn!(error = %e, "what was read of the log before is still kept beside the keys, and may hide damage: remove it");
+        }
+        Ok(records)
+    }
+
+    /// The same of the one store that this is in, as far as possible from what was kept when it was read before.
+    pub(super) async fn read_log_as_kept(&self) -> Result<Records> {
+        let Some(cache) = LogCache::of(self) else { return self.read_log().await };
+        let listed = stamped_names_in(self.store()).await?;
+        let now = self.now();
+        let (since, kept) = cache.read(now).await.unwrap_or((now, Vec::new()));
+        let newest = listed.keys().rev().nth(ALWAYS_READ - 1).copied();
+        let mut known: BTreeMap<_, Result<(Envelope, Content)>> = BTreeMap::new();
+        let mut bad = Vec::new();
+        for kept in kept {
+            let is_old = newest.is_some_and(|newest| kept.name < newest);
+            if is_old && listed.get(&kept.name) == Some(&kept.stamp) && self.still_counts(&kept.name, &kept.envelope) {
+                bad.extend(self.bad_records(&kept.content));
+                known.insert(kept.name, Ok((kept.envelope, kept.content)));
+            }
+        }
+        let read = |known: &BTreeMap<_, _>| {
+            self.read_records(listed.keys().filter(|name| !known.contains_key(*name)).copied().collect())
+        };
+        let mut new = read(&known).await?;
+        bad.extend(
+            new.iter().filter_map(|(_, found)| found.as_ref().ok()).flat_map(|(_, said)| self.bad_records(said)),
+        );
+        bad.retain(|name| known.remove(name).is_some());
+        if !bad.is_empty() {
+            new.extend(self.read_records(bad).await?);
+        }
+        let fresh = new.iter().filter(|(_, found)| found.as_ref().is_ok_and(|(_, said)| said.is_read())).count();
+        known.extend(new);
+        let records = known.into_iter().collect();
+        if fresh > ALWAYS_READ.max(listed.len() / KEPT_PART) {
+            cache.write(since, &listed, &records).await;
+        }
+        Ok(records)
+    }
+
+    /// The records that a verify found bad in the store that this is in.
+    fn bad_records(&self, said: &Content) -> Vec<RecordName> {
+        let here = self.store().to_string();
+        let Content::Evidence(evidence) = said else { return Vec::new() };
+        if evidence.store.as_ref().is_some_and(|store| *store != here) {
+            return Vec::new();
+        }
+        let names = evidence.bad_objects().filter_map(|object| match layout::parse(&object) {
+            Name::Record(name) => Some(name),
+            _ => None,
+        });
+        names.collect()
+    }
+
+    /// Whether a record that was whole when it was read is signed by somebody whose word counts now.
+    fn still_counts(&self, name: &RecordName, envelope: &Envelope) -> bool {
+        let (Some(trust), Some(signer)) = (self.trust(), &envelope.signer) else { return false };
+        envelope.caretaker.may_be_signed_by(signer, trust) && !trust.rejects(signer, name)
+    }
+}
+
+/// The records of a store, and how it lists each.
+async fn stamped_names_in(store: &Store) -> Result<BTreeMap<RecordName, Stamp>> {
+    store
+        .list_dated(layout::LOG)
+        .try_filter_map(|(name, size, written)| async move {
+            Ok(match layout::parse(&name) {
+                Name::Record(name) => Some((name, Stamp { size, written })),
+                _ => None,
+            })
+        })
+        .try_collect()
+        .await
+}
+
 /// How the store lists a record: its length in bytes, and when it was last written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stamp {
-    pub(super) size: u64,
-    pub(super) written: DateTime<Utc>,
+struct Stamp {
+    size: u64,
+    written: DateTime<Utc>,
 }
 
 /// Where the log of one store is kept.
-pub(super) struct LogCache {
+struct LogCache {
     keys: Keys,
     file: String,
     head: Vec<u8>,
@@ -84,23 +173,24 @@ struct Origin<E> {
 }
 
 /// A record as it was read once.
-pub(super) struct Kept {
-    pub(super) name: RecordName,
-    pub(super) stamp: Stamp,
-    pub(super) envelope: Envelope,
-    pub(super) content: Content,
+struct Kept {
+    name: RecordName,
+    stamp: Stamp,
+    envelope: Envelope,
+    content: Content,
 }
 
 impl LogCache {
     /// For the store that `repository` is in. `None` where nothing is to be kept: records that are not encrypted cost
     /// little, and what was decrypted needs a key that it can be locked away with, and a directory.
-    pub(super) fn of(repository: &Repository) -> Option<Self> {
+    fn of(repository: &Repository) -> Option<Self> {
         let keys = repository.keys();
         let trust = repository.trust().filter(|_| repository.is_encrypted() && keys.has_directory())?;
-        // Not one that was taken out of use: who has it is not to read what was written since.
         let readers: Vec<String> = trust.metadata_recipients().ok()?.iter().map(ToString::to_string).collect();
-        let identities = repository.metadata_identities();
-        let identity = identities.into_iter().find(|i| readers.contains(&i.to_public().to_string()))?.clone();
+        // Not one that was taken out of use: who has it is not to read what was written since. The owner's comes first, for a
+        // writer that was added later is not to read what was written before.
+        let mut identities = repository.metadata_identities().into_iter().rev();
+        let identity = identities.find(|i| readers.contains(&i.to_public().to_string()))?.clone();
         let store = repository.store().to_string();
         let head = Head {
             caretaker: "log-cache",
@@ -119,7 +209,7 @@ impl LogCache {
     }
 
     /// Everything that is kept, and since when; nothing where that is too long ago, or the file is none of ours.
-    pub(super) async fn read(&self, now: DateTime<Utc>) -> Option<(DateTime<Utc>, Vec<Kept>)> {
+    async fn read(&self, now: DateTime<Utc>) -> Option<(DateTime<Utc>, Vec<Kept>)> {
         match self.try_read(now).await {
             Ok(kept) => kept,
             Err(e) => {
@@ -174,7 +264,7 @@ impl LogCache {
     }
 
     /// Keeps what was read, as far as the store lists it. Where that is not possible, the next look takes as long as this one.
-    pub(super) async fn write(&self, since: DateTime<Utc>, listed: &BTreeMap<RecordName, Stamp>, records: &Records) {
+    async fn write(&self, since: DateTime<Utc>, listed: &BTreeMap<RecordName, Stamp>, records: &Records) {
         if let Err(e) = self.try_write(since, listed, records).await {
             tracing::debug!(file = self.file, error = %e, "the log is not kept beside the keys");
         }
@@ -222,7 +312,7 @@ impl LogCache {
     }
 
     /// Keeps nothing any more.
-    pub(super) async fn forget(&self) -> Result<()> {
+    async fn forget(&self) -> Result<()> {
         let (keys, file) = (self.keys.clone(), self.file.clone());
         blocking(move || keys.remove_beside(&file)).await
     }

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use super::cache::{LogCache, Stamp};
 use super::catalog::{Evidence, Log, StoreLog, Tombstone};
 use super::layout::{self, Name};
 use super::record::{self, CheckedRecord, Envelope, RecordKind};
@@ -28,10 +27,6 @@ const READERS: usize = 16;
 /// Among how many of the newest records one without any after it is looked for. What was written without knowledge of the
 /// rest is mostly a few records old when it comes together; of an older one only its removal would be noticed less.
 const WINDOW: usize = 64;
-/// What was read of the log is kept anew once it is this part of all of it.
-const KEPT_PART: usize = 64;
-/// So many of the newest records are always read from the store: that it lists them does not say that it can be read.
-const ALWAYS_READ: usize = 8;
 
 /// Records, in order, and what was found where each should be.
 pub(crate) type Records = Vec<(RecordName, Result<(Envelope, Content)>)>;
@@ -435,79 +430,11 @@ impl Repository {
     }
 
     /// All records, in order.
-    async fn read_log(&self) -> Result<Records> {
+    pub(super) async fn read_log(&self) -> Result<Records> {
         self.read_records(self.names().await?).await
     }
 
-    /// The same of the one store that this is in; where not all is well, nothing is kept of it.
-    async fn read_log_anew(&self) -> Result<Records> {
-        let records = self.read_log().await?;
-        if let Some(cache) = LogCache::of(self).filter(|_| records.iter().any(|(_, found)| found.is_err()))
-            && let Err(e) = cache.forget().await
-        {
-            // What is damaged is told all the same; evidence of it in the log keeps others from going by what was kept.
-            tracing::warn!(error = %e, "what was read of the log before is still kept beside the keys, and may hide damage: remove it");
-        }
-        Ok(records)
-    }
-
-    /// The same of the one store that this is in, as far as possible from what was kept when it was read before.
-    async fn read_log_as_kept(&self) -> Result<Records> {
-        let Some(cache) = LogCache::of(self) else { return self.read_log().await };
-        let listed = stamped_names_in(self.store()).await?;
-        let now = self.now();
-        let (since, kept) = cache.read(now).await.unwrap_or((now, Vec::new()));
-        let newest = listed.keys().rev().nth(ALWAYS_READ - 1).copied();
-        let mut known: BTreeMap<_, Result<(Envelope, Content)>> = BTreeMap::new();
-        let mut bad = Vec::new();
-        for kept in kept {
-            let is_old = newest.is_some_and(|newest| kept.name < newest);
-            if is_old && listed.get(&kept.name) == Some(&kept.stamp) && self.still_counts(&kept.name, &kept.envelope) {
-                bad.extend(self.bad_records(&kept.content));
-                known.insert(kept.name, Ok((kept.envelope, kept.content)));
-            }
-        }
-        let read = |known: &BTreeMap<_, _>| {
-            self.read_records(listed.keys().filter(|name| !known.contains_key(*name)).copied().collect())
-        };
-        let mut new = read(&known).await?;
-        bad.extend(
-            new.iter().filter_map(|(_, found)| found.as_ref().ok()).flat_map(|(_, said)| self.bad_records(said)),
-        );
-        bad.retain(|name| known.remove(name).is_some());
-        if !bad.is_empty() {
-            new.extend(self.read_records(bad).await?);
-        }
-        let fresh = new.iter().filter(|(_, found)| found.as_ref().is_ok_and(|(_, said)| said.is_read())).count();
-        known.extend(new);
-        let records = known.into_iter().collect();
-        if fresh > ALWAYS_READ.max(listed.len() / KEPT_PART) {
-            cache.write(since, &listed, &records).await;
-        }
-        Ok(records)
-    }
-
-    /// The records that a verify found bad in the store that this is in.
-    fn bad_records(&self, said: &Content) -> Vec<RecordName> {
-        let here = self.store().to_string();
-        let Content::Evidence(evidence) = said else { return Vec::new() };
-        if evidence.store.as_ref().is_some_and(|store| *store != here) {
-            return Vec::new();
-        }
-        let names = evidence.bad_objects().filter_map(|object| match layout::parse(&object) {
-            Name::Record(name) => Some(name),
-            _ => None,
-        });
-        names.collect()
-    }
-
-    /// Whether a record that was whole when it was read is signed by somebody whose word counts now.
-    fn still_counts(&self, name: &RecordName, envelope: &Envelope) -> bool {
-        let (Some(trust), Some(signer)) = (self.trust(), &envelope.signer) else { return false };
-        envelope.caretaker.may_be_signed_by(signer, trust) && !trust.rejects(signer, name)
-    }
-
-    async fn read_records(&self, names: Vec<RecordName>) -> Result<Records> {
+    pub(super) async fn read_records(&self, names: Vec<RecordName>) -> Result<Records> {
         let mut records = Vec::with_capacity(names.len());
         // Each in a task of its own: to check signatures and decrypt is work for all cores.
         let read = |name: RecordName| {
@@ -568,20 +495,6 @@ impl Repository {
 /// The names of the records in one store.
 pub(crate) async fn names_in(store: &Store) -> Result<BTreeSet<RecordName>> {
     names_below(store, layout::LOG).await
-}
-
-/// The same, and how the store lists each.
-async fn stamped_names_in(store: &Store) -> Result<BTreeMap<RecordName, Stamp>> {
-    store
-        .list_dated(layout::LOG)
-        .try_filter_map(|(name, size, written)| async move {
-            Ok(match layout::parse(&name) {
-                Name::Record(name) => Some((name, Stamp { size, written })),
-                _ => None,
-            })
-        })
-        .try_collect()
-        .await
 }
 
 /// What is named as records are, in one folder of a store.

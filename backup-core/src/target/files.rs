@@ -31,8 +31,8 @@ use crate::pipeline::{Task, blocking};
 use crate::source::Source;
 use crate::source::files::{FilesSource, KIND, REPLACED, STAGING, header_mtime};
 
-/// After so many bytes the disk is asked for what it has not written yet: it works while more is decrypted, and what is to
-/// be waited for in the end is short. 64 MiB is what it takes some tenths of a second for.
+/// After so many bytes the disk is asked for what it has not written yet: it works while more is decrypted, and little
+/// is to be waited for in the end.
 const FLUSHED_AT_ONCE: usize = 64 << 20;
 
 /// A directory, existing or not.
