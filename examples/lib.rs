@@ -18,6 +18,8 @@
 //! shop_file  a shop, described once, as a TOML file
 //! shop_jobs  the jobs of a shop
 //! shop_plan  the parts of it that say what is done
+//! shop_probes its probes
+//! shop_value spans and secrets in it
 //! display    sizes, times and progress for people
 //! report     one HTML file
 //! ```
@@ -43,3 +45,5 @@ pub mod scheduler;
 pub mod shop_file;
 pub mod shop_jobs;
 pub mod shop_plan;
+mod shop_probes;
+mod shop_value;

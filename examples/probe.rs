@@ -607,9 +607,10 @@ async fn tls(json: bool, host: &str, starttls: Option<&str>, roots: Option<&Path
         Some("imap") => (Starttls::Imap, 143),
         Some("pop3") => (Starttls::Pop3, 110),
         Some("postgres") => (Starttls::Postgres, 5432),
+        Some("mysql") => (Starttls::Mysql, 3306),
         Some(other) => {
             return Err(Error::new(ErrorKind::Config, format!("--starttls {other} is not known"))
-                .with_next_step("one of: smtp, imap, pop3, postgres"));
+                .with_next_step("one of: smtp, imap, pop3, postgres, mysql"));
         }
     };
     let (host, port) = match host.rsplit_once(':') {

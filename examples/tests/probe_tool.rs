@@ -113,7 +113,15 @@ fn the_sample_configuration_is_one_and_slips_are_named() {
     let with = |path: &Path, all: bool| {
         let mut command = Command::new(tool("probe"));
         command.args(["check", "--config"]).arg(path).env_clear();
-        let names = ["STRIPE_RESTRICTED_KEY", "PAYSTACK_SECRET_KEY", "REMITA_API_KEY", "SENTRY_TOKEN", "SMTP_PASSWORD"];
+        let names = [
+            "STRIPE_RESTRICTED_KEY",
+            "PAYSTACK_SECRET_KEY",
+            "REMITA_API_KEY",
+            "SENTRY_TOKEN",
+            "CRUX_API_KEY",
+            "PROBE_MAIL_PASSWORD",
+            "SMTP_PASSWORD",
+        ];
         for name in names {
             command.env(name, "geheim");
         }

@@ -368,6 +368,8 @@ fn the_samples_make_sense_and_slips_are_named() {
                 "PAYSTACK_SECRET_KEY",
                 "REMITA_API_KEY",
                 "SENTRY_TOKEN",
+                "CRUX_API_KEY",
+                "PROBE_MAIL_PASSWORD",
                 "SLACK_WEBHOOK_URL",
                 "SMTP_PASSWORD",
                 "STRIPE_RESTRICTED_KEY",

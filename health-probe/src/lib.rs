@@ -34,7 +34,7 @@
 //! | [`AccessLogProbe`], [`ErrorLogProbe`], [`LoginLogProbe`] | error rate, scanners, guessed passwords by account, address and subnet; what is new in an error log |
 //! | [`FilesProbe`], [`ImagesProbe`] | modes, owners, secrets, uploads, changes; heavy images |
 //! | `SmtpProbe`, [`RoundTripProbe`] | a mail server's handshake; what is sent arrives |
-//! | [`VendorProbe`] | Stripe, Paystack, any Statuspage, Sentry |
+//! | [`VendorProbe`] | Stripe, Paystack, Remita, any Statuspage, Sentry, the Chrome UX Report |
 //! | [`vitals::VitalsProbe`] | Core Web Vitals of visitors |
 //! | [`FreshnessProbe`] | the age of the newest backup, or of anything a closure knows |
 //! | [`probe_fn`] | whatever else |
@@ -46,7 +46,7 @@
 //! | `http` (default) | everything over HTTP and TLS |
 //! | `sqlite` (default) | the ledger in a file; SQL on SQLite |
 //! | `postgres`, `mysql`, `tls` | SQL on those, and TLS to them |
-//! | `smtp`, `dns`, `prometheus` | mail, names, metrics |
+//! | `smtp`, `imap`, `dns`, `prometheus` | mail, mailboxes, names, metrics |
 //!
 //! # Layout
 //!
@@ -115,6 +115,8 @@ pub use probe::host::HostProbe;
 #[cfg(feature = "http")]
 pub use probe::http::{Expect, HttpProbe};
 pub use probe::logs::{AccessLogProbe, ErrorLogProbe, LoginLogProbe};
+#[cfg(feature = "imap")]
+pub use probe::mail::ImapMailbox;
 #[cfg(feature = "smtp")]
 pub use probe::mail::SmtpProbe;
 pub use probe::mail::{Maildir, Receipt, RoundTripProbe};

@@ -3,4 +3,5 @@
 pub(crate) mod address;
 pub(crate) mod connect;
 pub(crate) mod fetch;
+pub(crate) mod old_tls;
 pub(crate) mod tls;

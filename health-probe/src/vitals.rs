@@ -191,13 +191,7 @@ impl fmt::Debug for VitalsProbe {
 impl VitalsProbe {
     /// Of what `vitals` is given.
     pub fn new(id: impl Into<String>, vitals: WebVitals) -> Self {
-        // "Good up to": a limit is bad from itself on, so it lies just above.
-        let above = |n: f64| n * (1.0 + 1e-9);
-        let policy = Policy::new()
-            .below("LCP", Unit::Seconds, Limits::new(above(2.5), above(4.0)))
-            .below("INP", Unit::Seconds, Limits::new(above(0.2), above(0.5)))
-            .below("CLS", Unit::Ratio, Limits::new(above(0.1), above(0.25)));
-        Self { spec: ProbeSpec::new(id, policy).with_title("Core Web Vitals"), vitals }
+        Self { spec: ProbeSpec::new(id, limits(Policy::new())).with_title("Core Web Vitals"), vitals }
     }
 }
 
@@ -215,7 +209,9 @@ impl Probe for VitalsProbe {
                     let (n, unit) = if vital == Vital::Cls { (n, Unit::Ratio) } else { (n / 1000.0, Unit::Seconds) };
                     seen.number(name, n, unit).evidence(format!("{name}: of {visits} visits"));
                 }
-                _ => drop_ref(seen.not_applicable(name, "fewer than 20 visits told of it")),
+                _ => {
+                    seen.not_applicable(name, "fewer than 20 visits told of it");
+                }
             }
         }
         let mut slow: Vec<(f64, String)> = Vec::new();
@@ -235,7 +231,15 @@ impl Probe for VitalsProbe {
     }
 }
 
-fn drop_ref(_: &mut Observation) {}
+/// Google's limits at the 75th percentile.
+pub(crate) fn limits(policy: Policy) -> Policy {
+    // "Good up to": a limit is bad from itself on, so it lies just above.
+    let above = |n: f64| n * (1.0 + 1e-9);
+    policy
+        .below("LCP", Unit::Seconds, Limits::new(above(2.5), above(4.0)))
+        .below("INP", Unit::Seconds, Limits::new(above(0.2), above(0.5)))
+        .below("CLS", Unit::Ratio, Limits::new(above(0.1), above(0.25)))
+}
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::Utc;
 use health_probe::{
     Context, DatabaseProbe, ErrorKind, FreshnessProbe, Judgement, Limits, Metric, Observation, Policy, Probe, SqlProbe,
-    Unit, Verdict, judge,
+    Starttls, TlsProbe, Unit, Verdict, judge,
 };
 
 async fn look(probe: &impl Probe) -> (Observation, Judgement) {
@@ -150,5 +150,29 @@ async fn what_is_too_old_or_not_there_is_no_backup() {
         (Some(-5), Verdict::Unknown),
     ] {
         assert_eq!(look(&age(hours)).await.1.verdict, verdict, "{hours:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_certificates_of_databases_are_judged_like_any() {
+    let postgres = storefront::postgres::Server::start().await.unwrap();
+    let mysql = storefront::mysql::Server::start().await.unwrap();
+    let all = [
+        (Starttls::Postgres, postgres.host(), postgres.authority()),
+        (Starttls::Mysql, mysql.host(), mysql.authority()),
+    ];
+    for (starttls, host, authority) in all {
+        let port: u16 = host.rsplit(':').next().unwrap().parse().unwrap();
+        let probe = TlsProbe::new("tls", "localhost", port).pinned_to(([127, 0, 0, 1], port).into()).after(starttls);
+        let (seen, judgement) = look(&probe.clone().trusting(&authority).unwrap()).await;
+        for reading in ["handshake", "trusted", "name matches", "already valid"] {
+            assert_eq!(judgement.finding(reading).unwrap().verdict, Verdict::Healthy, "{starttls:?}: {seen:?}");
+        }
+        let (_, judgement) = look(&probe).await;
+        assert_eq!(judgement.finding("trusted").unwrap().verdict, Verdict::Critical, "{starttls:?}");
+        // A server is none of the other kind.
+        let other = if starttls == Starttls::Mysql { Starttls::Postgres } else { Starttls::Mysql };
+        let (_, judgement) = look(&probe.after(other).with_limit(Duration::from_secs(3))).await;
+        assert_eq!(judgement.finding("handshake").unwrap().verdict, Verdict::Critical, "{starttls:?}");
     }
 }

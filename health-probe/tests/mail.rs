@@ -10,12 +10,12 @@ use health_probe::notify::{
     CommandNotifier, Notifier, SmtpNotifier, SmtpServer, SmtpTls, WebhookFormat, WebhookNotifier,
 };
 use health_probe::{
-    Context, ErrorKind, Judgement, Maildir, Message, Observation, Probe, Receipt, RoundTripProbe, SmtpProbe, Starttls,
-    TlsProbe, Verdict, judge,
+    Context, ErrorKind, ImapMailbox, Judgement, Maildir, Message, Observation, Probe, Receipt, RoundTripProbe,
+    SmtpProbe, Starttls, TlsProbe, Verdict, judge,
 };
 use storefront::answers::{self, Answer};
 use storefront::certificates::{Authority, Kind};
-use storefront::smtp;
+use storefront::{imap, smtp};
 
 async fn look(probe: &impl Probe) -> (Observation, Judgement) {
     let seen = probe.observe(&Context::at(Utc::now())).await.unwrap();
@@ -44,7 +44,7 @@ async fn a_mail_server_is_greeted_and_what_is_sent_arrives() {
     let trip = RoundTripProbe::new("mail", Arc::clone(&notifier), receipt.clone(), Duration::from_secs(20));
     let (seen, judgement) = look(&trip).await;
     assert_eq!(judgement.verdict, Verdict::Healthy, "{seen:?} {:?}", mail.log());
-    assert!(!receipt.arrived("caretaker-").await.unwrap(), "the mail was taken away");
+    assert!(!receipt.arrived("caretaker-", Utc::now()).await.unwrap(), "the mail was taken away");
     // What nobody takes was not sent, and what goes elsewhere does not arrive.
     let nobody = SmtpNotifier::new("mail", server, "shop@shop.test", &["x@elsewhere.test".into()]).unwrap();
     let trip = RoundTripProbe::new("mail", Arc::new(nobody), receipt, Duration::from_secs(5));
@@ -81,6 +81,55 @@ async fn starttls_of_a_mail_server_has_a_certificate_to_be_judged() {
     assert!(SmtpServer::new("h", 25, SmtpTls::None).with_login("a", "b").is_err(), "no password in the clear");
     let nobody = SmtpServer::new("127.0.0.1", 9, SmtpTls::None);
     assert_eq!(look(&SmtpProbe::new("mail", nobody)).await.1.verdict, Verdict::Critical);
+}
+
+#[tokio::test]
+async fn what_is_sent_is_seen_over_imap() {
+    let authority = Authority::new().unwrap();
+    let mail = start(&authority, Kind::Good).await;
+    let (certificate, key) = authority.of(Kind::Good);
+    let inbox = imap::Server::start(&certificate, &key, &mail.maildir(), "p\"w").await.unwrap();
+    let at = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let mailbox = |password: &str| {
+        ImapMailbox::new("shop.test", "inbox", password)
+            .at_port(inbox.port())
+            .pinned_to(at(inbox.port()))
+            .trusting(&authority.root())
+            .unwrap()
+    };
+    let server = SmtpServer::new("127.0.0.1", mail.port(), SmtpTls::None);
+    let notifier: Arc<dyn Notifier> =
+        Arc::new(SmtpNotifier::new("mail", server, "Shop <shop@shop.test>", &["inbox@shop.test".into()]).unwrap());
+    let trip = |receipt: ImapMailbox, within: u64| {
+        RoundTripProbe::new("mail", Arc::clone(&notifier), Arc::new(receipt), Duration::from_secs(within))
+    };
+    // What others wrote, and what others marked as deleted, stays.
+    notifier.notify(&Message::test(Utc::now(), "somebody-elses")).await.unwrap();
+    let (seen, judgement) = look(&trip(mailbox("p\"w"), 60)).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "{seen:?} {:?}", inbox.log());
+    let left = mailbox("p\"w");
+    assert!(!left.arrived("caretaker-", Utc::now()).await.unwrap(), "the mail was taken away");
+    let starttls = mailbox("p\"w").at_port(inbox.starttls_port()).pinned_to(at(inbox.starttls_port()));
+    assert!(starttls.with_starttls().arrived("somebody-elses", Utc::now()).await.unwrap(), "and that one alone");
+
+    // What cannot be looked into says nothing of the mail.
+    for (wrong, kind) in [
+        (mailbox("wrong-geheim"), ErrorKind::Denied),
+        (mailbox("p\"w").in_folder("Nowhere"), ErrorKind::Denied),
+        (mailbox("p\"w").pinned_to(at(9)), ErrorKind::Unreachable),
+        (ImapMailbox::new("other.test", "inbox", "x").pinned_to(at(inbox.port())), ErrorKind::Unreachable),
+    ] {
+        let e = wrong.arrived("token", Utc::now()).await.unwrap_err();
+        assert_eq!(e.kind(), kind, "{e}");
+        assert!(!format!("{e:?} {wrong:?}").contains("geheim"), "{e:?}");
+        let e = trip(wrong, 5).observe(&Context::at(Utc::now())).await.unwrap_err();
+        assert_eq!(e.kind(), kind, "{e}");
+    }
+    assert_eq!(left.arrived("x\" OR ALL", Utc::now()).await.unwrap_err().kind(), ErrorKind::Config);
+    let hangs = answers::Server::start(Answer::Silent).await.unwrap();
+    let port: u16 = hangs.url().rsplit(':').next().unwrap().trim_end_matches('/').parse().unwrap();
+    let e = trip(mailbox("p\"w").pinned_to(at(port)), 1).observe(&Context::at(Utc::now())).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Timeout, "nobody could look: {e}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::{Datelike, TimeDelta, Utc};
 use health_probe::{Context, Judgement, Observation, Probe, VendorProbe, Verdict, judge};
 use storefront::answers::{Answer, Server};
 
@@ -26,6 +26,7 @@ fn within(url: &str, limit: Duration) -> Vec<VendorProbe> {
         VendorProbe::paystack_key("paystack key", url, "sk_live_geheimgeheim"),
         VendorProbe::remita_key("remita key", url, "2547916", "geheimgeheim", "310008169517"),
         VendorProbe::sentry("sentry", url, "shop", "web", "sntrys_geheimgeheim"),
+        VendorProbe::crux("crux", url, "AIza_geheimgeheim", "https://shop.example/cart?x=1", Some("PHONE")),
     ];
     probes.into_iter().map(|p| p.unwrap().with_limit(limit)).collect()
 }
@@ -45,6 +46,84 @@ fn statuspage(indicator: &str) -> String {
     )
 }
 
+/// A record of the Chrome UX Report that ends so many days ago.
+fn report(days: i64, metrics: &str) -> String {
+    let date = |days: i64| {
+        let day = (Utc::now() - TimeDelta::days(days)).date_naive();
+        format!(r#"{{"year":{},"month":{},"day":{}}}"#, day.year(), day.month(), day.day())
+    };
+    format!(
+        r#"{{"record":{{"key":{{"formFactor":"PHONE","origin":"https://shop.example"}},"metrics":{metrics},
+        "collectionPeriod":{{"firstDate":{},"lastDate":{}}}}}}}"#,
+        date(days + 27),
+        date(days)
+    )
+}
+
+fn vitals(lcp: &str, inp: &str, cls: &str) -> String {
+    let one = |name: &str, p75: &str| {
+        format!(r#""{name}":{{"histogram":[{{"start":0,"end":1,"density":0.9}}],"percentiles":{{"p75":{p75}}}}}"#)
+    };
+    let all = [
+        one("largest_contentful_paint", lcp),
+        one("interaction_to_next_paint", inp),
+        one("cumulative_layout_shift", cls),
+    ];
+    format!("{{{}}}", all.join(","))
+}
+
+#[tokio::test]
+async fn what_chromes_users_see_is_held_against_googles_limits() {
+    let server = Server::start(Answer::Json(404, "{}".into())).await.unwrap();
+    let verdicts = |judgement: &Judgement| ["LCP", "INP", "CLS"].map(|n| judgement.finding(n).map(|f| f.verdict));
+    use Verdict::{Critical, Healthy, Unknown, Warning};
+    for (answer, wanted) in [
+        (report(2, &vitals("2500", "200", r#""0.10""#)), [Some(Healthy); 3]),
+        (report(2, &vitals("2501", "501", r#""0.26""#)), [Some(Warning), Some(Critical), Some(Critical)]),
+        (report(2, &vitals("1200", "null", r#""x""#)), [Some(Healthy), Some(Unknown), Some(Unknown)]),
+        (report(2, r#"{"largest_contentful_paint":{"percentiles":{"p75":900}}}"#), [Some(Healthy), None, None]),
+        (report(20, &vitals("900", "90", r#""0.0""#)), [Some(Unknown); 3]),
+        (r#"{"record":{}}"#.into(), [Some(Unknown); 3]),
+    ] {
+        server.answer("/v1/records:queryRecord", Answer::Json(200, answer.clone()));
+        let (seen, judgement) = look(&all(&server.url()).swap_remove(6)).await;
+        assert_eq!(verdicts(&judgement), wanted, "{answer}: {seen:?}");
+    }
+    let asked = server.requests().pop().unwrap();
+    assert!(asked.starts_with("POST /v1/records:queryRecord "), "{asked}");
+    assert!(asked.contains(r#"{"formFactor":"PHONE","origin":"https://shop.example"}"#), "{asked}");
+    assert!(asked.contains("x-goog-api-key: AIza_geheimgeheim"), "not in the address: {asked}");
+    for (status, answer, key, idle) in [
+        (
+            400,
+            r#"{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}"#,
+            Some(Warning),
+            false,
+        ),
+        (
+            403,
+            r#"{"error":{"code":403,"message":"Requests to this API are blocked.","status":"PERMISSION_DENIED"}}"#,
+            Some(Warning),
+            false,
+        ),
+        (
+            429,
+            r#"{"error":{"code":429,"message":"Quota exceeded","status":"RESOURCE_EXHAUSTED"}}"#,
+            Some(Unknown),
+            false,
+        ),
+        (404, r#"{"error":{"code":404,"message":"chrome ux report data not found","status":"NOT_FOUND"}}"#, None, true),
+        // A wrong address is no small shop.
+        (404, "{}", Some(Unknown), false),
+    ] {
+        server.answer("/v1/records:queryRecord", Answer::Json(status, answer.into()));
+        let (seen, judgement) = look(&all(&server.url()).swap_remove(6)).await;
+        assert_eq!(judgement.finding("key accepted").map(|f| f.verdict), key, "{answer}: {seen:?}");
+        assert_eq!((judgement.is_idle(), judgement.verdict.is_healthy()), (idle, false), "{answer}: {judgement:?}");
+    }
+    assert!(VendorProbe::crux("c", &server.url(), "k", "https://shop.example", Some("phone")).is_err());
+}
+
 #[tokio::test]
 async fn good_days() {
     let server = Server::start(Answer::Json(404, "{}".into())).await.unwrap();
@@ -56,6 +135,7 @@ async fn good_days() {
     let paid = r#"jsonp ({"amount":5000.0,"RRR":"310008169517","orderId":"7","message":"Approved","status":"00"})"#;
     server.answer("/echannelsvc/2547916/310008169517/", Answer::Json(200, paid.into()));
     server.answer("/api/0/projects/shop/web/issues/", Answer::Json(200, format!("[{}]", issue(200, "ongoing"))));
+    server.answer("/v1/records:queryRecord", Answer::Json(200, report(2, &vitals("1200", "90", r#""0.01""#))));
     for probe in all(&server.url()) {
         let (seen, judgement) = look(&probe).await;
         assert_eq!(judgement.verdict, Verdict::Healthy, "{}: {judgement:?} {seen:?}", probe.spec().id);
@@ -63,7 +143,7 @@ async fn good_days() {
         assert!(!shown.contains("geheim") && !shown.contains("4f500d3c"), "{shown}");
     }
     let asked = server.requests();
-    assert!(asked.iter().all(|r| r.starts_with("GET ")), "nothing is changed");
+    assert!(asked[..6].iter().all(|r| r.starts_with("GET ")), "nothing is changed");
     // SHA-512 of reference, key and merchant: `printf 310008169517geheimgeheim2547916 | sha512sum`.
     let hash = "4f500d3c22f26ea8eff63e1295f502dc25101dd9de627dd293a5e670c0f424d4167989ab6e5c6598e3ec575d80a5814869eb17255184e26be294836f9e10f210";
     assert!(asked[4].starts_with(&format!("GET /echannelsvc/2547916/310008169517/{hash}/status.reg ")), "{}", asked[4]);

@@ -116,6 +116,30 @@ async fn each_property_of_a_certificate_has_its_own_verdict() {
 }
 
 #[tokio::test]
+async fn a_server_that_still_takes_old_tls_is_told_of_and_one_that_has_nothing_else_too() {
+    const OLD: &str = "TLS 1.1 and older refused";
+    let authority = Authority::new().unwrap();
+    for (protocols, handshake, refused) in [
+        ("TLSv1.2 TLSv1.3", Verdict::Healthy, Verdict::Healthy),
+        ("TLSv1.1 TLSv1.2", Verdict::Healthy, Verdict::Warning),
+        ("TLSv1 TLSv1.3", Verdict::Healthy, Verdict::Warning),
+        ("TLSv1", Verdict::Critical, Verdict::Warning),
+    ] {
+        let server = format!(
+            "server {{ listen 127.0.0.1:{{port}} ssl; {} ssl_protocols {protocols}; ssl_ciphers \"ALL:@SECLEVEL=0\"; }}",
+            authority.nginx(Kind::Good)
+        );
+        let web = nginx::Server::start(&server).await.unwrap();
+        let address = local(&web.url());
+        let probe =
+            TlsProbe::new("tls", "shop.test", address.port()).pinned_to(address).trusting(&authority.root()).unwrap();
+        let (seen, judgement) = look(&probe).await;
+        assert_eq!(verdict(&judgement, "handshake"), Some(handshake), "{protocols}: {seen:?}");
+        assert_eq!(verdict(&judgement, OLD), Some(refused), "{protocols}: {seen:?}");
+    }
+}
+
+#[tokio::test]
 async fn tls_begins_after_starttls_and_a_certificate_for_the_name_that_was_asked_for() {
     let authority = Authority::new().unwrap();
     // SNI: two names at one port.
@@ -135,7 +159,9 @@ async fn tls_begins_after_starttls_and_a_certificate_for_the_name_that_was_asked
     // No TLS at all, and nobody there.
     let plain = nginx::Server::start("server { listen 127.0.0.1:{port}; }").await.unwrap();
     let address = local(&plain.url());
-    for starttls in [Starttls::None, Starttls::Smtp, Starttls::Imap, Starttls::Pop3, Starttls::Postgres] {
+    for starttls in
+        [Starttls::None, Starttls::Smtp, Starttls::Imap, Starttls::Pop3, Starttls::Postgres, Starttls::Mysql]
+    {
         let probe = TlsProbe::new("tls", "shop.test", address.port())
             .pinned_to(address)
             .after(starttls)

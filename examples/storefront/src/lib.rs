@@ -40,6 +40,7 @@ pub mod chromium;
 mod data;
 pub mod dns;
 pub mod faults;
+pub mod imap;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod network;

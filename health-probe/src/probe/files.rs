@@ -263,8 +263,12 @@ impl FilesProbe {
                 "in the web root that should not be" if rules.public.is_empty() => {
                     seen.not_applicable(what, "no web root is named");
                 }
-                "of another owner" if rules.owner.is_none() => drop_ref(seen.not_applicable(what, "no owner is named")),
-                _ => drop_ref(seen.number(what, list.len() as f64, Unit::Count)),
+                "of another owner" if rules.owner.is_none() => {
+                    seen.not_applicable(what, "no owner is named");
+                }
+                _ => {
+                    seen.number(what, list.len() as f64, Unit::Count);
+                }
             }
         }
         for (what, list) in &found {
@@ -492,5 +496,3 @@ fn is_misplaced(path: &Path) -> bool {
         [".env", ".git", ".svn", ".hg", ".ds_store", "composer.lock", "package-lock.json", "id_rsa", ".htpasswd"];
     names.contains(&name.as_str()) || name.starts_with(".env.") || ends.iter().any(|e| name.ends_with(e))
 }
-
-fn drop_ref(_: &mut Observation) {}

@@ -147,9 +147,11 @@ impl HostProbe {
             _ => {}
         }
         match (field("SwapTotal"), field("SwapFree")) {
-            (Some(0.0), _) => drop_ref(seen.not_applicable("swap used", "there is no swap")),
+            (Some(0.0), _) => {
+                seen.not_applicable("swap used", "there is no swap");
+            }
             (Some(total), Some(free)) => {
-                drop_ref(seen.number("swap used", (total - free) / total * 100.0, Unit::Percent))
+                seen.number("swap used", (total - free) / total * 100.0, Unit::Percent);
             }
             _ => {}
         }
@@ -175,7 +177,9 @@ impl HostProbe {
         }
         match about.f_files {
             // Some file systems make inodes as they need them.
-            0 => drop_ref(seen.not_applicable(of("inodes", "used"), "this file system does not count them")),
+            0 => {
+                seen.not_applicable(of("inodes", "used"), "this file system does not count them");
+            }
             files => {
                 let (used, free) = ((files - about.f_ffree) as f64, about.f_favail as f64);
                 seen.number(of("inodes", "used"), used / (used + free) * 100.0, Unit::Percent);
@@ -339,5 +343,3 @@ fn number(path: &Path) -> Result<Option<f64>> {
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| file(path, "cannot be read", e))
 }
-
-fn drop_ref(_: &mut Observation) {}

@@ -132,8 +132,12 @@ impl Probe for AccessLogProbe {
         seen.number("lines lost", kept.lost_lately(&scan, cx.now), Unit::Count);
         seen.number("requests", f64::from(hour.requests), Unit::Count);
         match hour.requests {
-            0 => drop_ref(seen.not_applicable("server errors", "nobody asked for anything")),
-            _ => drop_ref(seen.number("server errors", f64::from(hour.errors), Unit::Count)),
+            0 => {
+                seen.not_applicable("server errors", "nobody asked for anything");
+            }
+            _ => {
+                seen.number("server errors", f64::from(hour.errors), Unit::Count);
+            }
         }
         let since = cx.now - TimeDelta::minutes(60);
         logins::read(&mut seen, &traffic.failed_logins, since, true);
@@ -142,19 +146,27 @@ impl Probe for AccessLogProbe {
             Some(newest) => {
                 seen.number("newest line age", (cx.now - newest).as_seconds_f64().max(0.0), Unit::Seconds);
             }
-            None => drop_ref(seen.not_applicable("newest line age", "there is no line with a time")),
+            None => {
+                seen.not_applicable("newest line age", "there is no line with a time");
+            }
         }
         seen.number("exposed", traffic.exposed_since(since) as f64, Unit::Count);
         for (path, n) in traffic.exposed.most(5) {
             seen.evidence(format!("{path} was given out {n} times"));
         }
         match unlikely(traffic, cx.now) {
-            Some(p) => drop_ref(seen.number("unlikely rate", p * 100.0, Unit::Percent)),
-            None => drop_ref(seen.not_applicable("unlikely rate", "there is no day before to compare with")),
+            Some(p) => {
+                seen.number("unlikely rate", p * 100.0, Unit::Percent);
+            }
+            None => {
+                seen.not_applicable("unlikely rate", "there is no day before to compare with");
+            }
         }
         // Of what is new: a format that was changed must not hide behind millions of good lines.
         match traffic.lines.saturating_sub(before.0) {
-            0 => drop_ref(seen.not_applicable("unreadable", "there is no new line")),
+            0 => {
+                seen.not_applicable("unreadable", "there is no new line");
+            }
             lines => {
                 let unreadable = traffic.unreadable.saturating_sub(before.1);
                 seen.number("unreadable", unreadable as f64 / lines as f64 * 100.0, Unit::Percent);
@@ -257,5 +269,3 @@ impl Counted for Errors {
         kept
     }
 }
-
-fn drop_ref(_: &mut Observation) {}

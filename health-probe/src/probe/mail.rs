@@ -1,10 +1,17 @@
 //! Mail: whether the server takes it, and whether it arrives.
 
+#[cfg(feature = "imap")]
+mod imap;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+#[cfg(feature = "imap")]
+pub use imap::ImapMailbox;
 
 use crate::error::{Error, ErrorKind, Result, file};
 use crate::incident::Message;
@@ -85,13 +92,21 @@ impl Probe for SmtpProbe {
 /// Where something that was sent has to arrive.
 #[async_trait]
 pub trait Receipt: std::fmt::Debug + Send + Sync {
-    /// Whether something with that token has arrived; and takes it away, so that nothing piles up.
-    async fn arrived(&self, token: &str) -> Result<bool>;
+    /// Whether something with that token, sent at that time, has arrived; and takes it away, so that nothing piles up.
+    ///
+    /// # Errors
+    /// Where that cannot be seen; then the round trip is unknown, not failed.
+    async fn arrived(&self, token: &str, sent: DateTime<Utc>) -> Result<bool>;
+
+    /// How long to wait between two looks; half a second without.
+    fn pause(&self) -> Duration {
+        Duration::from_millis(500)
+    }
 }
 
 /// Sends and sees: a test message goes out by a [`Notifier`] and has to arrive within a time.
 ///
-/// With a mail notifier and a [`Maildir`] it is the round trip of mail (H7); with the notifier of the alerts and whatever knows of
+/// With a mail notifier and a [`Maildir`] or an `ImapMailbox` it is the round trip of mail (H7); with the notifier of the alerts and whatever knows of
 /// their arrival, it is the canary that proves their path from end to end. Readings: `sent`, `arrived`, `round trip` (seconds).
 #[derive(Debug)]
 pub struct RoundTripProbe {
@@ -99,7 +114,6 @@ pub struct RoundTripProbe {
     notifier: Arc<dyn Notifier>,
     receipt: Arc<dyn Receipt>,
     within: Duration,
-    pause: Duration,
 }
 
 impl RoundTripProbe {
@@ -115,7 +129,7 @@ impl RoundTripProbe {
             .is("arrived", true, Verdict::Critical)
             .meaning("what is sent this way gets nowhere");
         let spec = ProbeSpec::new(id, policy).with_response_time("round trip");
-        Self { spec, notifier, receipt, within, pause: Duration::from_millis(500) }
+        Self { spec, notifier, receipt, within }
     }
 
     /// The same with another spec: title, policy.
@@ -143,15 +157,22 @@ impl Probe for RoundTripProbe {
             return Ok(seen);
         }
         seen.flag("sent", true);
+        let mut looked = false;
         let arrived = async {
             loop {
-                if self.receipt.arrived(&token).await? {
+                if self.receipt.arrived(&token, cx.now).await? {
                     return Ok::<_, Error>(());
                 }
-                tokio::time::sleep(self.pause).await;
+                looked = true;
+                tokio::time::sleep(self.receipt.pause()).await;
             }
         };
         match tokio::time::timeout(self.within, arrived).await {
+            Err(_) if !looked => {
+                let why = format!("{}: nobody could look within {} s", self.spec.id, self.within.as_secs_f64());
+                return Err(Error::new(ErrorKind::Timeout, why)
+                    .with_next_step("see what keeps the mailbox busy, or give it more time"));
+            }
             Ok(outcome) => {
                 outcome?;
                 seen.flag("arrived", true).number("round trip", began.elapsed().as_secs_f64(), Unit::Seconds);
@@ -215,7 +236,7 @@ impl Maildir {
 
 #[async_trait]
 impl Receipt for Maildir {
-    async fn arrived(&self, token: &str) -> Result<bool> {
+    async fn arrived(&self, token: &str, _sent: DateTime<Utc>) -> Result<bool> {
         let (mailbox, token) = (self.clone(), token.to_owned());
         tokio::task::spawn_blocking(move || mailbox.search(&token))
             .await

@@ -1,48 +1,38 @@
 //! A certificate, each of its properties with a verdict of its own.
 
-use std::net::SocketAddr;
+mod starttls;
+
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+pub use starttls::Starttls;
+use starttls::line;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::judge::{Condition, Limits, Policy, Verdict};
 use crate::net::address::Family;
 use crate::net::connect::{Destination, Failed, Phase, connect};
+use crate::net::old_tls;
 use crate::net::tls::{Trust, is_for, unix};
 use crate::observation::{Observation, Unit};
 use crate::probe::{Context, Probe, ProbeSpec};
 
-/// What is spoken before TLS begins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Starttls {
-    /// Nothing: TLS from the first byte. Behind port 443 the clock is compared too, by a request for the headers of `/`.
-    #[default]
-    None,
-    /// SMTP, as on port 587.
-    Smtp,
-    /// IMAP, as on port 143.
-    Imap,
-    /// POP3, as on port 110.
-    Pop3,
-    /// PostgreSQL.
-    Postgres,
-}
+const OLD_REFUSED: &str = "TLS 1.1 and older refused";
 
 /// A TLS handshake, and what the certificates say.
 ///
 /// Readings: `reachable`, `handshake`; `trusted` (some path leads to a root at some time of its validity), `name matches`,
 /// `already valid`, `days left` of the certificate itself, `chain days left` of the path that lives longest, `protocol`,
-/// `clock off` (seconds). Warnings from 21 days left on, critical from 7: a certificate of 90 days is renewed at 30. Where the
+/// `TLS 1.1 and older refused` (RFC 8996; asked on a connection of its own, and not of SMTP and MySQL), `clock off` (seconds). Warnings from 21 days left on, critical from 7: a certificate of 90 days is renewed at 30. Where the
 /// clock of this machine and the server's are an hour apart, what depends on dates is not read, thus unknown.
 #[derive(Debug, Clone)]
 pub struct TlsProbe {
@@ -70,11 +60,9 @@ impl TlsProbe {
             .above("days left", Unit::Days, Limits::new(21.0, 7.0))
             .meaning("renew the certificate")
             .above("chain days left", Unit::Days, Limits::new(21.0, 7.0))
-            .with(
-                "protocol",
-                Unit::None,
-                Condition::OneOf(vec!["TLSv1.3".into(), "TLSv1.2".into()], Verdict::Critical),
-            );
+            .with("protocol", Unit::None, Condition::OneOf(vec!["TLSv1.3".into(), "TLSv1.2".into()], Verdict::Critical))
+            .is(OLD_REFUSED, true, Verdict::Warning)
+            .meaning("browsers gave them up, and so do the rules for payment cards");
         let spec = ProbeSpec::new(id, policy).with_title(format!("TLS of {host}:{port}")).with_response_time("tls");
         Self {
             spec,
@@ -161,6 +149,8 @@ impl Probe for TlsProbe {
                     );
                 }
                 self.certificates(&mut seen, &shown.chain, &name, sure)?;
+                self.old_versions(&mut seen, began + self.limit).await;
+                seen.took = began.elapsed();
             }
             Err(failed) if failed.ours => {
                 return Err(Error::new(
@@ -171,6 +161,11 @@ impl Probe for TlsProbe {
             Err(failed) => {
                 let reachable = !matches!(failed.phase, Phase::Dns | Phase::Connect);
                 seen.flag("reachable", reachable).evidence(failed.to_string());
+                if failed.phase == Phase::Tls {
+                    // Where the server has nothing newer, that is why.
+                    self.old_versions(&mut seen, began + self.limit).await;
+                    seen.took = began.elapsed();
+                }
                 match reachable {
                     true => seen.flag("handshake", false),
                     false => seen.not_applicable("handshake", "there was no connection"),
@@ -197,8 +192,7 @@ impl TlsProbe {
     async fn shake(&self, seen: &mut Observation, name: &ServerName<'static>, until: Instant) -> Result<Shown, Failed> {
         let (client, recorder) =
             self.trust.recording().map_err(|e| Failed { ours: true, ..Failed::new(Phase::Tls, e.to_string()) })?;
-        let to = Destination { host: self.host.clone(), port: self.port, family: self.family, pinned: self.pinned };
-        let connected = connect(&to, until, |_| true).await?;
+        let connected = connect(&self.destination(), until, |_| true).await?;
         seen.evidence(format!("connected to {}", connected.address));
         let late = |what: &str| Failed::new(Phase::Tls, format!("{what} in {} s", self.limit.as_secs_f64()));
         let stream = match timeout_at(until.into(), self.starttls.speak(connected.stream)).await {
@@ -224,6 +218,44 @@ impl TlsProbe {
             _ => None,
         };
         Ok(Shown { chain: recorder.chain(), protocol, took, their_clock })
+    }
+
+    /// Whether the server takes what is older than TLS 1.2; where its answer is none, or none comes, that is not read.
+    async fn old_versions(&self, seen: &mut Observation, until: Instant) {
+        let why = match self.starttls {
+            Starttls::Mysql => Some("not asked: it would count as another connection error of this host"),
+            Starttls::Smtp => Some("not asked: where it is refused, mail goes in the clear instead"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            seen.not_applicable(OLD_REFUSED, why);
+            return;
+        }
+        // An address is no name to ask for.
+        let name = self.host.parse::<IpAddr>().is_err().then_some(self.host.as_str());
+        let ask = async {
+            let connected = connect(&self.destination(), until, |_| true).await.map_err(|e| e.to_string())?;
+            let mut stream = self.starttls.speak(connected.stream).await.map_err(|e| e.to_string())?;
+            old_tls::accepted(&mut stream, name).await.map_err(|e| e.to_string())
+        };
+        match timeout_at(until.into(), ask).await {
+            Ok(Ok(None)) => {
+                seen.flag(OLD_REFUSED, true);
+            }
+            Ok(Ok(Some(version))) => {
+                seen.flag(OLD_REFUSED, false).evidence(format!("the server takes {version}"));
+            }
+            Ok(Err(why)) => {
+                seen.evidence(format!("whether it takes TLS 1.1 is not known: {why}"));
+            }
+            Err(_) => {
+                seen.evidence("whether it takes TLS 1.1 is not known: no answer in time");
+            }
+        }
+    }
+
+    fn destination(&self) -> Destination {
+        Destination { host: self.host.clone(), port: self.port, family: self.family, pinned: self.pinned }
     }
 
     fn certificates(
@@ -267,90 +299,6 @@ impl TlsProbe {
         };
         Ok(())
     }
-}
-
-impl Starttls {
-    /// Speaks what comes before TLS; dialogues of a few bounded lines.
-    async fn speak(self, stream: TcpStream) -> std::io::Result<TcpStream> {
-        match self {
-            Self::None => Ok(stream),
-            Self::Postgres => {
-                let mut stream = stream;
-                // SSLRequest: its length, and the code 80877103.
-                stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
-                match stream.read_u8().await? {
-                    b'S' => Ok(stream),
-                    _ => Err(refused("the server speaks no TLS")),
-                }
-            }
-            Self::Smtp => {
-                let mut talk = BufReader::new(stream);
-                smtp_reply(&mut talk, "220").await?;
-                talk.write_all(b"EHLO caretaker.invalid\r\n").await?;
-                smtp_reply(&mut talk, "250").await?;
-                talk.write_all(b"STARTTLS\r\n").await?;
-                smtp_reply(&mut talk, "220").await?;
-                plain(talk)
-            }
-            Self::Imap => {
-                let mut talk = BufReader::new(stream);
-                expect(&line(&mut talk).await?, "* OK")?;
-                talk.write_all(b"a STARTTLS\r\n").await?;
-                expect(&line(&mut talk).await?, "a OK")?;
-                plain(talk)
-            }
-            Self::Pop3 => {
-                let mut talk = BufReader::new(stream);
-                expect(&line(&mut talk).await?, "+OK")?;
-                talk.write_all(b"STLS\r\n").await?;
-                expect(&line(&mut talk).await?, "+OK")?;
-                plain(talk)
-            }
-        }
-    }
-}
-
-/// What was sent before TLS began must not be taken for what comes after: an injection (CVE-2011-0411).
-fn plain(talk: BufReader<TcpStream>) -> std::io::Result<TcpStream> {
-    match talk.buffer().is_empty() {
-        true => Ok(talk.into_inner()),
-        false => Err(refused("the server sent more than its answer before TLS began")),
-    }
-}
-
-fn refused(why: &str) -> std::io::Error {
-    std::io::Error::other(why.to_owned())
-}
-
-fn expect(line: &str, wanted: &str) -> std::io::Result<()> {
-    match line.starts_with(wanted) {
-        true => Ok(()),
-        false => Err(refused(&format!("the server said {:?}", line.chars().take(100).collect::<String>()))),
-    }
-}
-
-async fn line<S: AsyncRead + Unpin>(from: &mut BufReader<S>) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
-    from.take(2048).read_until(b'\n', &mut bytes).await?;
-    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
-}
-
-/// A reply of SMTP, of one or more lines; its lines.
-pub(crate) async fn smtp_reply<S: AsyncRead + Unpin>(
-    from: &mut BufReader<S>,
-    wanted: &str,
-) -> std::io::Result<Vec<String>> {
-    let mut lines = Vec::new();
-    for _ in 0..64 {
-        let line = line(from).await?;
-        expect(&line, wanted)?;
-        let last = line.as_bytes().get(3) != Some(&b'-');
-        lines.push(line);
-        if last {
-            return Ok(lines);
-        }
-    }
-    Err(refused("the server's reply has no end"))
 }
 
 /// The server's idea of the time, where it speaks HTTP.

@@ -1,10 +1,12 @@
-//! Other people's services: status pages, keys that have to work, errors that Sentry has seen.
+//! Other people's services: status pages, keys that have to work, errors that Sentry has seen, what Chrome's users see.
+
+mod crux;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha512};
 
@@ -24,6 +26,7 @@ enum Kind {
     PaystackKey,
     RemitaKey,
     Sentry,
+    Crux,
 }
 
 /// The interface of somebody else's service.
@@ -134,6 +137,38 @@ impl VendorProbe {
         Self::new(id, &url, Kind::Sentry, bearer(token)?, policy)
     }
 
+    /// Core Web Vitals of a site as the Chrome UX Report has them: p75 of the last 28 days over all of Chrome's visitors that tell,
+    /// by `POST /v1/records:queryRecord` of `api`, which is `https://chromeuxreport.googleapis.com`. `origin` is such as
+    /// `https://shop.example`; `form_factor` is `PHONE`, `DESKTOP` or `TABLET`, all of them together without.
+    ///
+    /// Readings and limits as of [`VitalsProbe`](crate::vitals::VitalsProbe): `LCP` and `INP` (seconds), `CLS` (ratio). A site with
+    /// too few visitors is not in the report: then nothing applies, which is unknown and calls nobody. Figures that end more than
+    /// 14 days ago are not read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where it is no address, no key, or no such form factor.
+    pub fn crux(id: impl Into<String>, api: &str, key: &str, origin: &str, form_factor: Option<&str>) -> Result<Self> {
+        if let Some(other) = form_factor.filter(|f| !["PHONE", "DESKTOP", "TABLET"].contains(f)) {
+            return Err(Error::new(ErrorKind::Config, format!("{other:?} is no form factor"))
+                .with_next_step("PHONE, DESKTOP, TABLET, or none for all together"));
+        }
+        let origin = address(origin)?.origin().ascii_serialization();
+        let mut question = serde_json::json!({ "origin": origin });
+        if let Some(form_factor) = form_factor {
+            question["formFactor"] = form_factor.into();
+        }
+        let url = format!("{}/v1/records:queryRecord", api.trim_end_matches('/'));
+        // A header, for a URL is written down everywhere.
+        let json = (http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let headers = HeaderMap::from_iter([header("x-goog-api-key", key)?, json]);
+        let policy = crate::vitals::limits(Policy::new().is("key accepted", true, Verdict::Warning));
+        let mut probe = Self::new(id, &url, Kind::Crux, headers, policy)?;
+        probe.fetch.method = Method::POST;
+        probe.fetch.body = question.to_string().into();
+        probe.spec.title = format!("Core Web Vitals of {origin}");
+        Ok(probe)
+    }
+
     /// The same with another limit; ten seconds without.
     #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
@@ -205,6 +240,10 @@ impl VendorProbe {
             seen.flag("key accepted", false);
             return;
         }
+        let json = || serde_json::from_slice::<Json>(&answer.body).ok();
+        if self.kind == Kind::Crux && answer.status.is_client_error() {
+            return crux::refused(seen, answer.status, json().as_ref());
+        }
         if !answer.status.is_success() || answer.end != BodyEnd::Whole {
             if answer.end != BodyEnd::Whole {
                 seen.evidence("the answer was too long, or did not end");
@@ -237,6 +276,7 @@ impl VendorProbe {
             }
             Kind::RemitaKey => remita(seen, &json, &self.about),
             Kind::Sentry => sentry(seen, &json, cx),
+            Kind::Crux => crux::read(seen, &json, cx.now),
         }
     }
 }
@@ -265,9 +305,15 @@ fn key_policy() -> Policy {
 /// `{"status":{"indicator":"none|minor|major|critical"},"components":[…],"incidents":[…]}`
 fn statuspage(seen: &mut Observation, json: &Json) {
     match json.pointer("/status/indicator").and_then(Json::as_str) {
-        Some("none") => drop_ref(seen.text("says", "up")),
-        Some("minor" | "maintenance") => drop_ref(seen.text("says", "degraded")),
-        Some("major" | "critical") => drop_ref(seen.text("says", "down")),
+        Some("none") => {
+            seen.text("says", "up");
+        }
+        Some("minor" | "maintenance") => {
+            seen.text("says", "degraded");
+        }
+        Some("major" | "critical") => {
+            seen.text("says", "down");
+        }
         _ => {}
     }
     let names = |path: &str, key: &str, bad: &dyn Fn(&Json) -> bool| -> Vec<String> {
@@ -288,7 +334,9 @@ fn statuspage(seen: &mut Observation, json: &Json) {
 /// `{"largestatus":"up|degraded|down","message":…}`, and the shape of Statuspage where Stripe answers with that.
 fn stripe_status(seen: &mut Observation, json: &Json) {
     match json.get("largestatus").and_then(Json::as_str) {
-        Some(says @ ("up" | "degraded" | "down")) => drop_ref(seen.text("says", says)),
+        Some(says @ ("up" | "degraded" | "down")) => {
+            seen.text("says", says);
+        }
         Some(_) => {}
         None => statuspage(seen, json),
     }
@@ -354,5 +402,3 @@ fn sentry(seen: &mut Observation, json: &Json, cx: &Context) {
         }
     }
 }
-
-fn drop_ref(_: &mut Observation) {}

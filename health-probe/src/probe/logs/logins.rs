@@ -92,9 +92,15 @@ pub(super) fn read(seen: &mut Observation, failed: &FailedLogins, since: DateTim
         ("failed logins of one subnet", failed.by_subnet(since), addresses),
     ] {
         match list.first() {
-            Some((_, n)) => drop(seen.number(name, f64::from(*n), Unit::Count).at),
-            None if may_lack => drop(seen.not_applicable(name, "no failed log-in names one").at),
-            None if all == 0 => drop(seen.number(name, 0.0, Unit::Count).at),
+            Some((_, n)) => {
+                seen.number(name, f64::from(*n), Unit::Count);
+            }
+            None if may_lack => {
+                seen.not_applicable(name, "no failed log-in names one");
+            }
+            None if all == 0 => {
+                seen.number(name, 0.0, Unit::Count);
+            }
             None => {}
         }
         if named * 2 < all && !may_lack {

@@ -1,0 +1,644 @@
+//! The probes of a shop's file: the keys of each kind, and what they make.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_core::{Keys, Repository, Store};
+use chrono::{DateTime, TimeDelta, Utc};
+use health_probe::logs::TrafficOptions;
+use health_probe::notify::{SmtpNotifier, SmtpServer};
+use health_probe::slo::Objective;
+use health_probe::{
+    AccessLogProbe, DatabaseProbe, DnsProbe, Error, ErrorKind, ErrorLogProbe, Expect, FileRules, FilesProbe,
+    FreshnessProbe, HostProbe, HttpProbe, ImagesProbe, ImapMailbox, Limits, LoginLogProbe, Maildir, PageProbe, Policy,
+    Probe, ProbeExt, ProbeSpec, Receipt, Result, RoundTripProbe, SmtpProbe, SqlProbe, Starttls, TcpProbe, TlsProbe,
+    Unit, VendorProbe, Watch,
+};
+use serde::{Deserialize, Deserializer};
+
+use crate::shop_file::{Kinds, server, unknown};
+use crate::shop_value::{Secret, Span};
+
+/// The probes of a shop's file, a list for each kind; and how many they are.
+macro_rules! probes {
+    ($($kind:ident: $section:ident),* $(,)?) => {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(crate) struct Probes {
+            $($kind: Vec<$section>,)*
+        }
+
+        impl Probes {
+            /// How many there are.
+            pub(crate) fn count(&self) -> usize {
+                0 $(+ self.$kind.len())*
+            }
+        }
+    };
+}
+
+probes! {
+    host: HostSection,
+    dns: DnsSection,
+    tcp: TcpSection,
+    tls: TlsSection,
+    http: HttpSection,
+    page: PageSection,
+    database: DatabaseSection,
+    sql: SqlSection,
+    payments: PlainSqlSection,
+    orders: PlainSqlSection,
+    stuck_orders: PlainSqlSection,
+    webhooks: PlainSqlSection,
+    mail_log: PlainSqlSection,
+    stripe_status: PageOfVendorSection,
+    statuspage: PageOfVendorSection,
+    stripe_key: KeySection,
+    paystack_key: KeySection,
+    remita_key: RemitaSection,
+    sentry: SentrySection,
+    crux: CruxSection,
+    access_log: AccessLogSection,
+    login_log: ErrorLogSection,
+    error_log: ErrorLogSection,
+    files: FilesSection,
+    images: ImagesSection,
+    smtp: SmtpSection,
+    mail_round_trip: RoundTripSection,
+    backup: BackupSection,
+}
+
+impl Probes {
+    /// Which probes are of which kind, by their names.
+    pub(crate) fn kinds(&self) -> Kinds {
+        let p = self;
+        let pages = p.page.iter().map(|s| s.id.clone());
+        Kinds {
+            http: p.http.iter().map(|s| s.id.clone()).collect(),
+            pages: pages.chain(p.http.iter().map(|s| s.id.clone())).collect(),
+            access_logs: p.access_log.iter().map(|s| s.id.clone()).collect(),
+            error_logs: p.error_log.iter().map(|s| s.id.clone()).collect(),
+            login_logs: p.login_log.iter().map(|s| s.id.clone()).collect(),
+        }
+    }
+
+    /// The probes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where a setting makes no sense, or a secret is missing; it names the probe.
+    pub(crate) fn watches(&mut self, state: &Path, servers: &BTreeMap<String, SmtpServer>) -> Result<Vec<Watch>> {
+        let mut out = Vec::new();
+        let p = self;
+        for s in &mut p.host {
+            let c = s.common();
+            let probe = HostProbe::new(c.id.clone(), s.disks.clone());
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
+        }
+        for s in &mut p.dns {
+            let c = s.common();
+            let mut probe = DnsProbe::new(c.id.clone(), &s.name, s.kind.as_deref().unwrap_or("A"))?;
+            probe = probe.expecting(s.expect.clone());
+            if let Some(server) = s.server {
+                probe = probe.asking(server);
+            }
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+        }
+        for s in &mut p.tcp {
+            let c = s.common();
+            out.push(watch(TcpProbe::new(c.id.clone(), &s.host, s.port).with_spec(|spec| tune(spec, &c)), &c, 60));
+        }
+        for s in &mut p.tls {
+            let c = s.common();
+            let mut probe = TlsProbe::new(c.id.clone(), &s.host, s.port.unwrap_or(443));
+            probe = probe.after(match s.starttls.as_deref() {
+                None => Starttls::None,
+                Some("smtp") => Starttls::Smtp,
+                Some("imap") => Starttls::Imap,
+                Some("pop3") => Starttls::Pop3,
+                Some("postgres") => Starttls::Postgres,
+                Some("mysql") => Starttls::Mysql,
+                Some(other) => return Err(unknown(&c.id, "starttls", other, "smtp, imap, pop3, postgres, mysql")),
+            });
+            if let Some(roots) = &s.roots {
+                probe = probe.trusting(roots)?;
+            }
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600));
+        }
+        for s in &mut p.http {
+            let c = s.common();
+            let mut probe = HttpProbe::new(c.id.clone(), &s.url.read(&c.id)?)?;
+            if let Some(method) = &s.method {
+                probe = probe.with_request(method, "")?;
+            }
+            for (name, value) in &s.headers {
+                probe = probe.with_header(name, &value.read(&c.id)?)?;
+            }
+            let expects = (!s.status.is_empty()).then(|| Expect::Status(s.status.clone())).into_iter();
+            let expects = expects
+                .chain(s.body.clone().map(Expect::Body))
+                .chain(s.body_lacks.clone().map(Expect::NotInBody))
+                .chain(s.expect_headers.iter().map(|(n, v)| Expect::Header(n.clone(), v.clone())))
+                .chain(s.json.iter().map(|(pointer, v)| Expect::Json(pointer.clone(), v.clone())));
+            for expect in expects {
+                probe = probe.expecting(expect);
+            }
+            if let Some(most) = s.redirects {
+                probe = probe.with_redirects(most);
+            }
+            if let Some(roots) = &s.roots {
+                probe = probe.trusting(roots)?;
+            }
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
+        }
+        for s in &mut p.page {
+            let c = s.common();
+            let mut probe = PageProbe::new(c.id.clone(), &s.url.read(&c.id)?)?;
+            if let Some(roots) = &s.roots {
+                probe = probe.trusting(roots)?;
+            }
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 900));
+        }
+        for s in &mut p.database {
+            let c = s.common();
+            let probe = DatabaseProbe::new(c.id.clone(), &s.url.read(&c.id)?)?;
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
+        }
+        for s in &mut p.sql {
+            let c = s.common();
+            let mut policy = Policy::new();
+            let unit = |name: &String| s.units.get(name).cloned().unwrap_or(Unit::None);
+            for (name, limits) in &s.below {
+                policy = policy.below(name, unit(name), *limits);
+            }
+            for (name, limits) in &s.above {
+                policy = policy.above(name, unit(name), *limits);
+            }
+            let mut probe = SqlProbe::new(c.id.clone(), &s.url.read(&c.id)?, s.sql.clone(), policy)?;
+            for (name, unit) in &s.units {
+                probe = probe.with_unit(name, unit.clone());
+            }
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+        }
+        type Make = fn(String, &str, String) -> Result<SqlProbe>;
+        let declared: [(&mut Vec<PlainSqlSection>, Make); 5] = [
+            (&mut p.payments, SqlProbe::payments),
+            (&mut p.orders, SqlProbe::orders),
+            (&mut p.stuck_orders, SqlProbe::stuck_orders),
+            (&mut p.webhooks, SqlProbe::webhooks),
+            (&mut p.mail_log, SqlProbe::mail_log),
+        ];
+        for (sections, make) in declared {
+            for s in sections {
+                let c = s.common();
+                let probe = make(c.id.clone(), &s.url.read(&c.id)?, s.sql.clone())?;
+                out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+            }
+        }
+        for s in &mut p.stripe_status {
+            let c = s.common();
+            let probe =
+                VendorProbe::stripe_status(c.id.clone(), s.url.as_deref().unwrap_or("https://status.stripe.com"))?;
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+        }
+        for s in &mut p.statuspage {
+            let c = s.common();
+            let url = s.url.as_deref().ok_or_else(|| Error::new(ErrorKind::Config, format!("{}: has no url", c.id)))?;
+            out.push(watch(VendorProbe::statuspage(c.id.clone(), url)?.with_spec(|spec| tune(spec, &c)), &c, 300));
+        }
+        for s in &mut p.stripe_key {
+            let c = s.common();
+            let api = s.api.as_deref().unwrap_or("https://api.stripe.com");
+            let probe = VendorProbe::stripe_key(c.id.clone(), api, &s.key.read(&c.id)?)?;
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600));
+        }
+        for s in &mut p.paystack_key {
+            let c = s.common();
+            let api = s.api.as_deref().unwrap_or("https://api.paystack.co");
+            let probe = VendorProbe::paystack_key(c.id.clone(), api, &s.key.read(&c.id)?)?;
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600));
+        }
+        for s in &mut p.remita_key {
+            let c = s.common();
+            let api = s.api.as_deref().unwrap_or("https://login.remita.net/remita/exapp/api/v1/send/api");
+            let probe = VendorProbe::remita_key(c.id.clone(), api, &s.merchant, &s.key.read(&c.id)?, &s.reference)?;
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+        }
+        for s in &mut p.sentry {
+            let c = s.common();
+            let api = s.api.as_deref().unwrap_or("https://sentry.io");
+            let probe = VendorProbe::sentry(c.id.clone(), api, &s.organization, &s.project, &s.token.read(&c.id)?)?;
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 900));
+        }
+        for s in &mut p.crux {
+            let c = s.common();
+            let api = s.api.as_deref().unwrap_or("https://chromeuxreport.googleapis.com");
+            let (key, form_factor) = (s.key.read(&c.id)?, s.form_factor.as_deref());
+            let probe = VendorProbe::crux(c.id.clone(), api, &key, &s.origin, form_factor)?;
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 86_400));
+        }
+        for s in &mut p.access_log {
+            let c = s.common();
+            let probe = AccessLogProbe::new(c.id.clone(), &s.file, kept(state, &c.id), s.traffic.clone());
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
+        }
+        for s in &mut p.login_log {
+            let c = s.common();
+            let probe = LoginLogProbe::new(c.id.clone(), &s.file, kept(state, &c.id));
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
+        }
+        for s in &mut p.error_log {
+            let c = s.common();
+            let probe = ErrorLogProbe::new(c.id.clone(), &s.file, kept(state, &c.id));
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
+        }
+        for s in &mut p.files {
+            let c = s.common();
+            out.push(watch(files(s, state, &c).with_spec(|spec| tune(spec, &c)), &c, 3600));
+        }
+        for s in &mut p.images {
+            let c = s.common();
+            out.push(watch(ImagesProbe::new(c.id.clone(), &s.folder).with_spec(|spec| tune(spec, &c)), &c, 86_400));
+        }
+        for s in &mut p.smtp {
+            let c = s.common();
+            let probe = SmtpProbe::new(c.id.clone(), server(servers, &s.server)?);
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+        }
+        for s in &mut p.mail_round_trip {
+            let c = s.common();
+            let mail =
+                SmtpNotifier::new(c.id.clone(), server(servers, &s.server)?, &s.from, std::slice::from_ref(&s.to))?;
+            let within = s.within.map_or(Duration::from_secs(120), |w| w.0);
+            let receipt: Arc<dyn Receipt> = match (&s.maildir, &s.imap) {
+                (Some(maildir), None) => Arc::new(Maildir::new(maildir)),
+                (None, Some(imap)) => Arc::new(imap.mailbox(&c.id)?),
+                _ => {
+                    return Err(Error::new(ErrorKind::Config, format!("{}: has no mailbox, or two", c.id))
+                        .with_next_step(
+                            "say where it arrives: maildir = \"/home/…/Maildir\", or imap = { host, user, password }",
+                        ));
+                }
+            };
+            let probe = RoundTripProbe::new(c.id.clone(), Arc::new(mail), receipt, within);
+            let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600);
+            out.push(watch.with_timeout(within + Duration::from_secs(60)));
+        }
+        for s in &mut p.backup {
+            let c = s.common();
+            let (stores, keys, source, rpo) = (s.store.clone(), s.keys.clone(), s.source.clone(), s.rpo.0);
+            let newest = move || newest_verified(stores.clone(), keys.clone(), source.clone(), rpo);
+            let probe = FreshnessProbe::new(c.id.clone(), rpo, newest).with_title("newest verified backup");
+            let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 900);
+            out.push(watch.with_timeout(c.timeout.map_or(Duration::from_secs(120), |t| t.0)));
+        }
+        if out.is_empty() {
+            return Err(
+                Error::new(ErrorKind::Config, "there is no probe").with_next_step("add some: [[probe.http]], …")
+            );
+        }
+        Ok(out)
+    }
+
+    /// Takes the code as it is now for what it should be.
+    ///
+    /// # Errors
+    /// Where a tree cannot be read, or there is none.
+    pub(crate) fn accept_files(&mut self, state: &Path) -> Result<usize> {
+        for s in &mut self.files {
+            let c = s.common();
+            files(s, state, &c).accept()?;
+        }
+        match self.files.len() {
+            0 => Err(Error::new(ErrorKind::Config, "there is no [[probe.files]]")),
+            n => Ok(n),
+        }
+    }
+}
+
+/// Percent of good time, over 30 days: `99.9`.
+fn objective<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Objective>, D::Error> {
+    let percent = f64::deserialize(from)?;
+    if percent < 50.0 {
+        return Err(serde::de::Error::custom(format!("{percent} %: write 99.9 for 99.9 %, not 0.999")));
+    }
+    Objective::new(percent / 100.0, 30).map(Some).map_err(|e| {
+        let next = e.next_step().unwrap_or_default().to_owned();
+        serde::de::Error::custom(format!("{e}: {next}"))
+    })
+}
+
+fn once() -> u32 {
+    1
+}
+
+/// How often a look is taken where it is not healthy, the first time included: 1 to 5.
+fn tries<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let tries = u32::deserialize(from)?;
+    match tries {
+        1..=5 => Ok(tries),
+        _ => Err(serde::de::Error::custom(format!("tries = {tries}: from 1 to 5, the first included"))),
+    }
+}
+
+/// The keys that every probe has.
+#[derive(Debug, Default)]
+struct Common {
+    id: String,
+    title: Option<String>,
+    every: Option<Span>,
+    timeout: Option<Span>,
+    tries: u32,
+    after: Vec<String>,
+    limits: BTreeMap<String, Limits>,
+    slo: Option<Objective>,
+}
+
+/// A section with the keys that every probe has, and its own.
+macro_rules! section {
+    ($name:ident { $($(#[$meta:meta])* $field:ident: $kind:ty),* $(,)? }) => {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            id: String,
+            title: Option<String>,
+            every: Option<Span>,
+            timeout: Option<Span>,
+            #[serde(default = "once", deserialize_with = "tries")]
+            tries: u32,
+            #[serde(default)]
+            after: Vec<String>,
+            #[serde(default)]
+            limits: BTreeMap<String, Limits>,
+            #[serde(default, deserialize_with = "objective")]
+            slo: Option<Objective>,
+            $($(#[$meta])* $field: $kind,)*
+        }
+
+        impl $name {
+            fn common(&mut self) -> Common {
+                Common {
+                    id: self.id.clone(),
+                    title: self.title.take(),
+                    every: self.every,
+                    timeout: self.timeout,
+                    tries: self.tries,
+                    after: std::mem::take(&mut self.after),
+                    limits: std::mem::take(&mut self.limits),
+                    slo: self.slo,
+                }
+            }
+        }
+    };
+}
+
+section!(HostSection {
+    #[serde(default)]
+    disks: Vec<PathBuf>,
+});
+section!(HttpSection {
+    url: Secret,
+    #[serde(default)]
+    method: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, Secret>,
+    #[serde(default)]
+    status: Vec<u16>,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    body_lacks: Option<String>,
+    #[serde(default)]
+    expect_headers: BTreeMap<String, String>,
+    #[serde(default)]
+    json: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    redirects: Option<usize>,
+    #[serde(default)]
+    roots: Option<PathBuf>,
+});
+section!(TlsSection {
+    host: String,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default)]
+    starttls: Option<String>,
+    #[serde(default)]
+    roots: Option<PathBuf>,
+});
+section!(TcpSection { host: String, port: u16 });
+section!(DnsSection {
+    name: String,
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    expect: Vec<String>,
+    #[serde(default)]
+    server: Option<std::net::SocketAddr>,
+});
+section!(PageSection {
+    url: Secret,
+    #[serde(default)]
+    roots: Option<PathBuf>,
+});
+section!(DatabaseSection { url: Secret });
+section!(SqlSection {
+    url: Secret,
+    sql: String,
+    #[serde(default)]
+    units: BTreeMap<String, Unit>,
+    #[serde(default)]
+    below: BTreeMap<String, Limits>,
+    #[serde(default)]
+    above: BTreeMap<String, Limits>,
+});
+section!(PlainSqlSection { url: Secret, sql: String });
+section!(KeySection {
+    key: Secret,
+    #[serde(default)]
+    api: Option<String>,
+});
+section!(RemitaSection {
+    merchant: String,
+    key: Secret,
+    reference: String,
+    #[serde(default)]
+    api: Option<String>,
+});
+section!(PageOfVendorSection {
+    #[serde(default)]
+    url: Option<String>,
+});
+section!(SentrySection {
+    organization: String,
+    project: String,
+    token: Secret,
+    #[serde(default)]
+    api: Option<String>,
+});
+section!(CruxSection {
+    origin: String,
+    key: Secret,
+    #[serde(default)]
+    form_factor: Option<String>,
+    #[serde(default)]
+    api: Option<String>,
+});
+section!(AccessLogSection {
+    file: PathBuf,
+    #[serde(default)]
+    traffic: TrafficOptions,
+});
+section!(ErrorLogSection { file: PathBuf });
+section!(FilesSection {
+    root: PathBuf,
+    #[serde(default)]
+    uploads: Vec<PathBuf>,
+    #[serde(default)]
+    public: Vec<PathBuf>,
+    #[serde(default)]
+    secrets: Option<Vec<String>>,
+    #[serde(default)]
+    owner: Option<u32>,
+    #[serde(default)]
+    code: Option<Vec<String>>,
+});
+section!(ImagesSection { folder: PathBuf });
+section!(SmtpSection { server: String });
+section!(RoundTripSection {
+    server: String,
+    from: String,
+    to: String,
+    #[serde(default)]
+    maildir: Option<PathBuf>,
+    #[serde(default)]
+    imap: Option<ImapSection>,
+    #[serde(default)]
+    within: Option<Span>,
+});
+/// Where what was sent arrives.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImapSection {
+    host: String,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default)]
+    starttls: bool,
+    user: String,
+    password: Secret,
+    #[serde(default)]
+    folder: Option<String>,
+    #[serde(default)]
+    roots: Option<PathBuf>,
+}
+
+impl ImapSection {
+    fn mailbox(&self, who: &str) -> Result<ImapMailbox> {
+        let mut mailbox = ImapMailbox::new(&self.host, &self.user, self.password.read(who)?);
+        if self.starttls {
+            mailbox = mailbox.with_starttls().at_port(143);
+        }
+        if let Some(port) = self.port {
+            mailbox = mailbox.at_port(port);
+        }
+        if let Some(folder) = &self.folder {
+            mailbox = mailbox.in_folder(folder);
+        }
+        match &self.roots {
+            Some(roots) => mailbox.trusting(roots),
+            None => Ok(mailbox),
+        }
+    }
+}
+
+section!(BackupSection {
+    store: Vec<String>,
+    #[serde(default)]
+    keys: Option<PathBuf>,
+    source: String,
+    rpo: Span,
+});
+
+/// The age of the newest snapshot of a source that is complete and verified.
+async fn newest_verified(
+    urls: Vec<String>,
+    keys: Option<PathBuf>,
+    source: String,
+    rpo: Duration,
+) -> Result<Option<DateTime<Utc>>> {
+    let ask = async {
+        let keys = match &keys {
+            Some(folder) => Keys::load(folder)?,
+            None => Keys::none(),
+        };
+        let stores = urls.iter().map(|url| Store::from_url(url)).collect::<backup_core::Result<Vec<_>>>()?;
+        let catalog = Repository::open_all(stores, keys).await?.catalog().await?;
+        let now = Utc::now();
+        let objective = backup_core::Objective::new(source, rpo);
+        let judged = backup_core::objective::judge(&[objective], &catalog, now);
+        let age = judged.first().and_then(|status| status.age_seconds);
+        Ok::<_, backup_core::Error>(age.map(|age| now - TimeDelta::seconds(age)))
+    };
+    ask.await.map_err(|e| {
+        let next = e.next_step().unwrap_or("run `backup status`").to_owned();
+        Error::new(ErrorKind::Unreachable, format!("backups: {e}")).with_next_step(next).with_source(e)
+    })
+}
+
+fn files(s: &FilesSection, state: &Path, c: &Common) -> FilesProbe {
+    let mut rules = FileRules {
+        root: s.root.clone(),
+        uploads: s.uploads.clone(),
+        public: s.public.clone(),
+        ..FileRules::default()
+    };
+    rules.owner = s.owner;
+    if let Some(secrets) = &s.secrets {
+        rules.secrets.clone_from(secrets);
+    }
+    if let Some(code) = &s.code {
+        rules.code.clone_from(code);
+    }
+    FilesProbe::new(c.id.clone(), rules).with_state(kept(state, &c.id))
+}
+
+/// The file of what a probe remembers.
+fn kept(state: &Path, id: &str) -> PathBuf {
+    let name: String = id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    state.join(format!("{name}.json"))
+}
+
+fn watch(probe: impl Probe + 'static, c: &Common, every: u64) -> Watch {
+    let every = c.every.map_or(Duration::from_secs(every), |e| e.0);
+    let watch = match c.tries {
+        1 => Watch::new(probe, every),
+        tries => Watch::new(probe.retried(tries, Duration::from_secs(2)), every),
+    };
+    let mut watch = watch.after(c.after.clone());
+    if let Some(timeout) = c.timeout {
+        watch = watch.with_timeout(timeout.0);
+    }
+    if let Some(objective) = c.slo {
+        watch = watch.with_objective(objective);
+    }
+    watch
+}
+
+/// Title and limits as the shop wants them. A limit for a reading that has none is refused later, by its name.
+fn tune(spec: &mut ProbeSpec, c: &Common) {
+    if let Some(title) = &c.title {
+        spec.title.clone_from(title);
+    }
+    for (reading, limits) in &c.limits {
+        match spec.policy.limits_mut(reading) {
+            Some(known) => *known = *limits,
+            None => {
+                // A rule that nothing answers is unknown, and says its name: a slip is not passed over.
+                let policy = std::mem::take(&mut spec.policy);
+                spec.policy = policy.below(reading, Unit::None, *limits);
+            }
+        }
+    }
+}
