@@ -1,190 +1,19 @@
 //! From verdicts to incidents: confirmed states, dependencies, one root cause for each. Pure; time is an argument.
 
+mod dependencies;
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use dependencies::Dependencies;
+pub use record::{IncidentRecord, Member, Message, MessageKind};
+
 use crate::adapt::{Change, Debounce};
-use crate::error::{Error, ErrorKind, Result};
 use crate::judge::{Judgement, Verdict};
 use crate::statistics::Flapping;
-
-/// What depends on what: local network, DNS, TLS, app, database, gateway.
-#[derive(Debug, Clone, Default)]
-pub struct Dependencies {
-    /// Of each probe, all that it depends on, directly or not.
-    all: BTreeMap<String, BTreeSet<String>>,
-}
-
-impl Dependencies {
-    /// From each probe and what it depends on directly.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] where something depends on what is not there, or on itself by a detour.
-    pub fn new<'a>(direct: impl IntoIterator<Item = (&'a str, &'a [String])>) -> Result<Self> {
-        let direct: BTreeMap<&str, &[String]> = direct.into_iter().collect();
-        for (probe, on) in &direct {
-            if let Some(unknown) = on.iter().find(|d| !direct.contains_key(d.as_str())) {
-                return Err(Error::new(ErrorKind::Config, format!("{probe}: depends on {unknown}, which is no probe"))
-                    .with_next_step("correct the name, or leave it out"));
-            }
-        }
-        let mut all = BTreeMap::new();
-        for probe in direct.keys() {
-            let (mut found, mut open) = (BTreeSet::new(), vec![*probe]);
-            while let Some(at) = open.pop() {
-                for on in direct.get(at).copied().unwrap_or_default() {
-                    if on == probe {
-                        return Err(Error::new(
-                            ErrorKind::Config,
-                            format!("{probe}: depends on itself, by way of {at}"),
-                        )
-                        .with_next_step("leave out the dependency that is not one"));
-                    }
-                    if found.insert(on.clone()) {
-                        open.push(on);
-                    }
-                }
-            }
-            all.insert((*probe).to_owned(), found);
-        }
-        Ok(Self { all })
-    }
-
-    /// All that a probe depends on, directly or not.
-    pub fn of(&self, probe: &str) -> impl Iterator<Item = &str> {
-        self.all.get(probe).into_iter().flatten().map(String::as_str)
-    }
-}
-
-/// An incident: what failed first in the order of dependencies, and what failed with it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct IncidentRecord {
-    /// Its name, such as `2026-01-15T12:03:00Z database`.
-    pub id: String,
-    /// The probe that is its cause, as far as is known.
-    pub root: String,
-    /// The worst that any of its members was.
-    pub severity: Verdict,
-    /// When the first failing look was.
-    pub opened: DateTime<Utc>,
-    /// When all of it was well again.
-    pub resolved: Option<DateTime<Utc>>,
-    /// What failed, the root among them.
-    pub members: Vec<Member>,
-    /// What people were told, and when; only what was delivered.
-    pub told: Vec<(DateTime<Utc>, MessageKind)>,
-    /// Whether a member goes up and down.
-    #[serde(default)]
-    pub flapping: bool,
-    /// The incident that it turned out to be a part of: told of there from then on, and once more here where people knew of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub part_of: Option<String>,
-    /// The cause and the severity that were told last.
-    #[serde(default)]
-    told_of: Option<(String, Verdict)>,
-}
-
-/// A probe that is part of an incident.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Member {
-    /// The probe.
-    pub probe: String,
-    /// What people call it.
-    pub title: String,
-    /// Its confirmed state now.
-    pub verdict: Verdict,
-    /// Since when it is so.
-    pub since: DateTime<Utc>,
-    /// Why, by its last look that was not healthy.
-    pub reason: String,
-}
-
-impl Member {
-    #[cfg(test)]
-    pub(crate) fn new(probe: &str, title: &str, reason: &str, since: DateTime<Utc>) -> Self {
-        let (probe, title, reason) = (probe.to_owned(), title.to_owned(), reason.to_owned());
-        Self { probe, title, verdict: Verdict::Critical, since, reason }
-    }
-}
-
-impl IncidentRecord {
-    /// One without members.
-    pub(crate) fn empty(id: &str, at: DateTime<Utc>) -> Self {
-        Self {
-            id: id.to_owned(),
-            root: id.to_owned(),
-            severity: Verdict::Healthy,
-            opened: at,
-            resolved: None,
-            members: Vec::new(),
-            told: Vec::new(),
-            flapping: false,
-            part_of: None,
-            told_of: None,
-        }
-    }
-
-    /// The member that is its cause.
-    pub fn root_member(&self) -> Option<&Member> {
-        self.members.iter().find(|m| m.probe == self.root)
-    }
-
-    /// Whether it is another than was told of: worse, or of another cause.
-    fn changed(&self) -> bool {
-        self.told_of
-            .as_ref()
-            .is_some_and(|(root, severity)| *root != self.root || self.severity.rank() > severity.rank())
-    }
-
-    /// Whether somebody was told of it.
-    pub fn was_told(&self) -> bool {
-        !self.told.is_empty()
-    }
-
-    /// Whether nothing is to be told of it any more.
-    pub fn is_closed(&self) -> bool {
-        (self.part_of.is_some() && self.told.is_empty())
-            || self.told.last().is_some_and(|(_, kind)| matches!(kind, MessageKind::Resolved | MessageKind::Missed))
-    }
-}
-
-/// What a message says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum MessageKind {
-    /// It began.
-    Alert,
-    /// It got worse, or its cause is another one.
-    Update,
-    /// It still goes on.
-    Reminder,
-    /// It is over.
-    Resolved,
-    /// It began and is over, and nobody could be told in between.
-    Missed,
-    /// Nothing is wrong: it only has to arrive.
-    Test,
-}
-
-/// Something to tell people.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Message {
-    /// What it says.
-    pub kind: MessageKind,
-    /// When it was due.
-    pub at: DateTime<Utc>,
-    /// About which incident.
-    pub incident: IncidentRecord,
-    /// What a person should be able to find at the other end, of a test.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-}
 
 /// When incidents are told of.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,134 @@
+//! What is known of an incident, and what is said of it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::judge::Verdict;
+
+/// An incident: what failed first in the order of dependencies, and what failed with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct IncidentRecord {
+    /// Its name, such as `2026-01-15T12:03:00Z database`.
+    pub id: String,
+    /// The probe that is its cause, as far as is known.
+    pub root: String,
+    /// The worst that any of its members was.
+    pub severity: Verdict,
+    /// When the first failing look was.
+    pub opened: DateTime<Utc>,
+    /// When all of it was well again.
+    pub resolved: Option<DateTime<Utc>>,
+    /// What failed, the root among them.
+    pub members: Vec<Member>,
+    /// What people were told, and when; only what was delivered.
+    pub told: Vec<(DateTime<Utc>, MessageKind)>,
+    /// Whether a member goes up and down.
+    #[serde(default)]
+    pub flapping: bool,
+    /// The incident that it turned out to be a part of: told of there from then on, and once more here where people knew of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<String>,
+    /// The cause and the severity that were told last.
+    #[serde(default)]
+    pub(super) told_of: Option<(String, Verdict)>,
+}
+
+/// A probe that is part of an incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Member {
+    /// The probe.
+    pub probe: String,
+    /// What people call it.
+    pub title: String,
+    /// Its confirmed state now.
+    pub verdict: Verdict,
+    /// Since when it is so.
+    pub since: DateTime<Utc>,
+    /// Why, by its last look that was not healthy.
+    pub reason: String,
+}
+
+impl Member {
+    #[cfg(test)]
+    pub(crate) fn new(probe: &str, title: &str, reason: &str, since: DateTime<Utc>) -> Self {
+        let (probe, title, reason) = (probe.to_owned(), title.to_owned(), reason.to_owned());
+        Self { probe, title, verdict: Verdict::Critical, since, reason }
+    }
+}
+
+impl IncidentRecord {
+    /// One without members.
+    pub(crate) fn empty(id: &str, at: DateTime<Utc>) -> Self {
+        Self {
+            id: id.to_owned(),
+            root: id.to_owned(),
+            severity: Verdict::Healthy,
+            opened: at,
+            resolved: None,
+            members: Vec::new(),
+            told: Vec::new(),
+            flapping: false,
+            part_of: None,
+            told_of: None,
+        }
+    }
+
+    /// The member that is its cause.
+    pub fn root_member(&self) -> Option<&Member> {
+        self.members.iter().find(|m| m.probe == self.root)
+    }
+
+    /// Whether it is another than was told of: worse, or of another cause.
+    pub(super) fn changed(&self) -> bool {
+        self.told_of
+            .as_ref()
+            .is_some_and(|(root, severity)| *root != self.root || self.severity.rank() > severity.rank())
+    }
+
+    /// Whether somebody was told of it.
+    pub fn was_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// Whether nothing is to be told of it any more.
+    pub fn is_closed(&self) -> bool {
+        (self.part_of.is_some() && self.told.is_empty())
+            || self.told.last().is_some_and(|(_, kind)| matches!(kind, MessageKind::Resolved | MessageKind::Missed))
+    }
+}
+
+/// What a message says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum MessageKind {
+    /// It began.
+    Alert,
+    /// It got worse, or its cause is another one.
+    Update,
+    /// It still goes on.
+    Reminder,
+    /// It is over.
+    Resolved,
+    /// It began and is over, and nobody could be told in between.
+    Missed,
+    /// Nothing is wrong: it only has to arrive.
+    Test,
+}
+
+/// Something to tell people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Message {
+    /// What it says.
+    pub kind: MessageKind,
+    /// When it was due.
+    pub at: DateTime<Utc>,
+    /// About which incident.
+    pub incident: IncidentRecord,
+    /// What a person should be able to find at the other end, of a test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
