@@ -17,6 +17,6 @@ pub use faults::{Fault, Faults};
 pub use fingerprint::template;
 pub use follow::{Follower, Scan, Start};
 pub use logins::{FailedLogins, LoginFailure, masked};
-pub use message::{Level, LogMessage};
+pub use message::{Level, LineTime, LogMessage};
 pub use top::Top;
 pub use traffic::{Minute, Traffic, TrafficOptions};

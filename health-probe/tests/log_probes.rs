@@ -57,13 +57,81 @@ async fn nginx_and_php_write_and_the_probes_read() {
     assert_eq!(verdict(&judgement, "server errors"), Some(Verdict::Critical), "{judgement:?}");
     let (seen, judgement) = look(&errors).await;
     assert_eq!(verdict(&judgement, "new errors"), Some(Verdict::Healthy), "the same fault: {seen:?}");
-    assert_eq!(seen.finite("errors in the last hour"), Some(12.0), "what the first look found may be old: {seen:?}");
+    assert_eq!(seen.finite("errors in the last hour"), Some(13.0), "by the times of the lines: {seen:?}");
     php.page("other.php", "<?php nothing_of_that_name();").unwrap();
     ask(&format!("{}other.php", web.url()), 2).await;
     let (seen, judgement) = look(&errors).await;
     assert_eq!((seen.finite("new errors"), verdict(&judgement, "new errors")), (Some(1.0), Some(Verdict::Warning)));
     assert!(seen.evidence[0].contains("nothing_of_that_name") && seen.evidence[0].contains("(2 times)"), "{seen:?}");
     assert_eq!(look(&errors).await.0.finite("new errors"), Some(1.0), "a second look confirms it");
+}
+
+#[tokio::test]
+async fn what_begins_in_a_log_that_was_empty_is_seen_and_times_are_those_of_the_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, state) = (dir.path().join("error.log"), dir.path().join("errors.json"));
+    std::fs::write(&log, "").unwrap();
+    let began = Utc::now() - TimeDelta::days(3);
+    let look_at = async |hours: i64| {
+        let probe = ErrorLogProbe::new("errors", &log, &state);
+        let seen = probe.observe(&Context::at(began + TimeDelta::hours(hours))).await.unwrap();
+        let judgement = judge(&seen, &probe.spec().policy);
+        (seen, judgement)
+    };
+    let add = |lines: &str| std::fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(lines.as_bytes());
+    assert_eq!(look_at(0).await.1.verdict, Verdict::Healthy);
+    add(&"PHP Fatal error:  Uncaught Error: the database is gone\n".repeat(600)).unwrap();
+    let (seen, judgement) = look_at(4).await;
+    assert_eq!((seen.finite("new errors"), seen.finite("fatal in the last hour")), (Some(1.0), Some(600.0)));
+    assert_eq!(judgement.verdict, Verdict::Critical);
+    assert_eq!(look_at(5).await.1.verdict, Verdict::Critical, "confirmed");
+    assert_eq!(look_at(6).await.1.verdict, Verdict::Healthy, "and over");
+    // Nobody looked for two days; what happened in them did not happen in the last hour.
+    for hours in 10..50 {
+        let at = (began + TimeDelta::hours(hours)).format("%d-%b-%Y %H:%M:%S UTC");
+        add(&format!("[{at}] PHP Fatal error:  Uncaught Error: the database is gone\n")).unwrap();
+    }
+    let (seen, _) = look_at(60).await;
+    assert_eq!(seen.finite("fatal in the last hour"), Some(0.0), "{seen:?}");
+    // Whoever may read the examples may read the log.
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // The same of log-ins that say no time.
+    let (log, state) = (dir.path().join("app.log"), dir.path().join("logins.json"));
+    std::fs::write(&log, "").unwrap();
+    let probe = LoginLogProbe::new("logins", &log, &state);
+    assert_eq!(look(&probe).await.1.verdict, Verdict::Unknown);
+    std::fs::write(&log, "login failed user=anna ip=203.0.113.7\n".repeat(60)).unwrap();
+    assert_eq!(look(&probe).await.1.verdict, Verdict::Critical);
+}
+
+#[tokio::test]
+async fn what_strangers_ask_for_is_no_error_and_a_log_without_a_line_says_nothing() {
+    let web = nginx::Server::start(
+        "server { listen 127.0.0.1:{port}; root {here}; location /.git { deny all; } location / { try_files $uri =404; } \
+         location /files/ { } }",
+    )
+    .await
+    .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let errors = ErrorLogProbe::new("errors", web.directory().join("error.log"), dir.path().join("errors.json"));
+    let empty = dir.path().join("access.log");
+    std::fs::write(&empty, "").unwrap();
+    let access = AccessLogProbe::new("access", &empty, dir.path().join("access.json"), TrafficOptions::default());
+    assert_eq!(look(&errors).await.1.verdict, Verdict::Healthy);
+    for path in ["files/wp-login.php", ".git/config", "files/"] {
+        ask(&format!("{}{path}", web.url()), 100).await;
+    }
+    let log = std::fs::read_to_string(web.directory().join("error.log")).unwrap();
+    assert!(log.contains("No such file") && log.contains("forbidden by rule"), "{log}");
+    let (seen, judgement) = look(&errors).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "{seen:?}");
+    for _ in 0..2 {
+        let (_, judgement) = look(&access).await;
+        assert_eq!(judgement.verdict, Verdict::Unknown, "Debian's sites write into logs of their own");
+        assert!(!judgement.is_idle(), "and somebody is told");
+    }
 }
 
 #[tokio::test]

@@ -27,11 +27,31 @@ pub struct AccessLine<'a> {
 }
 
 impl<'a> AccessLine<'a> {
-    /// Reads a line; `None` where it is none of that format. What follows the agent is not looked at.
+    /// Reads a line; `None` where it is none of that format. What follows the agent is not looked at. The name of the site may
+    /// stand before the address (Apache's `vhost_combined`), or the address may be a list of those who passed the request on, of
+    /// which the first counts.
     pub fn parse(line: &'a [u8]) -> Option<Self> {
-        let (address, rest) = word(line)?;
-        // The identity, which nobody sends.
-        let (_, rest) = word(rest)?;
+        let (mut address, mut rest) = word(line)?;
+        // The identity, which nobody sends; or the address, behind the name of the site.
+        let (mut identity, mut after) = word(rest)?;
+        if identity != b"-" {
+            let first = |text: &'a [u8]| text.strip_suffix(b",").unwrap_or(text);
+            if !is_ip(first(address)) && is_ip(first(identity)) {
+                (address, rest) = (identity, after);
+                (identity, after) = word(rest)?;
+            }
+            let mut list = address.ends_with(b",");
+            while list {
+                list = identity.ends_with(b",");
+                (identity, after) = word(after)?;
+            }
+            let _ = identity;
+        }
+        let address = address.strip_suffix(b",").unwrap_or(address);
+        if !is_ip(address) && !is_host(address) {
+            return None;
+        }
+        let rest = after;
         // A user may have spaces: the time begins at the bracket.
         let bracket = memchr::memchr(b'[', rest)?;
         let user = rest[..bracket].trim_ascii_end();
@@ -95,6 +115,19 @@ fn time(text: &[u8]) -> Option<DateTime<Utc>> {
     Some(time.and_utc() - chrono::TimeDelta::seconds(offset))
 }
 
+/// As far as its letters tell.
+fn is_ip(text: &[u8]) -> bool {
+    text.len() <= 45
+        && text.iter().any(|b| matches!(b, b'.' | b':'))
+        && text.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b'.' | b':'))
+}
+
+/// The name of a host, or what nginx says of a socket.
+fn is_host(text: &[u8]) -> bool {
+    let named = text.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    text == b"unix:" || (named && text.len() <= 64 && text.iter().any(u8::is_ascii_alphabetic))
+}
+
 fn word(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr::memchr(b' ', line)?;
     (at > 0).then(|| (&line[..at], &line[at + 1..]))
@@ -144,6 +177,23 @@ mod tests {
         let garbage = br#"1.2.3.4 - - [01/Jan/2026:00:00:00 +0000] "\x16\x03\x01" 400 150 "-" "-""#;
         let read = AccessLine::parse(garbage).unwrap();
         assert_eq!((read.method, read.status), (&b""[..], 400));
+        let request = r#"- - [01/Jan/2026:00:00:00 +0000] "GET / HTTP/1.1" 200 1"#;
+        for (first, address) in [
+            ("shop.example:443 203.0.113.7", "203.0.113.7"),
+            ("shop.example 2001:db8::7", "2001:db8::7"),
+            ("203.0.113.7, 10.0.0.1", "203.0.113.7"),
+            ("203.0.113.7, 10.0.0.1, 10.0.0.2", "203.0.113.7"),
+            ("host.example", "host.example"),
+            ("unix:", "unix:"),
+        ] {
+            let line = format!("{first} {request}");
+            let read = AccessLine::parse(line.as_bytes()).unwrap_or_else(|| panic!("{line}"));
+            assert_eq!((read.address, read.user, read.status), (address.as_bytes(), &b"-"[..], 200), "{line}");
+        }
+        // What a stranger may write into a header is no address.
+        for first in ["x'\"><script>", "shop.example:443", &"9".repeat(8000), "a,b"] {
+            assert_eq!(AccessLine::parse(format!("{first} {request}").as_bytes()), None, "{first}");
+        }
         for bad in
             [&b""[..], b"hello", b"1.2.3.4 - - [x] \"GET / HTTP/1.1\" abc 1", b"1.2.3.4 - - [x] \"GET / HTTP/1.1"]
         {

@@ -1,7 +1,7 @@
 //! What makes two messages the same: all that varies taken out.
 
-/// A message with numbers, hexadecimal ids, addresses and quoted values replaced, so that messages of one fault are the same.
-/// At most 300 characters.
+/// A message with numbers, hexadecimal ids, addresses, paths and quoted values replaced, so that messages of one fault are the
+/// same; a file of code and a socket stay. At most 300 characters.
 ///
 /// ```
 /// # use health_probe::logs::template;
@@ -23,6 +23,39 @@ pub fn template(message: &str) -> String {
             out.push('…');
             out.push(c);
             rest = &rest[end + 2..];
+            continue;
+        }
+        // 1/2 is a share, and what follows the number of a port is a path.
+        let named = || rest[1..].starts_with(|c: char| c.is_ascii_alphabetic());
+        if c == '/' && !out.ends_with(char::is_alphanumeric) && (!out.ends_with('#') || named()) {
+            let end = rest
+                .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | ':' | '(' | ')' | '?'))
+                .unwrap_or(rest.len());
+            match rest[..end].strip_prefix("//").map(|after| after.split_once('/')) {
+                // The host of a URL says what the fault is about.
+                Some(split) => {
+                    out.push_str("//");
+                    let host = split.map_or(&rest[2..end], |(host, _)| host);
+                    rest = &rest[2..];
+                    if varies(host) {
+                        continue;
+                    }
+                    out.push_str(host);
+                    rest = &rest[host.len()..];
+                    if let Some((host, _)) = split {
+                        out.push_str("/…");
+                        rest = &rest[end - 2 - host.len()..];
+                    }
+                }
+                None => {
+                    let path = &rest[..end];
+                    match CODE.iter().any(|ending| path.ends_with(ending)) {
+                        true => out.push_str(path),
+                        false => out.push_str("/…"),
+                    }
+                    rest = &rest[end..];
+                }
+            }
             continue;
         }
         if c.is_ascii_alphanumeric() {
@@ -53,9 +86,13 @@ pub fn template(message: &str) -> String {
         }
         rest = &rest[c.len_utf8()..];
     }
+    out.truncate(out.floor_char_boundary(300));
     out.truncate(out.trim_end().len());
     out
 }
+
+/// Endings of files that are where a fault is, not what it is about.
+const CODE: [&str; 10] = [".php", ".js", ".mjs", ".cjs", ".ts", ".tsx", ".jsx", ".py", ".sock", ".so"];
 
 /// Whether a word is one of many: it has a digit and is a number, an id, an address; a name such as `utf8` or `SQLSTATE` is not.
 fn varies(word: &str) -> bool {
@@ -87,6 +124,10 @@ mod tests {
             ),
             ("job 550e8400-e29b-41d4-a716-446655440000 died", "job # died"),
             ("Table 'shop.carts' doesn't exist", "Table '…' doesn't exist"),
+            ("no page at /product/red-shoes?x=1", "no page at /…?x=#"),
+            ("POST https://api.stripe.com/v1/charges/ch_1 timed out", "POST https://api.stripe.com/… timed out"),
+            ("GET http://10.0.0.7:8080/stock failed", "GET http://#/… failed"),
+            ("connect() to unix:/run/php/php8.2-fpm.sock failed", "connect() to unix:/run/php/php8.2-fpm.sock failed"),
         ] {
             assert_eq!(template(message), wanted);
         }

@@ -45,7 +45,7 @@ pub enum Start {
 
 /// How far a log was read. To be kept together with what was counted, in one step: then a process that is killed in between
 /// counts nothing twice and leaves nothing out.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Follower {
     path: PathBuf,
     start: Start,
@@ -67,7 +67,7 @@ pub struct Scan {
     pub lost: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
     device: u64,
     inode: u64,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::message::{LineTime, time_of};
 use super::top::Top;
 
 /// Log-ins that failed in the last two hours, to five minutes; bounded, whatever an attack looks like.
@@ -299,7 +300,11 @@ fn text(line: &str) -> LoginFailure {
     let at = line
         .strip_prefix('[')
         .and_then(|rest| rest.split_once(']'))
-        .and_then(|(time, _)| php_time(time))
+        .and_then(|(time, _)| match time_of(time) {
+            Some(LineTime::At(at)) => Some(at),
+            // Of a clock on a wall, nobody knows where.
+            Some(LineTime::Local(_)) | None => None,
+        })
         .or_else(|| DateTime::parse_from_rfc3339(words.first().copied().unwrap_or("")).ok().map(|t| t.to_utc()));
     LoginFailure { account, address, at }
 }
@@ -311,14 +316,6 @@ fn address_of(text: &str) -> Option<String> {
     let bare = || text.rsplit_once(':').filter(|(head, _)| head.contains('.') || head.ends_with(']'));
     let ip = whole.or_else(|| bare()?.0.trim_matches(['[', ']']).parse().ok())?;
     Some(ip.to_canonical().to_string())
-}
-
-/// `25-Nov-2026 22:10:00 UTC`, as PHP writes it; other zones by name are not known here.
-fn php_time(text: &str) -> Option<DateTime<Utc>> {
-    let (time, zone) = text.rsplit_once(' ')?;
-    let zone: chrono_tz::Tz = zone.parse().ok()?;
-    let local = chrono::NaiveDateTime::parse_from_str(time, "%d-%b-%Y %H:%M:%S").ok()?;
-    local.and_local_timezone(zone).earliest().map(|t| t.to_utc())
 }
 
 /// The subnet of an address: /24, /48.

@@ -20,6 +20,9 @@ pub struct TrafficOptions {
     pub login_failure_is_200: bool,
     /// Beginnings of paths that nobody but a scanner asks for.
     pub scanner_paths: Vec<String>,
+    /// Of them, those that give something away where they are answered with success. Beside them count dumps and archives: what
+    /// ends in `.sql`, `.bak`, `.old`, `.zip`, `.gz` or `.tgz`.
+    pub exposed_paths: Vec<String>,
 }
 
 impl Default for TrafficOptions {
@@ -63,6 +66,19 @@ impl Default for TrafficOptions {
                 "/solr/",
                 "/telescope",
             ]),
+            exposed_paths: owned(&[
+                "/.env",
+                "/.git/",
+                "/.aws/",
+                "/.ssh/",
+                "/.svn/",
+                "/.DS_Store",
+                "/phpmyadmin",
+                "/pma/",
+                "/adminer",
+                "/vendor/phpunit",
+                "/server-status",
+            ]),
         }
     }
 }
@@ -99,6 +115,8 @@ pub struct Traffic {
     #[serde(default)]
     lengths: BTreeMap<i64, BTreeMap<u64, Length>>,
     minutes: BTreeMap<i64, Minute>,
+    #[serde(default)]
+    hours: BTreeMap<i64, Hour>,
     #[serde(skip)]
     last_time: (Vec<u8>, i64),
     #[serde(skip)]
@@ -129,9 +147,26 @@ pub struct Minute {
     /// Requests for what only scanners ask for.
     #[serde(default)]
     pub scanners: u32,
+    /// Requests for what is not there (404), scanners left out.
+    #[serde(default)]
+    pub not_found: u32,
+}
+
+/// Where what went wrong in one hour of the clock.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Hour {
+    errors: Top,
+    not_found: Top,
+}
+
+impl Default for Hour {
+    fn default() -> Self {
+        Self { errors: Top::new(200), not_found: Top::new(200) }
+    }
 }
 
 const MINUTES: usize = 2 * 1440;
+const HOURS: usize = 3;
 
 impl Default for Traffic {
     fn default() -> Self {
@@ -159,6 +194,7 @@ impl Traffic {
             exposed_hours: BTreeMap::new(),
             lengths: BTreeMap::new(),
             minutes: BTreeMap::new(),
+            hours: BTreeMap::new(),
             last_time: (Vec::new(), 0),
             last_agent: HashMap::new(),
             scanner_bytes: Vec::new(),
@@ -181,11 +217,9 @@ impl Traffic {
         let scanner = self.is_scanner(path);
         if scanner {
             self.scanners.add(&String::from_utf8_lossy(request.address));
-            // Shops on WordPress give these out to everybody.
-            let common = [&b"/wp-"[..], b"/xmlrpc.php"].iter().any(|p| starts_with(path, p));
             // A request for the head alone has no length to tell by.
             let given = (200..300).contains(&request.status) && request.bytes > 0 && request.method != b"HEAD";
-            if let Some(hour) = minute.map(|at| at.div_euclid(60)).filter(|_| given && !common)
+            if let Some(hour) = minute.map(|at| at.div_euclid(60)).filter(|_| given && self.gives_away(path))
                 && !self.is_one_page_for_all(path, request.bytes, hour)
             {
                 self.exposed.add(&shown(path));
@@ -194,11 +228,23 @@ impl Traffic {
         }
         let failed = self.failed_login(&request);
         let server_error = (500..600).contains(&request.status);
-        if server_error {
-            self.error_paths.add(&shown(path));
-        }
-        if request.status == 404 && !scanner {
-            self.not_found.add(&shown(path));
+        let not_found = request.status == 404 && !scanner;
+        if server_error || not_found {
+            let path = shown(path);
+            let hour = minute.map(|at| self.hours.entry(at.div_euclid(60)).or_default());
+            match server_error {
+                true => {
+                    self.error_paths.add(&path);
+                    hour.map(|hour| hour.errors.add(&path));
+                }
+                false => {
+                    self.not_found.add(&path);
+                    hour.map(|hour| hour.not_found.add(&path));
+                }
+            }
+            while self.hours.len() > HOURS {
+                self.hours.pop_first();
+            }
         }
         if bot {
             self.bots += 1;
@@ -217,6 +263,7 @@ impl Traffic {
             }
         }
         minute.scanners += u32::from(scanner);
+        minute.not_found += u32::from(not_found);
         if failed {
             minute.failed_logins += 1;
             let account = (request.user != b"-").then(|| String::from_utf8_lossy(request.user));
@@ -242,6 +289,7 @@ impl Traffic {
             sum.bots += minute.bots;
             sum.failed_logins += minute.failed_logins;
             sum.scanners += minute.scanners;
+            sum.not_found += minute.not_found;
         }
         sum
     }
@@ -261,6 +309,22 @@ impl Traffic {
     /// How often something was given out since the hour of `from` that only scanners ask for.
     pub fn exposed_since(&self, from: DateTime<Utc>) -> u64 {
         self.exposed_hours.range(from.timestamp().div_euclid(3600)..).map(|(_, n)| u64::from(*n)).sum()
+    }
+
+    /// Paths of server errors, and those that were not found, since the hour of the clock in which `from` is; most first.
+    pub fn paths_since(&self, from: DateTime<Utc>) -> (Vec<(String, u64)>, Vec<(String, u64)>) {
+        let sum = |of: fn(&Hour) -> &Top| {
+            let mut counts: HashMap<String, u64> = HashMap::new();
+            for hour in self.hours.range(from.timestamp().div_euclid(3600)..).map(|(_, hour)| hour) {
+                for (path, n) in of(hour).most(200) {
+                    *counts.entry(path.to_owned()).or_default() += n;
+                }
+            }
+            let mut all: Vec<_> = counts.into_iter().collect();
+            all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+            all
+        };
+        (sum(|hour| &hour.errors), sum(|hour| &hour.not_found))
     }
 
     /// The minute of the newest request.
@@ -295,6 +359,17 @@ impl Traffic {
         }
         let may_be = path.get(1).is_none_or(|byte| self.scanner_bytes[usize::from(*byte)]);
         may_be && self.options.scanner_paths.iter().any(|p| is_or_is_under(path, p.as_bytes()))
+    }
+
+    /// Whether something is given away where it is answered with success; a shop may well sell telescopes.
+    fn gives_away(&self, path: &[u8]) -> bool {
+        const ENDINGS: [&[u8]; 6] = [b".sql", b".bak", b".old", b".zip", b".gz", b".tgz"];
+        let last = last_of(path);
+        self.options
+            .exposed_paths
+            .iter()
+            .any(|p| is_or_is_under(path, p.as_bytes()) || last.eq_ignore_ascii_case(p.trim_matches('/').as_bytes()))
+            || ENDINGS.iter().any(|e| path.len() >= e.len() && path[path.len() - e.len()..].eq_ignore_ascii_case(e))
     }
 
     /// A shop that answers every path with the same page gives nothing away by it: three different paths on one day, one length. What
@@ -427,12 +502,23 @@ mod tests {
         }
         let at = DateTime::parse_from_rfc3339("2026-11-25T10:00:00Z").unwrap().to_utc();
         let minute = traffic.between(at, at + chrono::TimeDelta::minutes(1));
-        assert_eq!(minute, Minute { requests: 9, errors: 1, bots: 1, failed_logins: 2, scanners: 2 });
+        assert_eq!(minute, Minute { requests: 9, errors: 1, bots: 1, failed_logins: 2, scanners: 2, not_found: 1 });
         assert_eq!((traffic.lines, traffic.unreadable), (11, 1));
         assert_eq!(traffic.not_found.most(5), [("/gone", 1)]);
         assert_eq!(traffic.exposed.most(5), [("/.git/config", 1)]);
         assert_eq!(traffic.scanners.most(5), [("3.3.3.3", 2)]);
         assert_eq!(traffic.failed_logins.by_subnet(at), [("4.4.4.0/24".to_owned(), 2)]);
+        let (errors, not_found) = traffic.paths_since(at);
+        assert_eq!((errors, not_found), (vec![("/".into(), 1), ("/cart".into(), 1)], vec![("/gone".into(), 1)]));
+        assert_eq!(traffic.paths_since(at + chrono::TimeDelta::hours(1)).0, []);
+        // A shop that sells telescopes gives nothing away; one with a dump in its folder does.
+        let mut sells = Traffic::default();
+        for path in ["/telescope", "/telescope/dobson-8", "/shell", "/wp-login.php", "/actuator/7"] {
+            sells.add(line("6.6.6.6", &format!("GET {path}"), 200, "x").as_bytes());
+        }
+        assert_eq!((sells.exposed_since(at), sells.between(at, at + chrono::TimeDelta::minutes(1)).scanners), (0, 5));
+        sells.add(line("6.6.6.6", "GET /backup/Shop.SQL", 200, "x").as_bytes());
+        assert_eq!(sells.exposed_since(at), 1);
         // One page for everything: nothing is given away by it, and what was counted before that showed is taken back.
         let mut all = Traffic::default();
         for path in ["/.env", "/.env", "/shell/../.env", "/.git/config"] {

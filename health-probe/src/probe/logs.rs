@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::error::Result;
 use crate::judge::{Condition, FailureRate, Limits, Policy};
-use crate::logs::{Faults, Traffic, TrafficOptions};
+use crate::logs::{Faults, Level, LineTime, LogMessage, Traffic, TrafficOptions};
 use crate::observation::{Observation, Unit};
 use crate::probe::{Context, Probe, ProbeSpec};
 use crate::statistics::{median, poisson_at_least};
@@ -28,7 +28,8 @@ pub use logins::LoginLogProbe;
 /// `failed logins` (a warning from 100 an hour on, critical from 1,000), `of one account` (10, 50; by the names that the server
 /// itself asks passwords for, and see [`LoginLogProbe`]), `of one address` (20, 100), `of one subnet` (50, 200); `scanners`, requests that nobody else makes (a
 /// warning from 2,000); `exposed`, paths that only scanners ask for and that were answered with success (critical from one on;
-/// a server that answers any path with one page of one length gives nothing away); `unlikely rate`, the probability, in
+/// a server that answers any path with one page of one length gives nothing away); `not found`, with the most frequent paths as
+/// evidence; `newest line age`, unknown until there ever was a line; `unlikely rate`, the probability, in
 /// percent, of as many requests in the last five minutes as there were if the day before is the rule, as a warning below one
 /// in a million; `unreadable` lines, in percent; `lines lost`.
 ///
@@ -40,8 +41,11 @@ pub struct AccessLogProbe {
 
 /// An error log (H4), of PHP, Next.js, nginx, Apache: what is new in it, and how much.
 ///
-/// Readings: `new errors`, groups that were seen first within the last hour, and not at the first look of all (a warning from one on); `errors in the last hour` (a
-/// warning from 50, critical from 500); `fatal in the last hour` (critical from 10); `lines lost`. Evidence names the groups.
+/// Readings: `new errors`, groups that were seen first within the last hour, and not at the first look of all (a warning from one
+/// on); `errors in the last hour` (a warning from 50, critical from 500); `fatal in the last hour` (critical from 10); `lines
+/// lost`. Evidence names the groups. An hour is one of the lines' own times where they say them with a zone, or with one that fits
+/// this machine's; else of the looks. What strangers cause is none of these: see [`LogMessage::parse`]. An error log is silent
+/// where all is well: that PHP writes to it is for its settings to say (`error_log`, `catch_workers_output`).
 pub struct ErrorLogProbe {
     spec: ProbeSpec,
     log: Arc<Mutex<Kept<Errors>>>,
@@ -147,9 +151,10 @@ impl Probe for AccessLogProbe {
                 seen.number("newest line age", (cx.now - newest).as_seconds_f64().max(0.0), Unit::Seconds);
             }
             None => {
-                seen.not_applicable("newest line age", "there is no line with a time");
+                seen.evidence("there was never a line with a time in it: the server may write elsewhere");
             }
         }
+        seen.number("not found", f64::from(hour.not_found), Unit::Count);
         seen.number("exposed", traffic.exposed_since(since) as f64, Unit::Count);
         for (path, n) in traffic.exposed.most(5) {
             seen.evidence(format!("{path} was given out {n} times"));
@@ -172,10 +177,11 @@ impl Probe for AccessLogProbe {
                 seen.number("unreadable", unreadable as f64 / lines as f64 * 100.0, Unit::Percent);
             }
         }
-        for (path, n) in traffic.error_paths.most(3) {
+        let (errors, not_found) = traffic.paths_since(since);
+        for (path, n) in errors.iter().take(5) {
             seen.evidence(format!("{n} server errors at {path}"));
         }
-        for (path, n) in traffic.not_found.most(3) {
+        for (path, n) in not_found.iter().take(10) {
             seen.evidence(format!("{n} times not found: {path}"));
         }
         Ok(seen)
@@ -210,7 +216,7 @@ impl Probe for ErrorLogProbe {
         // confirms it.
         let since = errors.began.map_or(cx.now, |began| began.max(cx.now - TimeDelta::minutes(60)));
         let new = errors.faults.new_since(since).into_iter();
-        let new: Vec<_> = new.filter(|f| f.level >= crate::logs::Level::Error).collect();
+        let new: Vec<_> = new.filter(|f| f.level >= Level::Error).collect();
         seen.number("new errors", new.len() as f64, Unit::Count);
         for fault in new.iter().take(10) {
             seen.evidence(format!("new: {} ({} times)", fault.example, fault.count));
@@ -225,31 +231,49 @@ impl Probe for ErrorLogProbe {
     }
 }
 
-/// Faults, and how many errors came in each minute in which somebody looked.
+/// Faults, and how many errors came in each minute.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Errors {
-    /// When the first look was.
+    /// When the first look ended.
     #[serde(default)]
     began: Option<DateTime<Utc>>,
+    /// When the last one did.
+    #[serde(default)]
+    last: Option<DateTime<Utc>>,
     faults: Faults,
     minutes: std::collections::BTreeMap<i64, (u64, u64)>,
 }
 
 impl Errors {
-    fn add(&mut self, line: &[u8], at: DateTime<Utc>) {
-        let began = *self.began.get_or_insert(at);
-        let before = (self.faults.errors(), self.faults.by_level[3]);
-        self.faults.add(line, at);
-        let (all, fatal) = (self.faults.errors() - before.0, self.faults.by_level[3] - before.1);
-        // What the first look finds may be years old.
-        if all > 0 && at != began {
-            let minute = self.minutes.entry(at.timestamp().div_euclid(60)).or_default();
-            minute.0 += all;
-            minute.1 += fatal;
-            while self.minutes.len() > 120 {
-                self.minutes.pop_first();
-            }
+    fn add(&mut self, line: &[u8], now: DateTime<Utc>) {
+        let line = String::from_utf8_lossy(&line[..line.len().min(16 * 1024)]);
+        let message = LogMessage::parse(&line);
+        self.faults.add_message(&message, now);
+        let Some(level) = message.level.filter(|level| *level >= Level::Error) else { return };
+        let Some(at) = self.at(&message, now) else { return };
+        let minute = self.minutes.entry(at.timestamp().div_euclid(60)).or_default();
+        minute.0 += 1;
+        minute.1 += u64::from(level == Level::Fatal);
+        while self.minutes.len() > 120 {
+            self.minutes.pop_first();
         }
+    }
+
+    /// When it was. A time without a zone is one of this machine's, where that lies between the last look and now; else, as of a
+    /// line without a time, it is now. What the first look finds without a sure time may be years old.
+    fn at(&self, message: &LogMessage<'_>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let slack = TimeDelta::minutes(5);
+        let sure = match message.time {
+            Some(LineTime::At(at)) => Some(at),
+            Some(LineTime::Local(at)) => at
+                .and_local_timezone(chrono::Local)
+                .earliest()
+                .map(|at| at.to_utc())
+                .filter(|at| self.last.is_some_and(|last| *at >= last - slack)),
+            None => None,
+        };
+        // A clock that is ahead by more than that is no clock.
+        sure.filter(|at| *at <= now + slack).or(self.began.map(|_| now))
     }
 
     fn last_hour(&self, now: DateTime<Utc>) -> (u64, u64) {
@@ -262,10 +286,21 @@ impl Counted for Traffic {
     fn adopt(&self, kept: Self) -> Self {
         kept.with_options(self.options().clone())
     }
+
+    fn looked(&mut self, _now: DateTime<Utc>) -> bool {
+        false
+    }
 }
 
 impl Counted for Errors {
     fn adopt(&self, kept: Self) -> Self {
         kept
+    }
+
+    fn looked(&mut self, now: DateTime<Utc>) -> bool {
+        let first = self.began.is_none();
+        self.began.get_or_insert(now);
+        self.last = Some(now);
+        first
     }
 }

@@ -1,5 +1,6 @@
 //! What was counted of a log and up to where, in one file: killed at any moment, nothing counts twice.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +29,9 @@ pub(super) struct Kept<T> {
 pub(super) trait Counted: Clone + Serialize + serde::de::DeserializeOwned {
     /// What was kept, by the settings of this.
     fn adopt(&self, kept: Self) -> Self;
+
+    /// Takes note that a look ended, whether there was a line or not; says whether there is anything new to keep.
+    fn looked(&mut self, now: DateTime<Utc>) -> bool;
 }
 
 impl<T: Counted> Kept<T> {
@@ -71,7 +75,14 @@ impl<T: Counted> Kept<T> {
                 .with_source(e)
         })?;
         let beside = crate::probe::beside(&self.state);
-        let mut out = std::fs::File::create(&beside).map_err(wrong)?;
+        // Examples of messages, names of accounts: not for everybody.
+        let mut out = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)
+            .map_err(wrong)?;
         std::io::Write::write_all(&mut out, &bytes).and_then(|()| out.sync_all()).map_err(wrong)?;
         std::fs::rename(&beside, &self.state).map_err(wrong)
     }
@@ -107,7 +118,11 @@ where
         if scan.lost {
             next.lost = Some(now);
         }
-        next.save()?;
+        let anew = next.counted.looked(now);
+        // Where there was no line, what is kept stands as it is: it may be large.
+        if anew || scan.lost || next.follower != guard.follower {
+            next.save()?;
+        }
         *guard = next.clone();
         Ok((scan, next))
     };

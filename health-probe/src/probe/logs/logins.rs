@@ -115,6 +115,7 @@ pub(super) fn read(seen: &mut Observation, failed: &FailedLogins, since: DateTim
 /// What is kept of such a log.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Logins {
+    /// When the first look ended.
     began: Option<DateTime<Utc>>,
     recognised: bool,
     failed: FailedLogins,
@@ -122,12 +123,11 @@ struct Logins {
 
 impl Logins {
     fn add(&mut self, line: &[u8], now: DateTime<Utc>) {
-        let began = *self.began.get_or_insert(now);
         let Some(failure) = LoginFailure::parse(&String::from_utf8_lossy(line)) else { return };
         // A mail server's "authentication failed" proves nothing of customers.
         self.recognised |= failure.account.is_some() || failure.address.is_some();
         // What the first look finds without a time may be years old; what comes later is new.
-        let at = failure.at.or((now != began).then_some(now));
+        let at = failure.at.or(self.began.map(|_| now));
         // A clock that is ahead by more than that is no clock.
         if let Some(at) = at.filter(|at| *at <= now + TimeDelta::minutes(5)) {
             self.failed.add(at, failure.account.as_deref(), failure.address.as_deref());
@@ -138,5 +138,11 @@ impl Logins {
 impl Counted for Logins {
     fn adopt(&self, kept: Self) -> Self {
         kept
+    }
+
+    fn looked(&mut self, now: DateTime<Utc>) -> bool {
+        let first = self.began.is_none();
+        self.began.get_or_insert(now);
+        first
     }
 }
