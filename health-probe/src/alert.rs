@@ -108,6 +108,7 @@ pub struct Alerter {
     notifiers: BTreeMap<String, Arc<dyn Notifier>>,
     tries: u32,
     pause: Duration,
+    limit: Duration,
 }
 
 /// What became of a message.
@@ -156,13 +157,20 @@ impl Alerter {
             return Err(Error::new(ErrorKind::Config, "nothing takes what is critical at all hours")
                 .with_next_step("add a route without hours and probes"));
         }
-        Ok(Self { routes, notifiers: by_name, tries: 3, pause: Duration::from_secs(2) })
+        Ok(Self { routes, notifiers: by_name, tries: 3, pause: Duration::from_secs(2), limit: Duration::from_secs(60) })
     }
 
     /// The same with so many tries a notifier, and so long a pause between them; three, and two seconds without.
     #[must_use]
     pub fn with_tries(mut self, tries: u32, pause: Duration) -> Self {
         (self.tries, self.pause) = (tries.max(1), pause);
+        self
+    }
+
+    /// The same with another limit for each try of a notifier; 60 seconds without. One that hangs has failed.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -184,6 +192,18 @@ impl Alerter {
             later: names.is_empty() && !taking.is_empty(),
             unrouted: taking.is_empty(),
         };
+        self.send_to(names, message, &mut delivery).await;
+        delivery
+    }
+
+    /// Sends a message to these notifiers, whatever the routes say: again to those that did not take it, or a test to all of them.
+    pub async fn deliver_to(&self, message: &Message, names: &[String]) -> Delivery {
+        let mut delivery = Delivery { delivered: Vec::new(), failed: Vec::new(), later: false, unrouted: false };
+        self.send_to(names.iter().map(String::as_str).collect(), message, &mut delivery).await;
+        delivery
+    }
+
+    async fn send_to(&self, names: Vec<&str>, message: &Message, delivery: &mut Delivery) {
         let sending = names.into_iter().filter_map(|n| self.notifiers.get(n)).map(|n| self.send(n.as_ref(), message));
         for (name, outcome) in futures::future::join_all(sending).await {
             match outcome {
@@ -194,13 +214,16 @@ impl Alerter {
                 }
             }
         }
-        delivery
     }
 
     async fn send(&self, notifier: &dyn Notifier, message: &Message) -> (String, Result<()>) {
         let mut tries = 1;
         loop {
-            match notifier.notify(message).await {
+            let outcome = tokio::time::timeout(self.limit, notifier.notify(message)).await.unwrap_or_else(|_| {
+                let e = format!("{} did not take it in {} s", notifier.name(), self.limit.as_secs_f64());
+                Err(Error::new(ErrorKind::Timeout, e).with_next_step("see what it waits for"))
+            });
+            match outcome {
                 Err(e) if e.is_retryable() && tries < self.tries => {
                     tokio::time::sleep(self.pause * tries).await;
                     tries += 1;
@@ -229,6 +252,14 @@ impl Message {
     /// A message that only has to arrive, with a token to know it by.
     pub fn test(at: DateTime<Utc>, token: impl Into<String>) -> Self {
         Self { kind: MessageKind::Test, at, incident: IncidentRecord::none(at), token: Some(token.into()) }
+    }
+
+    /// The same for the same message however often it is sent, and of no other: receivers can tell that they have it.
+    pub fn key(&self) -> String {
+        match &self.token {
+            Some(token) => token.clone(),
+            None => format!("{} {} {}", self.incident.id, self.kind.word(), self.incident.told.len()),
+        }
     }
 
     /// One line, without secrets.
@@ -270,6 +301,10 @@ impl Message {
         if !rest.is_empty() {
             lines.push("Suppressed, for they depend on it or fail with it:".into());
             lines.extend(rest.iter().map(|m| format!("  {}: {} ({})", m.title, m.verdict.word(), m.reason)));
+        }
+        let new: Vec<&str> = incident.joined_late().map(|m| m.title.as_str()).collect();
+        if self.kind == MessageKind::Update && !new.is_empty() {
+            lines.push(format!("New since the last message: {}", new.join(", ")));
         }
         lines.push(format!("Began: {}", time(incident.opened)));
         if let Some(whole) = &incident.part_of {

@@ -56,6 +56,8 @@ struct State {
     reason: String,
     /// When the first of the bad looks was that no healthy one has followed.
     failing: Option<DateTime<Utc>>,
+    /// When it began to go up and down, and when it ended to.
+    flapped: (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
 }
 
 impl State {
@@ -71,13 +73,17 @@ impl State {
         }
     }
 
-    fn bad(&self) -> bool {
-        !self.shown().is_healthy()
+    /// Since when it is what it is shown as.
+    fn shown_since(&self) -> DateTime<Utc> {
+        match (self.confirmed(), self.flapping.flaps(), self.flapped) {
+            (Verdict::Healthy, true, (Some(since), _)) => since,
+            (Verdict::Healthy, false, (_, Some(until))) => self.since.max(until),
+            _ => self.since,
+        }
     }
 
-    /// Whether the last look was a bad one, or it is confirmed to be bad.
-    fn fails(&self) -> bool {
-        self.debounce.suspect() || self.bad()
+    fn bad(&self) -> bool {
+        !self.shown().is_healthy()
     }
 
     /// Whether the last look was a bad one and that is not confirmed.
@@ -112,6 +118,7 @@ impl Incidents {
                 since: known.map_or(at, |m| m.since),
                 reason: known.map(|m| m.reason.clone()).unwrap_or_default(),
                 failing: None,
+                flapped: (None, None),
             }
         });
         state.last = Some(at);
@@ -123,7 +130,11 @@ impl Incidents {
             true => None,
             false => state.failing.or(Some(at)),
         };
-        state.flapping.step(u8::from(!judgement.verdict.is_healthy()));
+        match (state.flapping.flaps(), state.flapping.step(u8::from(!judgement.verdict.is_healthy()))) {
+            (false, true) => state.flapped = (Some(at), None),
+            (true, false) => state.flapped.1 = Some(at),
+            _ => {}
+        }
         if !judgement.verdict.is_healthy() {
             state.reason = crate::redact::short(&judgement.reason());
         }
@@ -137,12 +148,12 @@ impl Incidents {
     /// The confirmed state of a probe, and since when.
     pub fn state(&self, probe: &str) -> Option<(Verdict, DateTime<Utc>, bool)> {
         let state = self.states.get(probe)?;
-        state.debounce.confirmed().map(|_| (state.shown(), state.since, state.flapping.flaps()))
+        state.debounce.confirmed().map(|_| (state.shown(), state.shown_since(), state.flapping.flaps()))
     }
 
     /// What a failing look at a probe asks of others: what it depends on and was not looked at since, or looks bad and is not
-    /// confirmed; and itself, where it is not confirmed and something that depends on it fails. A look at each of them now tells
-    /// the cause from its consequences before anybody is told; afterwards nothing is asked.
+    /// confirmed; and itself, where it is not confirmed. A look at each of them soon tells the cause from its consequences before
+    /// anybody is told, and what is looked at once a day needs no second day; afterwards nothing is asked.
     pub fn worth_a_look(&self, probe: &str, at: DateTime<Utc>) -> Vec<&str> {
         let Some(state) = self.states.get(probe) else { return Vec::new() };
         // For as long as an alert may wait for it, and no longer: under maintenance it may fail for hours.
@@ -157,15 +168,18 @@ impl Incidents {
             self.states.get(*on).is_none_or(|s| s.unconfirmed() || (!s.bad() && s.last.is_none_or(|last| last < at)))
         };
         let mut others: Vec<&str> = self.dependencies.of(probe).filter(open).collect();
-        let fails = |other: &str| self.states.get(other).is_some_and(State::fails);
         if state.unconfirmed()
-            // A service level suffers for weeks: it asks for nothing.
-            && self.dependencies.all.iter().any(|(o, on)| on.contains(probe) && !o.starts_with("slo:") && fails(o))
             && let Some((own, _)) = self.dependencies.all.get_key_value(probe)
         {
             others.push(own);
         }
         others
+    }
+
+    /// What depends on a probe, service levels left out: where it fails, a look at each of them now tells what fails by it.
+    pub fn dependents_of(&self, probe: &str) -> Vec<&str> {
+        let depends = |(other, on): &(&String, &BTreeSet<String>)| on.contains(probe) && !other.starts_with("slo:");
+        self.dependencies.all.iter().filter(depends).map(|(other, _)| other.as_str()).collect()
     }
 
     /// The incidents that go on.
@@ -194,7 +208,13 @@ impl Incidents {
                 (None, Some((at, _))) if now - at >= remind => MessageKind::Reminder,
                 (None, Some(_)) => continue,
             };
-            due.push(Message { kind, at: now, incident: incident.clone(), token: None });
+            let mut told = incident.clone();
+            // "Still" is of what is, not of what was.
+            let worst = told.members.iter().map(|m| m.verdict).filter(|v| !v.is_healthy()).max_by_key(|v| v.rank());
+            if let (MessageKind::Reminder, Some(worst)) = (kind, worst) {
+                told.severity = worst;
+            }
+            due.push(Message { kind, at: now, incident: told, token: None });
         }
         due
     }
@@ -204,7 +224,13 @@ impl Incidents {
         let Some(at) = self.open.iter().position(|i| i.id == message.incident.id) else { return };
         let incident = &mut self.open[at];
         incident.told.push((now, message.kind));
-        incident.told_of = Some((message.incident.root.clone(), message.incident.severity));
+        // A reminder of something milder by now does not make the worst that was told of news again.
+        let before = incident.told_of.as_ref().map(|(_, severity)| *severity);
+        let severity = match (message.kind, before) {
+            (MessageKind::Reminder, Some(before)) => before.worse(message.incident.severity),
+            _ => message.incident.severity,
+        };
+        incident.told_of = Some((message.incident.root.clone(), severity));
         if matches!(message.kind, MessageKind::Resolved | MessageKind::Missed) {
             let closed = self.open.remove(at);
             self.closed.push(closed);
@@ -240,7 +266,7 @@ impl Incidents {
                 }
                 let Some(state) = self.states.get(&member.probe) else { continue };
                 if state.debounce.confirmed().is_some() {
-                    (member.verdict, member.since) = (state.shown(), state.since);
+                    (member.verdict, member.since) = (state.shown(), state.shown_since());
                 }
                 if state.bad() {
                     member.reason.clone_from(&state.reason);
@@ -276,7 +302,7 @@ impl Incidents {
         // Causes first, so that what depends on them finds their incident.
         free.sort_by_key(|p| (self.dependencies.of(p).filter(|d| bad.contains(d)).count(), *p));
         for probe in free {
-            let member = self.member(probe);
+            let member = self.member(probe, now);
             // A disk that is worth a look is no cause of a shop that is down.
             let dependents = |i: &IncidentRecord| {
                 self.dependencies.of(&i.root).any(|d| d == probe) && member.verdict.rank() >= i.severity.rank()
@@ -353,14 +379,15 @@ impl Incidents {
             })
     }
 
-    fn member(&self, probe: &str) -> Member {
+    fn member(&self, probe: &str, now: DateTime<Utc>) -> Member {
         let state = &self.states[probe];
         Member {
             probe: probe.to_owned(),
             title: state.title.clone(),
             verdict: state.shown(),
-            since: state.since,
+            since: state.shown_since(),
             reason: state.reason.clone(),
+            joined: Some(now),
         }
     }
 }
@@ -562,6 +589,46 @@ mod tests {
         };
         let said = run(&mut incidents, 0..40, down, true);
         assert_eq!(said.iter().map(|s| (s.1, s.2.as_str())).collect::<Vec<_>>(), [(MessageKind::Alert, "mail")]);
+    }
+
+    #[test]
+    fn each_time_of_going_up_and_down_is_an_incident_with_times_of_its_own() {
+        let mut incidents = shop();
+        let flaps = |m: i64| (1000..1060).contains(&m) || (2000..2060).contains(&m);
+        let down = |probe: &str, m: i64| match probe {
+            "mail" if flaps(m) && m % 2 == 0 => Verdict::Critical,
+            _ => Verdict::Healthy,
+        };
+        run(&mut incidents, 0..2200, down, true);
+        let closed = incidents.take_closed();
+        assert_eq!(closed.len(), 2, "{closed:?}");
+        for (incident, began) in closed.iter().zip([1000, 2000]) {
+            let (opened, resolved) = (incident.opened, incident.resolved.unwrap());
+            assert!((at(began)..at(began + 30)).contains(&opened), "{incident:?}");
+            assert!((at(began + 59)..at(began + 90)).contains(&resolved), "{incident:?}");
+        }
+        assert_ne!(closed[0].id, closed[1].id);
+    }
+
+    #[test]
+    fn a_reminder_says_how_bad_it_is_by_now() {
+        let mut incidents = shop();
+        let down = |probe: &str, m: i64| match (probe, m) {
+            ("mail", 5..30) => Verdict::Critical,
+            ("mail", 30..) => Verdict::Warning,
+            _ => Verdict::Healthy,
+        };
+        let mut said = Vec::new();
+        for minute in 0..200 {
+            incidents.observe("mail", "mail", at(minute), &judgement(down("mail", minute)));
+            for message in incidents.due(at(minute), |_| false) {
+                incidents.told(&message, at(minute));
+                said.push((message.kind, message.incident.severity));
+            }
+        }
+        use Verdict::{Critical, Warning};
+        assert_eq!(said[0], (MessageKind::Alert, Critical));
+        assert!(said.len() >= 3 && said[1..].iter().all(|s| *s == (MessageKind::Reminder, Warning)), "{said:?}");
     }
 
     #[test]

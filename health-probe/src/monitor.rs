@@ -1,6 +1,7 @@
 //! A set of probes on their schedules, what is known of them now, and who is told.
 
 mod schedule;
+mod telling;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,15 +14,17 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
 
 pub use schedule::{Clock, Look, Watch};
+use telling::Telling;
 
 use crate::alert::Alerter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::incident::{Dependencies, IncidentOptions, IncidentRecord, Incidents, Message};
 use crate::judge::{Judgement, Verdict};
 use crate::ledger::{Ledger, Maintenance, Record, for_probe};
-use crate::slo::{BURN_RULES, judge_service_level};
+use crate::slo::{BURN_RULES, judge_burns};
 
 /// For how long the ledger keeps what it has.
 const KEEP_DAYS: i64 = 400;
@@ -178,7 +181,8 @@ impl Monitor {
         self
     }
 
-    /// The same with a sign of life so often, for as long as looks are taken and written down.
+    /// The same with a sign of life so often, for as long as looks are taken and written down, and nothing critical waits for
+    /// minutes because nobody could be told.
     #[must_use]
     pub fn with_heartbeat(mut self, heartbeat: impl Heartbeat + 'static, every: Duration) -> Self {
         self.heartbeat = Some((Arc::new(heartbeat), every));
@@ -225,10 +229,9 @@ impl Monitor {
                 }
             })
             .collect();
-        let verdict = probes.iter().map(|p| p.verdict.unwrap_or(Verdict::Unknown)).max_by_key(|v| v.rank());
         Snapshot {
             at: self.clock.now(),
-            verdict: verdict.unwrap_or(Verdict::Unknown),
+            verdict: worst(&probes),
             probes,
             incidents: board.incidents.clone(),
             troubles: board.troubles.iter().map(|(what, why)| format!("{what}: {why}")).collect(),
@@ -244,8 +247,7 @@ impl Monitor {
                 probe.last = Some(look.clone());
             }
         }
-        let worst = snapshot.probes.iter().map(|p| p.verdict.unwrap_or(Verdict::Unknown)).max_by_key(|v| v.rank());
-        snapshot.verdict = worst.unwrap_or(Verdict::Unknown);
+        snapshot.verdict = worst(&snapshot.probes);
         snapshot
     }
 
@@ -275,10 +277,10 @@ impl Monitor {
         drop(sender);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut telling = pin!(futures::future::Either::Left(std::future::pending::<Vec<(Message, bool)>>()));
-        let mut is_telling = false;
-        let mut tell_again = self.clock.now();
-        let (mut next_beat, mut next_level, mut next_forget) = (self.clock.now(), self.clock.now(), self.clock.now());
+        let mut telling = Telling::new(self.alerter.clone());
+        // By a clock that nobody sets: one that jumps ahead and back would silence all of them.
+        let began = Instant::now();
+        let (mut next_beat, mut next_level, mut next_forget) = (began, began, began + Duration::from_secs(3600));
         let mut pending: Vec<Record> = Vec::new();
         let mut stop = pin!(stop);
         loop {
@@ -292,20 +294,21 @@ impl Monitor {
                         break;
                     }
                 }
-                told = &mut telling, if is_telling => {
-                    is_telling = false;
-                    if told.iter().any(|(_, delivered)| !delivered) {
-                        // What was not delivered is due again, and not at once.
-                        tell_again = self.clock.now() + TimeDelta::seconds(10);
+                sent = telling.next(), if telling.is_busy() => {
+                    if let Some(message) = telling.done(sent) {
+                        incidents.told(&message, self.clock.now());
+                        said(&message);
+                        self.keep_incidents(&mut incidents).await;
                     }
-                    delivered(told, &mut incidents, self.clock.now(), &mut said);
-                    self.keep_incidents(&mut incidents).await;
+                    self.trouble("messages were not delivered", telling.trouble());
                 }
                 _ = tick.tick() => {}
             }
             for look in batch {
-                incidents.observe(&look.probe, &look.title, look.began, &look.judgement);
-                for other in incidents.worth_a_look(&look.probe, look.began) {
+                let change = incidents.observe(&look.probe, &look.title, look.began, &look.judgement);
+                let broke = change.is_some_and(|change| !change.to.is_healthy());
+                let suffer = broke.then(|| incidents.dependents_of(&look.probe)).into_iter().flatten();
+                for other in incidents.worth_a_look(&look.probe, look.began).into_iter().chain(suffer) {
                     if let Some(now) = asked.get(other) {
                         now.notify_one();
                     }
@@ -317,21 +320,22 @@ impl Monitor {
                 self.put_on_board(look, &incidents);
             }
             self.write_down(&mut pending).await;
-            let now = self.clock.now();
-            if now >= next_level {
-                next_level = now + TimeDelta::seconds(60);
+            let (now, instant) = (self.clock.now(), Instant::now());
+            if instant >= next_level {
+                next_level = instant + Duration::from_secs(60);
                 self.judge_levels(&mut incidents, now).await;
                 self.refresh_maintenance(now).await;
             }
-            if now >= next_forget {
-                next_forget = now + TimeDelta::days(1);
+            if instant >= next_forget {
+                next_forget = instant + Duration::from_secs(86_400);
                 self.forget(now).await;
             }
             if let Some((heartbeat, every)) = &self.heartbeat
-                && now >= next_beat
+                && instant >= next_beat
                 && self.is_alive(now)
+                && !telling.is_stuck()
             {
-                next_beat = now + TimeDelta::from_std(*every).unwrap_or(TimeDelta::seconds(60));
+                next_beat = instant + *every;
                 let heartbeat = Arc::clone(heartbeat);
                 tasks.spawn(async move {
                     if let Err(e) = heartbeat.beat().await {
@@ -340,42 +344,28 @@ impl Monitor {
                 });
             }
             while tasks.try_join_next().is_some() {}
-            if !is_telling && now >= tell_again {
-                let maintenance = self.maintained(now);
-                let due = incidents.due(now, |probe| maintenance.iter().any(|p| p == probe || level(p) == probe));
-                self.show_incidents(&incidents);
-                if !due.is_empty() {
-                    self.keep_incidents(&mut incidents).await;
-                    telling.set(futures::future::Either::Right(self.tell(due)));
-                    is_telling = true;
-                }
+            let maintenance = self.maintained(now);
+            let due = incidents.due(now, |probe| maintenance.iter().any(|p| p == probe || level(p) == probe));
+            self.show_incidents(&incidents);
+            if due.iter().any(|message| !message.incident.was_told()) {
+                // Before anybody is told: who starts after this process was killed goes on with it.
+                self.keep_incidents(&mut incidents).await;
             }
+            telling.offer(&due);
         }
         self.write_down(&mut pending).await;
         // What is under way is waited for, or it would be sent again after the next start.
-        if is_telling && let Ok(told) = tokio::time::timeout(Duration::from_secs(15), &mut telling).await {
-            delivered(told, &mut incidents, self.clock.now(), &mut said);
+        let limit = Instant::now() + Duration::from_secs(15);
+        while telling.is_busy()
+            && let Ok(sent) = tokio::time::timeout_at(limit, telling.next()).await
+        {
+            if let Some(message) = telling.done(sent) {
+                incidents.told(&message, self.clock.now());
+                said(&message);
+            }
         }
         self.keep_incidents(&mut incidents).await;
         Ok(())
-    }
-
-    /// Sends all of them at once: one that takes long keeps no other back.
-    async fn tell(&self, due: Vec<Message>) -> Vec<(Message, bool)> {
-        let sending = due.into_iter().map(|message| async move {
-            let Some(alerter) = &self.alerter else { return (message, true, None) };
-            let delivery = alerter.deliver(&message).await;
-            let failed = delivery.failed.first().map(|(name, e)| format!("{name}: {e}"));
-            (message, delivery.is_told(), failed)
-        });
-        let mut told = Vec::new();
-        let mut failed = None;
-        for (message, delivered, why) in futures::future::join_all(sending).await {
-            failed = failed.or(why);
-            told.push((message, delivered));
-        }
-        self.trouble("messages were not delivered", failed);
-        told
     }
 
     async fn open_incidents(&self) -> Result<Vec<IncidentRecord>> {
@@ -429,6 +419,14 @@ impl Monitor {
 
     async fn judge_levels(&self, incidents: &mut Incidents, now: DateTime<Utc>) {
         let Some(ledger) = &self.ledger else { return };
+        if !self.watches.iter().any(|w| w.objective().is_some()) {
+            return;
+        }
+        let longest = BURN_RULES.iter().map(|r| r.long_minutes).max().unwrap_or_default();
+        let told = match ledger.incidents(now - TimeDelta::minutes(longest.into())).await {
+            Ok(told) => told,
+            Err(e) => return self.trouble("service levels cannot be read", Some(e.to_string())),
+        };
         let mut failed = None;
         for watch in &self.watches {
             let Some(objective) = watch.objective() else { continue };
@@ -438,10 +436,11 @@ impl Monitor {
                 Ok::<_, Error>((slots, for_probe(&ledger.maintenance(from, now).await?, watch.id())))
             };
             match read.await {
-                Ok((slots, maintenance)) => {
-                    let budget = objective.budget(&slots, &maintenance, crate::ledger::View::WithoutMaintenance, now);
+                Ok((slots, mut maintenance)) => {
+                    // People know of what an incident told them; the level tells of what no incident did.
+                    maintenance.extend(told.iter().chain(incidents.open()).filter_map(|i| told_of(i, watch.id(), now)));
                     let burns = objective.burns(&slots, &maintenance, &BURN_RULES, now);
-                    let (verdict, reason) = judge_service_level(&budget, &burns);
+                    let (verdict, reason) = judge_burns(&burns);
                     // One that is not known opens no incident, for the probe's own state says that it does not look; and ends none.
                     if verdict == Verdict::Unknown {
                         continue;
@@ -478,11 +477,19 @@ impl Monitor {
         self.watches.iter().map(|w| w.id()).filter(|id| covered(id)).map(str::to_owned).collect()
     }
 
+    /// Forgets what is old; not where the clock says that weeks have passed since this was done last, for that may be the clock.
     async fn forget(&self, now: DateTime<Utc>) {
-        if let Some(ledger) = &self.ledger {
-            let outcome = ledger.forget(now - TimeDelta::days(KEEP_DAYS)).await;
-            self.trouble("what is old was not forgotten", outcome.err().map(|e| e.to_string()));
-        }
+        const LAST: &str = "forgotten";
+        let Some(ledger) = &self.ledger else { return };
+        let outcome = async {
+            let last = ledger.load(LAST).await?.and_then(|text| text.parse::<DateTime<Utc>>().ok());
+            ledger.save(LAST, &now.to_rfc3339()).await?;
+            if last.is_some_and(|last| (now - last).abs() <= TimeDelta::days(8)) {
+                ledger.forget(now - TimeDelta::days(KEEP_DAYS)).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        self.trouble("what is old was not forgotten", outcome.await.err().map(|e| e.to_string()));
     }
 
     /// Whether some look was taken within the time in which there should have been two, and outcomes are written down.
@@ -518,17 +525,22 @@ impl Monitor {
     }
 }
 
-/// Takes note of what was delivered.
-fn delivered(
-    told: Vec<(Message, bool)>,
-    incidents: &mut Incidents,
-    now: DateTime<Utc>,
-    said: &mut impl FnMut(&Message),
-) {
-    for (message, _) in told.iter().filter(|(_, delivered)| *delivered) {
-        incidents.told(message, now);
-        said(message);
-    }
+/// The worst of all; of one that had nothing to see yet, such as a payment, nothing follows.
+fn worst(probes: &[ProbeStatus]) -> Verdict {
+    let idle = |p: &&ProbeStatus| p.verdict.is_none() && p.last.as_ref().is_some_and(|l| l.judgement.is_idle());
+    let known = probes.iter().filter(|p| !idle(p)).map(|p| p.verdict.unwrap_or(Verdict::Unknown));
+    known.max_by_key(|v| v.rank()).unwrap_or(Verdict::Unknown)
+}
+
+/// The time of an incident that people were told of and that the probe was a part of.
+fn told_of(incident: &IncidentRecord, probe: &str, now: DateTime<Utc>) -> Option<Maintenance> {
+    let part = incident.was_told() && incident.members.iter().any(|m| m.probe == probe);
+    part.then(|| Maintenance {
+        probe: Some(probe.to_owned()),
+        from: incident.opened,
+        to: incident.resolved.unwrap_or(now),
+        reason: incident.id.clone(),
+    })
 }
 
 /// What the service level of a probe is called.

@@ -172,15 +172,28 @@ impl Objective {
     }
 }
 
-/// A verdict on a service level: critical or a warning where a rule fires or the budget is spent; unknown where less than half
-/// of what was expected was seen.
-pub fn judge_service_level(budget: &Budget, burns: &[Burn]) -> (Verdict, String) {
+/// What the rules alone say: critical or a warning where one fires, healthy where none does, unknown where none of them has seen
+/// anything.
+pub fn judge_burns(burns: &[Burn]) -> (Verdict, String) {
     let worst = burns.iter().filter(|b| b.fires == Some(true)).max_by_key(|b| b.rule.severity.rank());
     if let Some(burn) = worst {
         let rate = burn.long.map_or("?".into(), |r| format!("{r:.1}"));
         let hours = f64::from(burn.rule.long_minutes) / 60.0;
         let text = format!("the budget burns {rate} times too fast over {hours} h (limit {})", burn.rule.rate);
         return (burn.rule.severity, text);
+    }
+    match burns.iter().any(|b| b.fires.is_some()) {
+        true => (Verdict::Healthy, "the budget does not burn too fast".into()),
+        false => (Verdict::Unknown, "nothing was seen".into()),
+    }
+}
+
+/// A verdict on a service level: critical or a warning where a rule fires or the budget is spent; unknown where less than half
+/// of what was expected was seen.
+pub fn judge_service_level(budget: &Budget, burns: &[Burn]) -> (Verdict, String) {
+    let (verdict, reason) = judge_burns(burns);
+    if matches!(verdict, Verdict::Warning | Verdict::Critical) {
+        return (verdict, reason);
     }
     match (budget.uptime, budget.coverage) {
         (None, _) | (_, None) => (Verdict::Unknown, "nothing was seen".into()),

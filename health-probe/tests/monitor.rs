@@ -2,119 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod watched;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta, Utc};
-use health_probe::alert::{Alerter, Route};
-use health_probe::ledger::{HourOfResponses, Ledger, Maintenance, Record, SqliteLedger, Timeline, View};
-use health_probe::notify::Notifier;
+use chrono::TimeDelta;
+use health_probe::ledger::{Maintenance, View};
 use health_probe::{
-    Clock, ErrorKind, IncidentOptions, IncidentRecord, Message, MessageKind, Monitor, Observation, Policy, Probe,
-    ProbeSpec, Result, Verdict, Watch, probe_fn,
+    Clock, ErrorKind, IncidentOptions, MessageKind, Monitor, Policy, ProbeSpec, Verdict, Watch, probe_fn,
 };
-
-fn switch(id: &str, up: &Arc<AtomicBool>) -> impl Probe + use<> {
-    let up = Arc::clone(up);
-    let spec = ProbeSpec::new(id, Policy::new().is("up", true, Verdict::Critical));
-    probe_fn(spec, move |cx| {
-        let up = up.load(Ordering::SeqCst);
-        async move {
-            let mut seen = Observation::new(cx.now);
-            seen.flag("up", up);
-            Ok(seen)
-        }
-    })
-}
-
-#[derive(Debug, Default)]
-struct Inbox {
-    messages: Mutex<Vec<Message>>,
-    broken: AtomicBool,
-}
-
-#[async_trait]
-impl Notifier for Inbox {
-    fn name(&self) -> &str {
-        "inbox"
-    }
-
-    async fn notify(&self, message: &Message) -> Result<()> {
-        if self.broken.load(Ordering::SeqCst) {
-            return Err(health_probe::Error::new(ErrorKind::Unreachable, "the inbox is full"));
-        }
-        self.messages.lock().unwrap().push(message.clone());
-        Ok(())
-    }
-}
-
-/// A ledger whose calls end before anything else goes on: a paused clock would run while another thread is waited for.
-#[derive(Debug)]
-struct AtOnce(SqliteLedger);
-
-/// Runs it to its end on threads of its own, while this one waits.
-fn block_on<T: Send>(call: impl Future<Output = T> + Send) -> T {
-    static ELSEWHERE: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
-    std::thread::scope(|s| s.spawn(|| ELSEWHERE.block_on(call)).join().unwrap())
-}
-
-impl AtOnce {
-    fn ledger() -> Arc<dyn Ledger> {
-        Arc::new(Self(block_on(SqliteLedger::in_memory()).unwrap()))
-    }
-}
-
-#[async_trait]
-impl Ledger for AtOnce {
-    async fn record(&self, records: &[Record]) -> Result<()> {
-        block_on(self.0.record(records))
-    }
-    async fn retire(&self, probe: &str, at: DateTime<Utc>) -> Result<()> {
-        block_on(self.0.retire(probe, at))
-    }
-    async fn add_maintenance(&self, window: &Maintenance) -> Result<()> {
-        block_on(self.0.add_maintenance(window))
-    }
-    async fn maintenance(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<Maintenance>> {
-        block_on(self.0.maintenance(from, to))
-    }
-    async fn probes(&self) -> Result<Vec<String>> {
-        block_on(self.0.probes())
-    }
-    async fn timeline(&self, probe: &str, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Timeline> {
-        block_on(self.0.timeline(probe, from, to))
-    }
-    async fn response_times(&self, p: &str, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<HourOfResponses>> {
-        block_on(self.0.response_times(p, from, to))
-    }
-    async fn put_incident(&self, incident: &IncidentRecord) -> Result<()> {
-        block_on(self.0.put_incident(incident))
-    }
-    async fn incidents(&self, from: DateTime<Utc>) -> Result<Vec<IncidentRecord>> {
-        block_on(self.0.incidents(from))
-    }
-    async fn save(&self, key: &str, value: &str) -> Result<()> {
-        block_on(self.0.save(key, value))
-    }
-    async fn load(&self, key: &str) -> Result<Option<String>> {
-        block_on(self.0.load(key))
-    }
-    async fn forget(&self, before: DateTime<Utc>) -> Result<()> {
-        block_on(self.0.forget(before))
-    }
-}
-
-fn noon() -> DateTime<Utc> {
-    DateTime::parse_from_rfc3339("2026-01-15T12:00:00Z").unwrap().to_utc()
-}
-
-fn alerter(inbox: &Arc<Inbox>) -> Alerter {
-    let notifier: Arc<dyn Notifier> = inbox.clone();
-    Alerter::new(vec![notifier], vec![Route::new(Verdict::Unknown, ["inbox"])]).unwrap()
-}
+use watched::{AtOnce, Beats, Inbox, alerter, noon, switch};
 
 /// The database is looked at every ten minutes, the rest every minute: the cause is asked as soon as something fails.
 #[tokio::test(start_paused = true)]
@@ -280,20 +180,11 @@ async fn each_slot_is_looked_at_once_and_maintenance_is_silent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_stops_with_the_looks() {
-    #[derive(Debug)]
-    struct Counted(Arc<AtomicU32>);
-    #[async_trait]
-    impl health_probe::Heartbeat for Counted {
-        async fn beat(&self) -> Result<()> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        }
-    }
     let (up, beats) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let monitor = Monitor::new(vec![Watch::new(switch("site", &up), Duration::from_secs(60))])
         .unwrap()
         .with_clock(Clock::starting_at(noon()))
-        .with_heartbeat(Counted(Arc::clone(&beats)), Duration::from_secs(60));
+        .with_heartbeat(Beats(Arc::clone(&beats)), Duration::from_secs(60));
     monitor.run(tokio::time::sleep(Duration::from_secs(600)), |_| {}, |_| {}).await.unwrap();
     assert!((8..=11).contains(&beats.load(Ordering::SeqCst)), "{beats:?}: also while the shop is down");
     // Without a probe there is nothing that is watched.
@@ -301,7 +192,7 @@ async fn a_heartbeat_stops_with_the_looks() {
     let monitor = Monitor::new(Vec::new())
         .unwrap()
         .with_clock(Clock::starting_at(noon()))
-        .with_heartbeat(Counted(Arc::clone(&none)), Duration::from_secs(60));
+        .with_heartbeat(Beats(Arc::clone(&none)), Duration::from_secs(60));
     monitor.run(tokio::time::sleep(Duration::from_secs(600)), |_| {}, |_| {}).await.unwrap();
     assert_eq!(none.load(Ordering::SeqCst), 0);
 }

@@ -1,9 +1,12 @@
 //! What is known of an incident, and what is said of it.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::judge::Verdict;
+
+/// What fails within this time of its cause fails by it.
+const AT_ONCE: TimeDelta = TimeDelta::minutes(10);
 
 /// An incident: what failed first in the order of dependencies, and what failed with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,13 +51,16 @@ pub struct Member {
     pub since: DateTime<Utc>,
     /// Why, by its last look that was not healthy.
     pub reason: String,
+    /// When it became part of the incident.
+    #[serde(default)]
+    pub(super) joined: Option<DateTime<Utc>>,
 }
 
 impl Member {
     #[cfg(test)]
     pub(crate) fn new(probe: &str, title: &str, reason: &str, since: DateTime<Utc>) -> Self {
         let (probe, title, reason) = (probe.to_owned(), title.to_owned(), reason.to_owned());
-        Self { probe, title, verdict: Verdict::Critical, since, reason }
+        Self { probe, title, verdict: Verdict::Critical, since, reason, joined: None }
     }
 }
 
@@ -80,11 +86,24 @@ impl IncidentRecord {
         self.members.iter().find(|m| m.probe == self.root)
     }
 
-    /// Whether it is another than was told of: worse, or of another cause.
+    /// Whether it is another than was told of: worse, of another cause, or something else fails by now.
     pub(super) fn changed(&self) -> bool {
-        self.told_of
-            .as_ref()
-            .is_some_and(|(root, severity)| *root != self.root || self.severity.rank() > severity.rank())
+        let worse = |(root, severity): &(String, Verdict)| *root != self.root || self.severity.rank() > severity.rank();
+        self.told_of.as_ref().is_some_and(worse) || self.joined_late().next().is_some()
+    }
+
+    /// What fails, and began to so long after the cause that it may have one of its own, and since the last message.
+    pub(crate) fn joined_late(&self) -> impl Iterator<Item = &Member> {
+        // What fails soon after an update fails by what that was about.
+        let told = self.told.last().map(|(at, kind)| match kind {
+            MessageKind::Update => *at + AT_ONCE,
+            _ => *at,
+        });
+        let at_once = self.root_member().map_or(self.opened, |m| m.since).max(self.opened) + AT_ONCE;
+        self.members.iter().filter(move |m| {
+            let late = |joined| told.is_some_and(|told| joined > told) && joined > at_once;
+            m.probe != self.root && !m.verdict.is_healthy() && m.joined.is_some_and(late)
+        })
     }
 
     /// Whether somebody was told of it.

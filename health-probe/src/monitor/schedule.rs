@@ -196,6 +196,12 @@ impl Watch {
         let mut hanging = None;
         let mut last: Option<DateTime<Utc>> = None;
         let mut newest: Option<DateTime<Utc>> = None;
+        // What is looked at once a day is known within a minute all the same.
+        let first = Duration::from_millis(spread(self.id()) % BETWEEN.num_milliseconds().unsigned_abs().max(1));
+        if self.every > first {
+            tokio::time::sleep(first).await;
+            asked.notify_one();
+        }
         loop {
             let now = clock.now();
             let slot = now.timestamp().div_euclid(every.num_seconds()) * every.num_seconds();

@@ -44,7 +44,7 @@ impl Notifier for CommandNotifier {
 
     async fn notify(&self, message: &Message) -> Result<()> {
         let failed = |why: String| {
-            // Whether it told somebody before it failed is not known: it is not called again at once.
+            // Whether it told somebody before it failed is not known: it is not called again at once, and the key is the same then.
             Error::new(ErrorKind::Denied, format!("the command {}: {why}", self.program))
                 .with_next_step("run it by hand and see what it says")
         };
@@ -54,6 +54,7 @@ impl Notifier for CommandNotifier {
             .args(&self.arguments)
             .env("CARETAKER_SUBJECT", message.subject())
             .env("CARETAKER_KIND", message.kind.word())
+            .env("CARETAKER_MESSAGE", message.key())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -80,11 +80,15 @@ impl SmtpServer {
         Ok(self)
     }
 
-    /// The same with another limit for each step; 20 seconds without.
+    /// The same with another limit for a conversation; 20 seconds without.
     #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
     }
 
     pub(crate) fn host_and_port(&self) -> String {
@@ -165,7 +169,17 @@ impl Notifier for SmtpNotifier {
         let mail = builder
             .body(message.text())
             .map_err(|e| Error::new(ErrorKind::Malformed, "a message that cannot be mail").with_source(e))?;
-        self.server.transport()?.send(mail).await.map(drop).map_err(|e| refused(&self.server, e))
+        // The transport bounds the connection alone.
+        let transport = self.server.transport()?;
+        match tokio::time::timeout(self.server.limit, transport.send(mail)).await {
+            Ok(outcome) => outcome.map(drop).map_err(|e| refused(&self.server, e)),
+            Err(_) => {
+                let why =
+                    format!("{} did not take it in {} s", self.server.host_and_port(), self.server.limit.as_secs_f64());
+                Err(Error::new(ErrorKind::Timeout, format!("the mail server {why}"))
+                    .with_next_step("see what keeps it busy"))
+            }
+        }
     }
 }
 

@@ -98,6 +98,10 @@ impl Notifier for WebhookNotifier {
         };
         let mut fetch = self.fetch.clone();
         fetch.body = body.into();
+        // Of a message that was taken and answered with an error, whoever keeps these keys takes no second one.
+        if let Ok(key) = HeaderValue::try_from(message.key()) {
+            fetch.headers.insert("idempotency-key", key);
+        }
         let host = shown(&fetch.url).split('/').nth(2).unwrap_or("?").to_owned();
         let failed = |why: String, kind| {
             Error::new(kind, format!("the webhook {} at {host}: {why}", self.name))

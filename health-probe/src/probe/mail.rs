@@ -63,8 +63,7 @@ impl Probe for SmtpProbe {
         let mut seen = Observation::new(cx.now);
         let transport = self.server.transport()?;
         let began = Instant::now();
-        // Each step has a limit; all of them together too.
-        let limit = Duration::from_secs(45);
+        let limit = self.server.limit();
         let outcome = tokio::time::timeout(limit, transport.test_connection()).await;
         let took = began.elapsed();
         seen.took = took;
