@@ -26,6 +26,8 @@ use crate::scheduler::{Scheduler, Step};
 use crate::shop_file::{ShopFile, secret};
 use crate::shop_jobs::jobs;
 
+/// Under what name the ledger keeps what visitors told.
+const VITALS: &str = "vitals";
 /// How long jobs that run may go on when the agent is stopped.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A schedule that has not moved for so long stands still.
@@ -39,6 +41,10 @@ pub struct Agent {
     monitor: Monitor,
     ledger: Arc<SqliteLedger>,
     vitals: WebVitals,
+    /// What customers may read of, by the names that they are to read.
+    public: BTreeMap<String, String>,
+    /// The right to watch, where this one does.
+    _alone: Option<std::fs::File>,
     token: Option<Token>,
     listen: std::net::SocketAddr,
     stop: Stop,
@@ -70,8 +76,13 @@ impl Agent {
         if let Some(term) = plan.lease {
             scheduler = scheduler.with_term(term.duration());
         }
-        let vitals = WebVitals::new();
+        let alone = if plan.watch.unwrap_or(true) { Some(file.watch_alone()?) } else { None };
         let ledger = Arc::new(file.ledger().await?);
+        // What visitors told in the last weeks outlives a restart.
+        let vitals = match ledger.load(VITALS).await? {
+            Some(kept) => WebVitals::restore(&kept)?,
+            None => WebVitals::new(),
+        };
         let monitor = monitor(&mut file, &scheduler, &engine, &vitals, Arc::clone(&ledger))?;
         let listen = plan.listen.unwrap_or_else(|| std::net::SocketAddr::from(([127, 0, 0, 1], 7878)));
         Ok(Self {
@@ -80,6 +91,8 @@ impl Agent {
             monitor,
             ledger,
             vitals,
+            public: file.public_names(),
+            _alone: alone,
             token,
             listen,
             stop,
@@ -91,6 +104,13 @@ impl Agent {
     /// Its schedule.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// Keeps what visitors told.
+    async fn keep_vitals(&self) {
+        if let Err(e) = self.ledger.save(VITALS, &self.vitals.export()).await {
+            crate::cli::complain(&format!("what visitors' browsers told was not kept: {e}"));
+        }
     }
 
     fn noticed(&self, job: &str, step: &Step) {
@@ -151,9 +171,12 @@ pub async fn work(
     // That this runs at all: a process whose threads all hang answers nobody.
     let beating = async {
         let mut beat = tokio::time::interval(Duration::from_secs(10));
-        loop {
+        for beats in 1u64.. {
             beat.tick().await;
             agent.moved.store(Utc::now().timestamp(), Ordering::Relaxed);
+            if beats % 60 == 0 {
+                agent.keep_vitals().await;
+            }
         }
     };
     let all = async {
@@ -166,6 +189,7 @@ pub async fn work(
             done = async { tokio::try_join!(scheduled, watching) } => done.map(drop),
             () = beating => Ok(()),
         };
+        agent.keep_vitals().await;
         // It listens no more where it failed.
         let _ = closing.send(());
         watched
@@ -290,7 +314,9 @@ impl Faces for Agent {
     async fn status_page(&self) -> std::result::Result<String, String> {
         let page =
             StatusPage::collect(&*self.name, &self.monitor.snapshot(), self.ledger.as_ref() as &dyn Ledger).await;
-        page.map(|page| page.html()).map_err(|e| e.to_string())
+        let page = page.map_err(|e| e.to_string())?;
+        let page = if self.public.is_empty() { page } else { page.of_public(&self.public) };
+        Ok(page.html())
     }
 
     async fn report(&self) -> std::result::Result<String, String> {

@@ -15,7 +15,7 @@ use checklist::{
 };
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::Args;
-use health_probe::Metric;
+use health_probe::{Metric, MissingDay};
 
 use crate::checklist_file::ChecklistFile;
 use crate::cli;
@@ -344,7 +344,13 @@ impl Desk {
 
 /// Orders of months, or of days.
 async fn read_orders(url: &str, sql: &str) -> Result<Vec<(NaiveDate, u64)>> {
-    let metric = Metric { name: "checklist.orders".into(), sql: sql.to_owned(), unit: String::new(), target: None };
+    let metric = Metric {
+        name: "checklist.orders".into(),
+        sql: sql.to_owned(),
+        unit: String::new(),
+        target: None,
+        missing: MissingDay::Unknown,
+    };
     let report = metric.read(url, Duration::from_secs(60)).await.map_err(|e| ours(&e, e.next_step()))?;
     let one = |(label, value): (String, f64)| {
         let day = label.parse::<NaiveDate>().or_else(|_| format!("{label}-01").parse());

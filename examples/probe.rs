@@ -1,5 +1,6 @@
 //! `probe`: see trouble in a shop before customers do.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ enum Command {
     },
     /// Before a deployment with --take: write down how things are. After it, without: watch, and say whether to go back.
     ///
-    /// Exit code 0 to keep it, 1 to roll back, and where too little was seen to say.
+    /// Exit code 0 to keep it, 1 to roll back, 3 where too little was seen to say.
     AfterDeploy {
         #[command(flatten)]
         shop: At,
@@ -191,7 +192,7 @@ async fn run(json: bool, command: Command) -> Result<Ended> {
         Command::Run { shop, only, all } => run_once(json, &shop.config, &only, all).await,
         // That one is begun by main, for it has an end of its own.
         Command::Watch { .. } => Ok(Ended::Well),
-        Command::Slo { shop, maintenance: Some(span), reason } => announce(&shop.config, span, reason).await,
+        Command::Slo { shop, maintenance: Some(span), reason } => announce(json, &shop.config, span, reason).await,
         Command::Slo { shop, .. } => service_levels(json, &shop.config).await,
         Command::Page { shop, out, details } => write_page(json, &shop.config, &out, details).await,
         Command::Logs { files, state } => logs(json, &files, state.as_deref()),
@@ -268,6 +269,8 @@ async fn keep_watching(
     stopped: &tokio::sync::Notify,
 ) -> Result<Ended> {
     let mut shop = ShopFile::read(config)?;
+    let _alone = shop.watch_alone()?;
+    let public = shop.public_names();
     let ledger: Arc<dyn Ledger> = Arc::new(shop.ledger().await?);
     let mut monitor =
         Monitor::new(shop.watches()?)?.with_options(shop.incident_options()).with_ledger(Arc::clone(&ledger));
@@ -282,7 +285,7 @@ async fn keep_watching(
         loop {
             tokio::time::sleep(Duration::from_secs(if page.is_some() || exposition.is_some() { 5 } else { 3600 }))
                 .await;
-            if let Err(e) = write_faces(&shop.shop.name, &monitor, ledger.as_ref(), page, exposition).await {
+            if let Err(e) = write_faces(&shop.shop.name, &public, &monitor, ledger.as_ref(), page, exposition).await {
                 complain(&format!("a page was not written: {e}"));
             }
             tokio::time::sleep(Duration::from_secs(55)).await;
@@ -307,6 +310,7 @@ async fn keep_watching(
 
 async fn write_faces(
     name: &str,
+    public: &BTreeMap<String, String>,
     monitor: &Monitor,
     ledger: &dyn Ledger,
     page: Option<&Path>,
@@ -314,7 +318,9 @@ async fn write_faces(
 ) -> Result<()> {
     let snapshot = monitor.snapshot();
     if let Some(path) = page {
-        replace(path, StatusPage::collect(name, &snapshot, ledger).await?.html().as_bytes())?;
+        let page = StatusPage::collect(name, &snapshot, ledger).await?;
+        let page = if public.is_empty() { page } else { page.of_public(public) };
+        replace(path, page.html().as_bytes())?;
     }
     if let Some(path) = exposition {
         replace(path, metrics::exposition(&snapshot)?.as_bytes())?;
@@ -351,12 +357,15 @@ async fn service_levels(json: bool, config: &Path) -> Result<Ended> {
     Ok(ended(levels.iter().all(|l| l.verdict.is_healthy())))
 }
 
-async fn announce(config: &Path, span: db_maint::Period, reason: String) -> Result<Ended> {
+async fn announce(json: bool, config: &Path, span: db_maint::Period, reason: String) -> Result<Ended> {
     let ledger = ShopFile::read(config)?.ledger().await?;
     let now = Utc::now();
     let window = Maintenance { probe: None, from: now, to: now + span.delta(), reason };
     ledger.add_maintenance(&window).await?;
     complain(&format!("maintenance until {}: nothing is told of meanwhile", window.to.format("%F %T UTC")));
+    if json {
+        say_json(&serde_json::json!({ "maintenance": window }))?;
+    }
     Ok(Ended::Well)
 }
 
@@ -368,8 +377,11 @@ async fn write_page(json: bool, config: &Path, out: &Path, details: bool) -> Res
     let looks = monitor.look_once().await;
     let snapshot = monitor.snapshot_of(&looks);
     let mut page = StatusPage::collect(&shop.shop.name, &snapshot, &ledger).await?;
+    let public = shop.public_names();
     if details {
         page = page.with_details();
+    } else if !public.is_empty() {
+        page = page.of_public(&public);
     }
     replace(out, page.html().as_bytes())?;
     match json {
@@ -493,6 +505,12 @@ async fn after_deployment(json: bool, config: &Path, baseline: &Path, options: &
     };
     let bytes = std::fs::read(baseline).map_err(|e| wrong(format!("cannot be read: {e}")).with_source(e))?;
     let before: Sample = serde_json::from_slice(&bytes).map_err(|e| wrong("is no baseline".into()).with_source(e))?;
+    let age = before.taken_at().map(|at| Utc::now() - at);
+    if age.is_none_or(|age| age > TimeDelta::hours(24)) {
+        let said =
+            age.map_or("says not when it was taken".into(), |a| format!("was taken {} hours ago", a.num_hours()));
+        return Err(wrong(format!("{said}: it is not how things were before this deployment")));
+    }
     let watches: Vec<Arc<Watch>> = ShopFile::read(config)?.watches()?.into_iter().map(Arc::new).collect();
     let mut last = None;
     let report = watch(&watches, &before, options, &Clock::system(), std::future::pending(), |comparison| {
@@ -511,7 +529,15 @@ async fn after_deployment(json: bool, config: &Path, baseline: &Path, options: &
             report.comparison.reasons.join("; ")
         )),
     }
-    Ok(ended(matches!(report.comparison.advice, Advice::Keep | Advice::Watch)))
+    match report.comparison.advice {
+        Advice::RollBack => Ok(Ended::WithFindings),
+        Advice::Unknown => {
+            let why = report.comparison.reasons.join("; ");
+            Err(Error::new(ErrorKind::Unreachable, format!("whether to keep the deployment is not known: {why}"))
+                .with_next_step("see what keeps the probes from looking; it is neither kept nor rolled back by this"))
+        }
+        _ => Ok(Ended::Well),
+    }
 }
 
 async fn business(json: bool, config: &Path) -> Result<Ended> {
@@ -537,7 +563,9 @@ async fn test_alerts(json: bool, config: &Path) -> Result<Ended> {
         Error::new(ErrorKind::Config, "nobody is told of anything").with_next_step("add [alerts] to the configuration")
     })?;
     let message = Message::test(Utc::now(), format!("caretaker-{}", Utc::now().timestamp()));
-    let delivery = alerter.deliver(&message).await;
+    // To each of them, at any hour: who is told at night only has to be reached as well.
+    let names: Vec<String> = alerter.notifiers().map(|n| n.name().to_owned()).collect();
+    let delivery = alerter.deliver_to(&message, &names).await;
     if delivery.is_told() && delivery.failed.is_empty() {
         // By this the checklist knows that alerts arrive.
         shop.ledger().await?.save("alerts-tested", &Utc::now().to_rfc3339()).await?;

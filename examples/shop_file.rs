@@ -14,7 +14,7 @@ use health_probe::notify::{
     CommandNotifier, Notifier, SmtpNotifier, SmtpServer, SmtpTls, WebhookFormat, WebhookNotifier,
 };
 use health_probe::runbook::Runbook;
-use health_probe::{Error, ErrorKind, IncidentOptions, Metric, Result, Verdict, Watch};
+use health_probe::{Error, ErrorKind, IncidentOptions, Metric, MissingDay, Result, Verdict, Watch};
 use serde::Deserialize;
 
 use crate::shop_plan::{AgentPlan, BackupPlan, DeployPlan, MaintenancePlan};
@@ -158,6 +158,8 @@ struct MetricSection {
     unit: String,
     #[serde(default)]
     target: Option<f64>,
+    #[serde(default)]
+    missing: MissingDay,
 }
 
 impl ShopFile {
@@ -223,12 +225,51 @@ impl ShopFile {
             Error::new(ErrorKind::Storage, format!("{}: cannot be made: {e}", self.shop.state.display()))
                 .with_next_step("let the user that runs this write there, or set shop.state")
         })?;
-        SqliteLedger::open(&self.shop.state.join("ledger.db")).await
+        let ledger = SqliteLedger::open(&self.shop.state.join("ledger.db")).await?;
+        if let Some(aside) = ledger.set_aside() {
+            crate::cli::complain(&format!(
+                "the ledger could not be read and was set aside as {}: service levels begin anew",
+                aside.display()
+            ));
+        }
+        Ok(ledger)
     }
 
     /// Which probes are of which kind, by their names.
     pub fn kinds(&self) -> Kinds {
         self.probe.kinds()
+    }
+
+    /// The right to watch this shop, for as long as the value lives: two that watch would tell everything twice.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where another process has it; [`ErrorKind::Storage`] where the file of it cannot be made.
+    pub fn watch_alone(&self) -> Result<std::fs::File> {
+        let path = self.shop.state.join("watch.lock");
+        let made = std::fs::create_dir_all(&self.shop.state)
+            .and_then(|()| std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path));
+        let file = made.map_err(|e| {
+            Error::new(ErrorKind::Storage, format!("{}: cannot be made: {e}", path.display()))
+                .with_next_step("let the user that runs this write there, or set shop.state")
+                .with_source(e)
+        })?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let why = format!("{}: another process watches this shop", self.shop.state.display());
+                Err(Error::new(ErrorKind::Config, why)
+                    .with_next_step("stop it (`probe watch` or `agent`), or set watch = false in [agent]"))
+            }
+            Err(std::fs::TryLockError::Error(e)) => {
+                let why = format!("{}: cannot be locked: {e}", path.display());
+                Err(Error::new(ErrorKind::Storage, why).with_next_step("set shop.state to a local disk").with_source(e))
+            }
+        }
+    }
+
+    /// The probes that customers may read of, by the names that they are to read; empty where none is named so.
+    pub fn public_names(&self) -> BTreeMap<String, String> {
+        self.probe.public()
     }
 
     /// Whether there is any probe.
@@ -321,7 +362,13 @@ impl ShopFile {
     /// [`ErrorKind::Config`] where a secret is missing.
     pub fn metrics(&self) -> Result<Vec<(Metric, String)>> {
         let one = |m: &MetricSection| {
-            let metric = Metric { name: m.name.clone(), sql: m.sql.clone(), unit: m.unit.clone(), target: m.target };
+            let metric = Metric {
+                name: m.name.clone(),
+                sql: m.sql.clone(),
+                unit: m.unit.clone(),
+                target: m.target,
+                missing: m.missing,
+            };
             Ok((metric, m.url.read(&m.name)?))
         };
         self.metric.iter().map(one).collect()

@@ -11,10 +11,10 @@ use health_probe::logs::TrafficOptions;
 use health_probe::notify::{SmtpNotifier, SmtpServer};
 use health_probe::slo::Objective;
 use health_probe::{
-    AccessLogProbe, DatabaseProbe, DnsProbe, Error, ErrorKind, ErrorLogProbe, Expect, FileRules, FilesProbe,
+    AccessLogProbe, DatabaseProbe, DnsProbe, Error, ErrorKind, ErrorLogProbe, Expect, Family, FileRules, FilesProbe,
     FreshnessProbe, HostProbe, HttpProbe, ImagesProbe, ImapMailbox, Limits, LoginLogProbe, Maildir, PageProbe, Policy,
-    Probe, ProbeExt, ProbeSpec, Receipt, Result, RoundTripProbe, SmtpProbe, SqlProbe, Starttls, TcpProbe, TlsProbe,
-    Unit, VendorProbe, Watch,
+    Probe, ProbeExt, ProbeSpec, Reach, Receipt, Result, RoundTripProbe, SmtpProbe, SqlProbe, Starttls, TcpProbe,
+    TlsProbe, Unit, VendorProbe, Watch,
 };
 use serde::{Deserialize, Deserializer};
 
@@ -31,6 +31,13 @@ macro_rules! probes {
         }
 
         impl Probes {
+            /// What customers may read of, by the names that they are to read.
+            pub(crate) fn public(&self) -> BTreeMap<String, String> {
+                let mut names = BTreeMap::new();
+                $(names.extend(self.$kind.iter().filter_map(|s| Some((s.id.clone(), s.shown_as.clone()?))));)*
+                names
+            }
+
             /// How many there are.
             pub(crate) fn count(&self) -> usize {
                 0 $(+ self.$kind.len())*
@@ -70,6 +77,15 @@ probes! {
     backup: BackupSection,
 }
 
+/// The probe with the limit that the shop gives it.
+macro_rules! limited {
+    ($probe:expr, $common:expr) => {
+        match $common.timeout {
+            Some(limit) => $probe.with_limit(limit.0),
+            None => $probe,
+        }
+    };
+}
 impl Probes {
     /// Which probes are of which kind, by their names.
     pub(crate) fn kinds(&self) -> Kinds {
@@ -103,11 +119,12 @@ impl Probes {
             if let Some(server) = s.server {
                 probe = probe.asking(server);
             }
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 300));
         }
         for s in &mut p.tcp {
             let c = s.common();
-            out.push(watch(TcpProbe::new(c.id.clone(), &s.host, s.port).with_spec(|spec| tune(spec, &c)), &c, 60));
+            let probe = limited!(TcpProbe::new(c.id.clone(), &s.host, s.port), c);
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
         }
         for s in &mut p.tls {
             let c = s.common();
@@ -121,17 +138,21 @@ impl Probes {
                 Some("mysql") => Starttls::Mysql,
                 Some(other) => return Err(unknown(&c.id, "starttls", other, "smtp, imap, pop3, postgres, mysql")),
             });
+            probe = probe.over(s.family);
             if let Some(roots) = &s.roots {
                 probe = probe.trusting(roots)?;
             }
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600));
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 3600));
         }
         for s in &mut p.http {
             let c = s.common();
             let mut probe = HttpProbe::new(c.id.clone(), &s.url.read(&c.id)?)?;
-            if let Some(method) = &s.method {
-                probe = probe.with_request(method, "")?;
+            if s.method.is_some() || s.send.is_some() {
+                let (method, body) = (s.method.as_deref(), s.send.clone());
+                let method = method.unwrap_or(if body.is_some() { "POST" } else { "GET" });
+                probe = probe.with_request(method, body.unwrap_or_default())?;
             }
+            probe = probe.over(s.family).with_reach(s.reach);
             for (name, value) in &s.headers {
                 probe = probe.with_header(name, &value.read(&c.id)?)?;
             }
@@ -140,12 +161,20 @@ impl Probes {
                 .chain(s.body.clone().map(Expect::Body))
                 .chain(s.body_lacks.clone().map(Expect::NotInBody))
                 .chain(s.expect_headers.iter().map(|(n, v)| Expect::Header(n.clone(), v.clone())))
-                .chain(s.json.iter().map(|(pointer, v)| Expect::Json(pointer.clone(), v.clone())));
+                .chain(s.json.iter().map(|(pointer, v)| Expect::Json(pointer.clone(), v.clone())))
+                .chain(
+                    s.json_below
+                        .iter()
+                        .map(|(pointer, limits)| Expect::JsonBelow(pointer.clone(), Unit::None, *limits)),
+                );
             for expect in expects {
                 probe = probe.expecting(expect);
             }
             if let Some(most) = s.redirects {
                 probe = probe.with_redirects(most);
+            }
+            if let Some(limit) = c.timeout {
+                probe = probe.with_limits(limit.0, 1 << 20);
             }
             if let Some(roots) = &s.roots {
                 probe = probe.trusting(roots)?;
@@ -158,12 +187,12 @@ impl Probes {
             if let Some(roots) = &s.roots {
                 probe = probe.trusting(roots)?;
             }
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 900));
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 900));
         }
         for s in &mut p.database {
             let c = s.common();
             let probe = DatabaseProbe::new(c.id.clone(), &s.url.read(&c.id)?)?;
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 60));
         }
         for s in &mut p.sql {
             let c = s.common();
@@ -179,7 +208,7 @@ impl Probes {
             for (name, unit) in &s.units {
                 probe = probe.with_unit(name, unit.clone());
             }
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 300));
         }
         type Make = fn(String, &str, String) -> Result<SqlProbe>;
         let declared: [(&mut Vec<PlainSqlSection>, Make); 5] = [
@@ -193,50 +222,57 @@ impl Probes {
             for s in sections {
                 let c = s.common();
                 let probe = make(c.id.clone(), &s.url.read(&c.id)?, s.sql.clone())?;
-                out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+                out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 300));
             }
         }
         for s in &mut p.stripe_status {
             let c = s.common();
             let probe =
                 VendorProbe::stripe_status(c.id.clone(), s.url.as_deref().unwrap_or("https://status.stripe.com"))?;
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 300));
         }
         for s in &mut p.statuspage {
             let c = s.common();
             let url = s.url.as_deref().ok_or_else(|| Error::new(ErrorKind::Config, format!("{}: has no url", c.id)))?;
-            out.push(watch(VendorProbe::statuspage(c.id.clone(), url)?.with_spec(|spec| tune(spec, &c)), &c, 300));
+            let probe = limited!(VendorProbe::statuspage(c.id.clone(), url)?, c);
+            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
         }
         for s in &mut p.stripe_key {
             let c = s.common();
             let api = s.api.as_deref().unwrap_or("https://api.stripe.com");
-            let probe = VendorProbe::stripe_key(c.id.clone(), api, &s.key.read(&c.id)?)?;
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600));
+            let mut probe = VendorProbe::stripe_key(c.id.clone(), api, &s.key.read(&c.id)?)?;
+            if s.test_mode {
+                probe = probe.in_test_mode();
+            }
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 3600));
         }
         for s in &mut p.paystack_key {
             let c = s.common();
             let api = s.api.as_deref().unwrap_or("https://api.paystack.co");
-            let probe = VendorProbe::paystack_key(c.id.clone(), api, &s.key.read(&c.id)?)?;
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600));
+            let mut probe = VendorProbe::paystack_key(c.id.clone(), api, &s.key.read(&c.id)?)?;
+            if s.test_mode {
+                probe = probe.in_test_mode();
+            }
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 3600));
         }
         for s in &mut p.remita_key {
             let c = s.common();
             let api = s.api.as_deref().unwrap_or("https://login.remita.net/remita/exapp/api/v1/send/api");
             let probe = VendorProbe::remita_key(c.id.clone(), api, &s.merchant, &s.key.read(&c.id)?, &s.reference)?;
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 300));
         }
         for s in &mut p.sentry {
             let c = s.common();
             let api = s.api.as_deref().unwrap_or("https://sentry.io");
             let probe = VendorProbe::sentry(c.id.clone(), api, &s.organization, &s.project, &s.token.read(&c.id)?)?;
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 900));
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 900));
         }
         for s in &mut p.crux {
             let c = s.common();
             let api = s.api.as_deref().unwrap_or("https://chromeuxreport.googleapis.com");
             let (key, form_factor) = (s.key.read(&c.id)?, s.form_factor.as_deref());
             let probe = VendorProbe::crux(c.id.clone(), api, &key, &s.origin, form_factor)?;
-            out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 86_400));
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 86_400));
         }
         for s in &mut p.access_log {
             let c = s.common();
@@ -263,7 +299,7 @@ impl Probes {
         }
         for s in &mut p.smtp {
             let c = s.common();
-            let probe = SmtpProbe::new(c.id.clone(), server(servers, &s.server)?);
+            let probe = SmtpProbe::new(c.id.clone(), limited!(server(servers, &s.server)?, c));
             out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 300));
         }
         for s in &mut p.mail_round_trip {
@@ -363,6 +399,8 @@ macro_rules! section {
         struct $name {
             id: String,
             title: Option<String>,
+            /// The name on the page for customers.
+            shown_as: Option<String>,
             every: Option<Span>,
             timeout: Option<Span>,
             #[serde(default = "once", deserialize_with = "tries")]
@@ -401,6 +439,13 @@ section!(HttpSection {
     url: Secret,
     #[serde(default)]
     method: Option<String>,
+    /// What is sent.
+    #[serde(default)]
+    send: Option<String>,
+    #[serde(default)]
+    family: Family,
+    #[serde(default)]
+    reach: Reach,
     #[serde(default)]
     headers: BTreeMap<String, Secret>,
     #[serde(default)]
@@ -413,6 +458,9 @@ section!(HttpSection {
     expect_headers: BTreeMap<String, String>,
     #[serde(default)]
     json: BTreeMap<String, serde_json::Value>,
+    /// Numbers in a body of JSON, by pointer.
+    #[serde(default)]
+    json_below: BTreeMap<String, Limits>,
     #[serde(default)]
     redirects: Option<usize>,
     #[serde(default)]
@@ -420,6 +468,8 @@ section!(HttpSection {
 });
 section!(TlsSection {
     host: String,
+    #[serde(default)]
+    family: Family,
     #[serde(default)]
     port: Option<u16>,
     #[serde(default)]
@@ -456,6 +506,9 @@ section!(SqlSection {
 section!(PlainSqlSection { url: Secret, sql: String });
 section!(KeySection {
     key: Secret,
+    /// The shop is meant to take no money.
+    #[serde(default)]
+    test_mode: bool,
     #[serde(default)]
     api: Option<String>,
 });
@@ -503,6 +556,8 @@ section!(FilesSection {
     owner: Option<u32>,
     #[serde(default)]
     code: Option<Vec<String>>,
+    #[serde(default)]
+    generated: Option<Vec<PathBuf>>,
 });
 section!(ImagesSection { folder: PathBuf });
 section!(SmtpSection { server: String });
@@ -601,12 +656,18 @@ fn files(s: &FilesSection, state: &Path, c: &Common) -> FilesProbe {
     if let Some(code) = &s.code {
         rules.code.clone_from(code);
     }
+    if let Some(generated) = &s.generated {
+        rules.generated.clone_from(generated);
+    }
     FilesProbe::new(c.id.clone(), rules).with_state(kept(state, &c.id))
 }
 
 /// The file of what a probe remembers.
 fn kept(state: &Path, id: &str) -> PathBuf {
-    let name: String = id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    // Two names are two files, whatever is in them.
+    let plain =
+        |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_string() } else { format!("_{:x}_", u32::from(c)) };
+    let name: String = id.chars().map(plain).collect();
     state.join(format!("{name}.json"))
 }
 
@@ -617,9 +678,9 @@ fn watch(probe: impl Probe + 'static, c: &Common, every: u64) -> Watch {
         tries => Watch::new(probe.retried(tries, Duration::from_secs(2)), every),
     };
     let mut watch = watch.after(c.after.clone());
-    if let Some(timeout) = c.timeout {
-        watch = watch.with_timeout(timeout.0);
-    }
+    // The probe's own limit says what was seen by then: that a shop does not answer is no blind spot. The look's is beyond it.
+    let one = c.timeout.map_or(Duration::from_secs(55), |t| t.0);
+    watch = watch.with_timeout((one + Duration::from_secs(2)) * c.tries + Duration::from_secs(3));
     if let Some(objective) = c.slo {
         watch = watch.with_objective(objective);
     }
@@ -633,7 +694,11 @@ fn tune(spec: &mut ProbeSpec, c: &Common) {
     }
     for (reading, limits) in &c.limits {
         match spec.policy.limits_mut(reading) {
-            Some(known) => *known = *limits,
+            // What is not said stays: a limit for a warning does not do away with the critical one.
+            Some(known) => {
+                known.warning = limits.warning.or(known.warning);
+                known.critical = limits.critical.or(known.critical);
+            }
             None => {
                 // A rule that nothing answers is unknown, and says its name: a slip is not passed over.
                 let policy = std::mem::take(&mut spec.policy);

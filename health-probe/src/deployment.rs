@@ -22,6 +22,9 @@ const KEPT: usize = 200;
 /// What looks saw of each probe.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Sample {
+    /// When it was begun.
+    #[serde(default)]
+    taken_at: Option<DateTime<Utc>>,
     probes: BTreeMap<String, OfProbe>,
 }
 
@@ -73,7 +76,8 @@ pub struct DeploymentOptions {
     pub pause_s: u32,
     /// Hours of watching after them.
     pub watch_hours: u32,
-    /// Looks in a row that have to be critical, where they were not before.
+    /// Looks in a row that have to be critical, where they were not before; as many, not in a row, have to be more than chance gives
+    /// (exact binomial test, 0.1 %).
     pub critical_in_a_row: u32,
     /// By how much slower, as a share of the median before, is worth a look; twice that is worth going back.
     pub slower: f64,
@@ -89,6 +93,7 @@ impl Default for DeploymentOptions {
 impl Sample {
     /// Adds what a look saw.
     pub fn add(&mut self, look: &Look) {
+        self.taken_at.get_or_insert(look.began);
         let of = self.probes.entry(look.probe.clone()).or_default();
         if look.judgement.is_idle() {
             of.idle += 1;
@@ -104,6 +109,11 @@ impl Sample {
         of.healthy.drain(..of.healthy.len().saturating_sub(KEPT));
         of.verdicts.drain(..of.verdicts.len().saturating_sub(KEPT));
         of.times.drain(..of.times.len().saturating_sub(KEPT));
+    }
+
+    /// When it was begun; `None` of one without a look.
+    pub fn taken_at(&self) -> Option<DateTime<Utc>> {
+        self.taken_at
     }
 
     /// Looks at all probes so often, with a pause in between.
@@ -161,22 +171,30 @@ fn compare(probe: &str, before: &OfProbe, after: &OfProbe, options: &DeploymentO
     if !seen(after) {
         found.push((Advice::Unknown, format!("{probe}: cannot be seen any more: {}", after.reason)));
     }
+    // Laplace's estimate, for a baseline without a failure does not prove that there never is one.
+    let more = |bad: u64, before: u64, below: f64| {
+        let rate = (before as f64 + 1.0) / (n as f64 + 2.0);
+        binomial_at_least(bad, m, rate).is_some_and(|p| p < below)
+    };
+    let criticals = |of: &OfProbe| of.verdicts.iter().filter(|v| **v == Verdict::Critical).count() as u64;
+    let (broken, before_broken) = (criticals(after), criticals(before));
     let row = after.verdicts.iter().rev().take_while(|v| **v == Verdict::Critical).count();
     let was = before.verdicts.iter().filter(|v| **v == Verdict::Critical).count();
     if row >= options.critical_in_a_row.max(1) as usize && was * 2 < before.verdicts.len() {
         found.push((Advice::RollBack, format!("{probe}: critical {row} times in a row: {}", after.reason)));
-    } else if bad(after) > 0 {
-        // Laplace's estimate, for a baseline without a failure does not prove that there never is one.
-        let rate = (bad(before) as f64 + 1.0) / (n as f64 + 2.0);
-        if binomial_at_least(bad(after), m, rate).is_some_and(|p| p < 0.01) {
-            let text = format!(
-                "{probe}: {} of {m} looks were not healthy, {} of {n} before: {}",
-                bad(after),
-                bad(before),
-                after.reason
-            );
-            found.push((Advice::Watch, text));
-        }
+    } else if broken >= options.critical_in_a_row.into() && more(broken, before_broken, 0.001) {
+        // One request of two that fails is never three in a row.
+        let text =
+            format!("{probe}: critical at {broken} of {m} looks, {before_broken} of {n} before: {}", after.reason);
+        found.push((Advice::RollBack, text));
+    } else if bad(after) > 0 && more(bad(after), bad(before), 0.01) {
+        let text = format!(
+            "{probe}: {} of {m} looks were not healthy, {} of {n} before: {}",
+            bad(after),
+            bad(before),
+            after.reason
+        );
+        found.push((Advice::Watch, text));
     }
     if let (Some(p), Some(by), Some(usual)) =
         (mann_whitney_larger(&before.times, &after.times), shift(&before.times, &after.times), median(&before.times))

@@ -123,7 +123,7 @@ pub use probe::mail::{Maildir, Receipt, RoundTripProbe};
 #[cfg(feature = "http")]
 pub use probe::page::PageProbe;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-pub use probe::sql::{Metric, MetricReport, SqlProbe};
+pub use probe::sql::{Metric, MetricReport, MissingDay, SqlProbe};
 #[cfg(feature = "http")]
 pub use probe::tcp::TcpProbe;
 #[cfg(feature = "http")]

@@ -3,7 +3,8 @@
 /// The text, with what looks like a secret replaced by `…`.
 ///
 /// A password in a URL; the value of a query or setting named like a secret (`password`, `token`, `secret`, `api_key`, `key`,
-/// `signature`); what follows `Bearer` or `Basic`; keys that begin like those of Stripe, Paystack, Slack, Sentry and GitHub.
+/// `signature`); what follows `Bearer` or `Basic`; keys that begin like those of Stripe, Paystack, Slack, Sentry, GitHub
+/// and others, JSON web tokens, identifiers of sessions; numbers of payment cards but for the last four digits.
 ///
 /// ```
 /// # use health_probe::redact;
@@ -13,10 +14,10 @@
 pub fn redact(text: &str) -> String {
     let text = prefixed(text);
     let text = in_urls(&text);
-    named(&text)
+    cards(&identified(&named(&text)))
 }
 
-const PREFIXES: [&str; 16] = [
+const PREFIXES: [&str; 23] = [
     "sk_live_",
     "sk_test_",
     "rk_live_",
@@ -33,10 +34,20 @@ const PREFIXES: [&str; 16] = [
     "github_pat_",
     "AKIA",
     "hooks.slack.com/services/",
+    "discord.com/api/webhooks/",
+    // The beginning of every JSON in base64, thus of every JWT.
+    "eyJ",
+    "SG.",
+    "glpat-",
+    "npm_",
+    "AIza",
+    "PHPSESSID=",
 ];
 
+const TELEGRAM: &str = "api.telegram.org/bot";
+
 /// Names whose values are secret, also as the end of a longer name: `PGPASSWORD`, `clientSecret`.
-const NAMES: [&str; 6] = ["password", "passwd", "token", "secret", "apikey", "signature"];
+const NAMES: [&str; 8] = ["password", "passwd", "token", "secret", "apikey", "signature", "sessionid", "connect.sid"];
 
 /// Those that are so as a word of their own, or after `_` or `-`: `api_key`, `DB_PASS`; a monkey is none.
 const WORDS: [&str; 3] = ["key", "pass", "pwd"];
@@ -52,6 +63,55 @@ pub(crate) fn short(text: &str) -> String {
 
 fn secret_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/' | '+' | '=' | '.' | '~' | '%')
+}
+
+/// Numbers of payment cards: 13 to 19 digits, also in groups, whose last one fits (Luhn). The last four stay.
+fn cards(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(from) = rest.find(|c: char| c.is_ascii_digit()) {
+        out.push_str(&rest[..from]);
+        let joins = |c: char| c.is_ascii_digit() || matches!(c, ' ' | '-');
+        let end = rest[from..].find(|c| !joins(c)).map_or(rest.len(), |n| from + n);
+        let group = &rest[from..end];
+        let digits: Vec<u8> = group.bytes().filter(u8::is_ascii_digit).map(|b| b - b'0').collect();
+        match (13..=19).contains(&digits.len()) && fits_luhn(&digits) {
+            true => {
+                out.push('…');
+                out.extend(digits[digits.len() - 4..].iter().map(|d| char::from(d + b'0')));
+                let tail = group.trim_end_matches([' ', '-']).len();
+                out.push_str(&group[tail..]);
+            }
+            false => out.push_str(group),
+        }
+        rest = &rest[end..];
+    }
+    out + rest
+}
+
+fn fits_luhn(digits: &[u8]) -> bool {
+    let doubled = |d: u8| if d > 4 { 2 * d - 9 } else { 2 * d };
+    let sum: u32 =
+        digits.iter().rev().enumerate().map(|(i, d)| u32::from(if i % 2 == 1 { doubled(*d) } else { *d })).sum();
+    sum.is_multiple_of(10)
+}
+
+/// `IDENTIFIED BY '…'`, as MySQL's errors repeat statements.
+fn identified(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let mark = "identified by ";
+    let (mut out, mut from) = (String::with_capacity(text.len()), 0);
+    while let Some(at) = lower[from..].find(mark) {
+        let begin = from + at + mark.len();
+        out.push_str(&text[from..begin]);
+        let rest = &text[begin..];
+        let length = match rest.chars().next() {
+            Some(quote @ ('\'' | '"')) => rest[1..].find(quote).map_or(rest.len(), |n| n + 2),
+            _ => rest.find(char::is_whitespace).unwrap_or(rest.len()),
+        };
+        out.push('…');
+        from = begin + length;
+    }
+    out + &text[from..]
 }
 
 /// How long the secret is that this text begins with; a full stop or a comma at its end is not part of it.
@@ -72,6 +132,13 @@ fn prefixed(text: &str) -> String {
                 rest = &after[length(after)..];
                 continue 'all;
             }
+        }
+        // A bot's number and its key, up to what it is asked to do.
+        if let Some(after) = rest.strip_prefix(TELEGRAM) {
+            out.push_str(TELEGRAM);
+            out.push('…');
+            rest = &after[after.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(after.len())..];
+            continue 'all;
         }
         for scheme in ["Bearer ", "Basic ", "bearer ", "basic "] {
             if let Some(after) = rest.strip_prefix(scheme)
@@ -165,6 +232,17 @@ mod tests {
             ("DB_PASS = geh!eim clientSecret: \"$x y\"", "DB_PASS = … clientSecret: \"…\""),
             ("postgres://u:pa/ss@h refused", "postgres://u:…@h refused"),
             ("a user@example.org wrote", "a user@example.org wrote"),
+            (
+                "POST https://api.telegram.org/bot123456:AAHgeheimgeheim/sendMessage",
+                "POST https://api.telegram.org/bot…/sendMessage",
+            ),
+            ("https://discord.com/api/webhooks/123/geheim-geheim failed", "https://discord.com/api/webhooks/… failed"),
+            ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln refused", "jwt eyJ… refused"),
+            ("Cookie: PHPSESSID=0123456789abcdef; a=b", "Cookie: PHPSESSID=…; a=b"),
+            ("CREATE USER x IDENTIFIED BY 'geh eim' failed", "CREATE USER x IDENTIFIED BY … failed"),
+            ("card 4111 1111 1111 1111 was declined", "card …1111 was declined"),
+            ("order 4111111111111112 of 2026-11-25", "order 4111111111111112 of 2026-11-25"),
+            ("SG.geheim_geheim.geheim", "SG.…"),
         ] {
             assert_eq!(redact(text), shown);
         }

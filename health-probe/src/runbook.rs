@@ -219,7 +219,11 @@ impl Runbook {
             let contacts = contacts.iter().filter(called).cloned().collect();
             steps.push(StepTranscript { step: step.clone(), began: at, looks, missing, contacts });
         }
-        let worst = steps.iter().flat_map(|s| &s.looks).map(|l| l.judgement.verdict).max_by_key(|v| v.rank());
+        // A step that looks at nothing is no step that found nothing.
+        let blind = |s: &&StepTranscript| !s.step.probes.is_empty() && s.looks.is_empty();
+        let blind = steps.iter().filter(blind).map(|_| Verdict::Unknown);
+        let looked = steps.iter().flat_map(|s| &s.looks).map(|l| l.judgement.verdict);
+        let worst = looked.chain(blind).max_by_key(|v| v.rank());
         Transcript {
             runbook: self.name.clone(),
             title: self.title.clone(),

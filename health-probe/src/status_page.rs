@@ -1,5 +1,6 @@
 //! The status page: one HTML file that needs nothing else, for people who are not engineers.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -14,6 +15,8 @@ use crate::redact::redact;
 
 /// Days of the bars.
 const DAYS: i64 = 90;
+/// Of a day of which less was seen, only a part is known.
+const PARTLY: f64 = 0.9;
 
 /// What the page shows, collected.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,6 +134,35 @@ impl StatusPage {
         self
     }
 
+    /// The same of these probes alone, by the names that customers are to read; incidents of others are left out, and the state is
+    /// that of what is shown. Without it, everything is shown by the titles of the probes.
+    #[must_use]
+    pub fn of_public(mut self, names: &BTreeMap<String, String>) -> Self {
+        self.components.retain_mut(|c| match names.get(&c.id) {
+            Some(name) => {
+                name.clone_into(&mut c.title);
+                true
+            }
+            None => false,
+        });
+        self.incidents.retain_mut(|incident| {
+            incident.members.retain_mut(|member| match names.get(&member.probe) {
+                Some(name) => {
+                    name.clone_into(&mut member.title);
+                    true
+                }
+                None => false,
+            });
+            let Some(first) = incident.members.first() else { return false };
+            if incident.root_member().is_none() {
+                incident.root = first.probe.clone();
+            }
+            true
+        });
+        self.verdict = self.components.iter().map(|c| c.verdict).max_by_key(|v| v.rank()).unwrap_or(Verdict::Unknown);
+        self
+    }
+
     /// The page: one file, nothing loaded from elsewhere, no script; light or dark as the reader's device, for any width.
     pub fn html(&self) -> String {
         let mut out = String::with_capacity(64 << 10);
@@ -150,7 +182,7 @@ impl StatusPage {
             out,
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
              <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>{} · status</title><style>{STYLE}</style></head><body><main>\
-             <h1>{}</h1><p class=\"now {}\" role=\"status\"><b>{headline}</b></p><p class=\"when\">as of {}</p>",
+             <h1>{}</h1><p class=\"now {}\" role=\"status\"><b>{headline}</b></p><p class=\"when\">as of {}; where that is more than a few minutes ago, nobody watches any more</p>",
             escape(&self.title),
             escape(&self.title),
             class(self.verdict),
@@ -173,7 +205,7 @@ impl StatusPage {
         write!(
             out,
             "<p class=\"legend\"><span class=\"key healthy\"></span>good <span class=\"key warning\"></span>short failures \
-             <span class=\"key critical\"></span>an hour or more <span class=\"key none\"></span>nothing seen. \
+             <span class=\"key critical\"></span>an hour or more <span class=\"key partial\"></span>good as far as it was seen <span class=\"key none\"></span>nothing seen. \
              Uptime counts maintenance as customers see it; times are UTC.</p></main></body></html>"
         )
     }
@@ -198,6 +230,8 @@ impl StatusPage {
             let (kind, text) = match (day.uptime, day.coverage) {
                 (Some(uptime), coverage) => {
                     let kind = match day.bad_s {
+                        // A good minute of a day says nothing of the day.
+                        0 if coverage.is_none_or(|c| c < PARTLY) => "partial",
                         0 => "healthy",
                         1..3600 => "warning",
                         _ => "critical",
@@ -300,8 +334,8 @@ impl StatusPage {
 }
 
 const STYLE: &str = "\
-:root{--bg:#fff;--fg:#1c2530;--soft:#5b6673;--card:#f5f7f9;--line:#dde3e9;--healthy:#1f8a4c;--warning:#b97800;--critical:#c62f2f;--unknown:#6b7785;--none:#c9d1d9}\
-@media(prefers-color-scheme:dark){:root{--bg:#12171d;--fg:#e6ebf0;--soft:#9aa7b4;--card:#1a2129;--line:#2b3540;--healthy:#3fb56f;--warning:#e0a030;--critical:#f06a6a;--unknown:#8a97a5;--none:#3a4550}}\
+:root{--bg:#fff;--fg:#1c2530;--soft:#5b6673;--card:#f5f7f9;--line:#dde3e9;--healthy:#1f8a4c;--warning:#b97800;--critical:#c62f2f;--unknown:#6b7785;--none:#c9d1d9;--partial:#a5cfb5}\
+@media(prefers-color-scheme:dark){:root{--bg:#12171d;--fg:#e6ebf0;--soft:#9aa7b4;--card:#1a2129;--line:#2b3540;--healthy:#3fb56f;--warning:#e0a030;--critical:#f06a6a;--unknown:#8a97a5;--none:#3a4550;--partial:#2c6144}}\
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}\
 main{max-width:860px;margin:0 auto;padding:24px 16px 48px}h1{font-size:1.6rem;margin:0 0 12px}h2{font-size:1.2rem;margin:32px 0 8px}\
 h3{font-size:1rem;margin:0;display:flex;justify-content:space-between;gap:12px}\
@@ -310,10 +344,10 @@ h3{font-size:1rem;margin:0;display:flex;justify-content:space-between;gap:12px}\
 section,article{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 16px;margin:12px 0}article{border-left:4px solid var(--unknown)}\
 article.critical{border-left-color:var(--critical)}article.warning{border-left-color:var(--warning)}\
 .state{font-weight:600;font-size:.85rem;white-space:nowrap}.state.healthy{color:var(--healthy)}.state.warning{color:var(--warning)}.state.critical{color:var(--critical)}.state.unknown{color:var(--unknown)}\
-.bars{width:100%;height:28px;margin-top:8px;display:block}rect.healthy{fill:var(--healthy)}rect.warning{fill:var(--warning)}rect.critical{fill:var(--critical)}rect.none{fill:var(--none)}\
+.bars{width:100%;height:28px;margin-top:8px;display:block}rect.healthy{fill:var(--healthy)}rect.warning{fill:var(--warning)}rect.critical{fill:var(--critical)}rect.none{fill:var(--none)}rect.partial{fill:var(--partial)}\
 .chart{width:100%;height:60px;margin-top:8px;display:block}.chart path{fill:none;stroke-width:1.5;vector-effect:non-scaling-stroke}.mean{stroke:var(--healthy)}.longest{stroke:var(--none)}\
 .scale{display:flex;justify-content:space-between;gap:8px;text-align:center}.scale span:first-child,.scale span:last-child{white-space:nowrap;overflow-wrap:normal}.key{display:inline-block;width:10px;height:10px;border-radius:2px;margin:0 4px 0 10px}\
-.key.healthy{background:var(--healthy)}.key.warning{background:var(--warning)}.key.critical{background:var(--critical)}.key.none{background:var(--none)}";
+.key.healthy{background:var(--healthy)}.key.warning{background:var(--warning)}.key.critical{background:var(--critical)}.key.none{background:var(--none)}.key.partial{background:var(--partial)}";
 
 fn class(verdict: Verdict) -> &'static str {
     match verdict {

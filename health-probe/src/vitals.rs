@@ -51,6 +51,9 @@ pub struct WebVitals {
 /// How many values there are in each bucket.
 type Histogram = BTreeMap<u16, u32>;
 
+/// A day, a page, a metric, and its values.
+type KeptVital = (i64, String, Vital, Histogram);
+
 #[derive(Debug, Default)]
 struct Inner {
     days: BTreeMap<i64, HashMap<(String, Vital), Histogram>>,
@@ -116,6 +119,34 @@ impl WebVitals {
             below >= rank
         })?;
         Some((value(bucket, vital), total))
+    }
+
+    /// All that was counted, as text that [`WebVitals::restore`] takes: to outlive the process.
+    pub fn export(&self) -> String {
+        let inner = self.inner.lock().unwrap_or_else(|e| e.into_inner());
+        let kept: Vec<KeptVital> = inner
+            .days
+            .iter()
+            .flat_map(|(day, pages)| {
+                pages.iter().map(|((page, vital), counts)| (*day, page.clone(), *vital, counts.clone()))
+            })
+            .collect();
+        // Numbers and names are JSON.
+        serde_json::to_string(&kept).unwrap_or_default()
+    }
+
+    /// Goes on with what [`WebVitals::export`] gave. A visit that tells more of itself afterwards counts once more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] where it is something else.
+    pub fn restore(text: &str) -> Result<Self> {
+        let kept: Vec<KeptVital> = serde_json::from_str(text)
+            .map_err(|e| Error::new(ErrorKind::Malformed, "no counts of Core Web Vitals").with_source(e))?;
+        let mut inner = Inner::default();
+        for (day, page, vital, counts) in kept {
+            inner.days.entry(day).or_default().insert((page, vital), counts);
+        }
+        Ok(Self { inner: Arc::new(Mutex::new(inner)) })
     }
 
     /// The pages that are apart, by name.
@@ -271,6 +302,9 @@ mod tests {
         let (p75, visits) = vitals.quantile(Vital::Lcp, Some("/"), 0.75, now).unwrap();
         assert!((p75 / 5000.0 - 1.0).abs() < 0.026 && visits == 1000, "{p75} {visits}");
         assert_eq!(verdict().await, Verdict::Critical);
+        let again = WebVitals::restore(&vitals.export()).unwrap();
+        assert_eq!(again.quantile(Vital::Lcp, Some("/"), 0.75, now), vitals.quantile(Vital::Lcp, Some("/"), 0.75, now));
+        assert!(WebVitals::restore("{}").is_err());
         assert_eq!(vitals.quantile(Vital::Lcp, None, 0.75, now + chrono::TimeDelta::days(28)), None, "28 days");
     }
 

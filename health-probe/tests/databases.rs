@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use health_probe::{
-    Context, DatabaseProbe, ErrorKind, FreshnessProbe, Judgement, Limits, Metric, Observation, Policy, Probe, SqlProbe,
-    Starttls, TlsProbe, Unit, Verdict, judge,
+    Context, DatabaseProbe, ErrorKind, FreshnessProbe, Judgement, Limits, Metric, MissingDay, Observation, Policy,
+    Probe, SqlProbe, Starttls, TlsProbe, Unit, Verdict, judge,
 };
 
 async fn look(probe: &impl Probe) -> (Observation, Judgement) {
@@ -57,14 +57,34 @@ async fn same_on_every_engine(url: &str) {
     let (seen, _) = look(&payments).await;
     assert_eq!(seen.finite("attempts"), Some(6.0), "nothing was deleted");
 
-    let metric = |sql: &str, target| Metric { name: "orders".into(), sql: sql.into(), unit: "a day".into(), target };
+    let metric = |sql: &str, target| Metric {
+        name: "orders".into(),
+        sql: sql.into(),
+        unit: "a day".into(),
+        target,
+        missing: MissingDay::Unknown,
+    };
     let date = |ago: i64| (Utc::now() - chrono::TimeDelta::days(ago)).format("%F").to_string();
-    let days = |a: i64, b: i64| format!("SELECT '{}' AS day, 12 AS value UNION ALL SELECT '{}', 8", date(a), date(b));
-    let report = metric(&days(40, 41), Some(1.0)).read(url, Duration::from_secs(5)).await.unwrap();
+    let days = |ago: &[i64]| {
+        let rows = ago.iter().map(|ago| format!("SELECT '{}' AS day, {} AS value", date(*ago), 8 + 4 * (ago % 2)));
+        rows.collect::<Vec<_>>().join(" UNION ALL ")
+    };
+    let report = metric(&days(&[40, 41]), Some(1.0)).read(url, Duration::from_secs(5)).await.unwrap();
     assert_eq!(report.verdict, Verdict::Unknown, "what was last month says nothing of now");
-    let report = metric(&days(1, 2), Some(11.0)).read(url, Duration::from_secs(5)).await.unwrap();
+    // Today is not over.
+    let report = metric(&days(&[0, 1, 2, 3, 4]), Some(11.0)).read(url, Duration::from_secs(5)).await.unwrap();
     assert_eq!((report.recent, report.verdict), (Some(10.0), Verdict::Warning));
-    assert_eq!(report.values[0].0, date(2));
+    assert_eq!(report.values[0].0, date(4));
+    // Of a count, a day without a row is one without an order; of a mean, nothing is known of it.
+    let mut orders = metric(&days(&[6, 8, 9, 10, 11, 12]), Some(1.0));
+    let report = orders.read(url, Duration::from_secs(5)).await.unwrap();
+    assert_eq!((report.recent, report.verdict), (None, Verdict::Unknown));
+    orders.missing = MissingDay::Zero;
+    let report = orders.read(url, Duration::from_secs(5)).await.unwrap();
+    assert_eq!((report.recent, report.verdict), (Some(8.0 / 7.0), Verdict::Healthy));
+    assert_eq!((report.values.len(), report.values.last().unwrap()), (12, &(date(1), 0.0)));
+    orders.target = Some(2.0);
+    assert_eq!(orders.read(url, Duration::from_secs(5)).await.unwrap().verdict, Verdict::Warning);
     let report = metric("SELECT 'a' AS day, 1 AS value FROM pay WHERE id < 0", Some(1.0))
         .read(url, Duration::from_secs(5))
         .await;

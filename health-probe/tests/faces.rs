@@ -225,6 +225,35 @@ async fn a_deployment_is_kept_watched_or_rolled_back() {
     assert!(pause_after(Duration::ZERO) < pause_after(Duration::from_secs(7200)));
 }
 
+/// One request of two that fails is never three in a row.
+#[tokio::test(start_paused = true)]
+async fn a_deployment_that_fails_every_other_request_goes_back() {
+    for pattern in [&[true, false][..], &[false, false, true], &[true, true, false]] {
+        let looks = Arc::new(AtomicU64::new(0));
+        let (count, pattern) = (Arc::clone(&looks), pattern.to_vec());
+        let broken = Arc::new(AtomicBool::new(false));
+        let is_broken = Arc::clone(&broken);
+        let probe = probe_fn(ProbeSpec::new("shop", Policy::new().is("up", true, Verdict::Critical)), move |cx| {
+            let at = count.fetch_add(1, Ordering::SeqCst) as usize;
+            let up = !is_broken.load(Ordering::SeqCst) || pattern[at % pattern.len()];
+            async move {
+                let mut seen = Observation::new(cx.now);
+                seen.flag("up", up);
+                Ok(seen)
+            }
+        });
+        let watches = [Arc::new(Watch::new(probe, Duration::from_secs(60)))];
+        let clock = Clock::starting_at(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
+        let options = DeploymentOptions::default();
+        let baseline = Sample::take(&watches, 10, Duration::from_secs(5), &clock).await;
+        broken.store(true, Ordering::SeqCst);
+        let report = watch(&watches, &baseline, &options, &clock, std::future::pending::<()>(), |_| {}).await;
+        assert_eq!(report.comparison.advice, Advice::RollBack, "{report:?}");
+        assert!(report.rounds < 60, "soon: {}", report.rounds);
+        assert!(baseline.taken_at().is_some() && Sample::default().taken_at().is_none());
+    }
+}
+
 #[tokio::test]
 async fn a_quiet_probe_says_nothing_of_a_deployment() {
     let quiet = probe_fn(ProbeSpec::new("quiet", Policy::new().is("up", true, Verdict::Critical)), |cx| async move {

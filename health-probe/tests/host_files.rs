@@ -29,6 +29,55 @@ fn write(at: &Path, text: &str) {
     fs::write(at, text).unwrap();
 }
 
+/// Modes as git and composer leave them, and what shops put there themselves.
+#[tokio::test]
+async fn an_ordinary_tree_is_healthy_and_what_is_wrong_in_it_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for (name, text) in [
+        (".env.example", "APP_KEY=\nDB_PASSWORD=\n"),
+        ("config/database.php", "<?php return ['password' => env('DB_PASSWORD', 'x'), 'token' => getenv('T')];"),
+        ("config/config.php", "<?php\n// 'password' => 'x'\nreturn ['password' => '', 'name' => 'shop'];"),
+        ("vendor/cacert.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
+        (
+            "public/uploads/.htaccess",
+            "# AddHandler php\nphp_flag engine off\nRemoveHandler .php\nOptions -ExecCGI\nAddType text/plain .php\n",
+        ),
+        ("storage/framework/views/a.php", "<?php echo 1;"),
+        ("index.php", "<?php"),
+    ] {
+        write(&at(name), text);
+    }
+    let rules =
+        FileRules { root: dir.path().to_owned(), uploads: vec!["public/uploads".into()], ..FileRules::default() };
+    let state = dir.path().with_extension("json");
+    let probe = FilesProbe::new("files", rules).with_state(&state);
+    probe.accept().unwrap();
+    write(&at("storage/framework/views/b.php"), "<?php echo 2;");
+    let (seen, judgement) = look(&probe).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "{seen:?}");
+    for (name, text, reading) in [
+        (".env", "APP_KEY=x\n", "secret files that all may read"),
+        ("config/config.php", "<?php return ['password' => 'geheim'];", "secret files that all may read"),
+        ("wp-config.php", "<?php define( 'DB_PASSWORD', 'geheim' );", "secret files that all may read"),
+        ("tls.pem", "-----BEGIN PRIVATE KEY-----\n", "secret files that all may read"),
+        ("public/uploads/.htaccess", "SetHandler application/x-httpd-php\n", "executables among the uploads"),
+        ("public/uploads/a/.htaccess", "php_flag engine on\n", "executables among the uploads"),
+        ("index.php", "<?php system($_GET['c']);", "changed code files"),
+    ] {
+        let before = fs::read(at(name)).ok();
+        write(&at(name), text);
+        let (seen, judgement) = look(&probe).await;
+        let found = seen.evidence.iter().any(|l| l.starts_with(reading) && l.contains(name));
+        assert!(found && judgement.verdict.rank() >= Verdict::Warning.rank(), "{name}: {seen:?}");
+        match before {
+            Some(before) => fs::write(at(name), before).unwrap(),
+            None => fs::remove_file(at(name)).unwrap(),
+        }
+    }
+    fs::remove_file(state).unwrap();
+}
+
 #[tokio::test]
 async fn this_machine_is_read_as_it_is() {
     let probe = HostProbe::new("host", ["/", "/dev/shm"]);
@@ -204,4 +253,32 @@ async fn a_page_is_weighed_with_all_that_it_names() {
     assert!(seen.evidence.iter().any(|l| l.contains("photo.jpg")));
     let (_, judgement) = look(&PageProbe::new("page", &format!("{}no.html", web.url())).unwrap()).await;
     assert_eq!(judgement.verdict, Verdict::Critical);
+}
+
+#[tokio::test]
+async fn the_parts_of_a_page_share_connections_and_one_that_ends_costs_nothing() {
+    let site = tempfile::tempdir().unwrap();
+    fs::set_permissions(site.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let images: String = (0..40).map(|i| format!("<img src={i}.jpg>")).collect();
+    write(&site.path().join("page.html"), &format!("<html>{images}"));
+    for i in 0..40 {
+        write(&site.path().join(format!("{i}.jpg")), "x");
+    }
+    for (keeps, most) in [("keepalive_requests 1000;", 7), ("keepalive_requests 3;", 21), ("keepalive_timeout 0;", 41)]
+    {
+        let web = nginx::Server::start(&format!(
+            "types {{ text/html html; image/jpeg jpg; }} log_format c $connection;\n\
+             server {{ listen 127.0.0.1:{{port}}; root {}; access_log {{here}}/connections.log c; {keeps} }}",
+            site.path().display()
+        ))
+        .await
+        .unwrap();
+        let (seen, judgement) = look(&PageProbe::new("page", &format!("{}page.html", web.url())).unwrap()).await;
+        assert_eq!(judgement.verdict, Verdict::Healthy, "{judgement:?} {seen:?}");
+        assert_eq!(seen.finite("requests"), Some(41.0));
+        let log = fs::read_to_string(web.directory().join("connections.log")).unwrap();
+        let connections: std::collections::BTreeSet<&str> = log.lines().collect();
+        assert_eq!(log.lines().count(), 41, "nothing was asked for twice");
+        assert!((2..=most).contains(&connections.len()), "{keeps}: {}", connections.len());
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use health_probe::ledger::{Maintenance, View};
+use health_probe::ledger::{Ledger, Maintenance, SqliteLedger, View};
 use health_probe::{
     Clock, ErrorKind, IncidentOptions, MessageKind, Monitor, Policy, ProbeSpec, Verdict, Watch, probe_fn,
 };
@@ -195,4 +195,24 @@ async fn a_heartbeat_stops_with_the_looks() {
         .with_heartbeat(Beats(Arc::clone(&none)), Duration::from_secs(60));
     monitor.run(tokio::time::sleep(Duration::from_secs(600)), |_| {}, |_| {}).await.unwrap();
     assert_eq!(none.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_broken_ledger_or_a_line_of_it_keeps_nobody_from_watching() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    std::fs::write(&path, "this is no database, and was one: ".repeat(100)).unwrap();
+    let ledger = SqliteLedger::open(&path).await.unwrap();
+    let aside = ledger.set_aside().unwrap().to_owned();
+    assert!(std::fs::read_to_string(aside).unwrap().contains("no database"), "kept for whoever can mend it");
+    assert_eq!(ledger.incidents(noon()).await.unwrap(), []);
+    drop(ledger);
+    let mut db = storefront::sqlite::open(&path, false).await.unwrap();
+    storefront::sqlite::run(&mut db, "INSERT INTO incident VALUES ('a', 1, NULL, '{\"id\":\"a\"}')").await.unwrap();
+    drop(db);
+    let ledger = SqliteLedger::open(&path).await.unwrap();
+    assert_eq!((ledger.set_aside(), ledger.incidents(noon()).await.unwrap()), (None, vec![]));
+    let watch = Watch::new(switch("site", &Arc::new(AtomicBool::new(true))), Duration::from_secs(60));
+    let monitor = Monitor::new(vec![watch]).unwrap().with_ledger(Arc::new(ledger));
+    monitor.run(std::future::ready(()), |_| {}, |_| {}).await.unwrap();
 }

@@ -121,6 +121,32 @@ async fn a_simulated_month_equals_an_independent_calculation() {
 }
 
 #[tokio::test]
+async fn another_interval_hides_no_downtime_and_forgetting_takes_nothing_else() {
+    let ledger = SqliteLedger::in_memory().await.unwrap();
+    let record = |minute: i64, every: u64, outcome| Record {
+        probe: "site".into(),
+        at: at(minute),
+        every: Duration::from_secs(every),
+        outcome,
+        response_time: None,
+    };
+    // The tenth hour of a day, half of it down; then it is looked at once an hour, then once a day.
+    let bad = |minute: i64| if (610..640).contains(&minute) { Slot::Bad } else { Slot::Good };
+    let minutes: Vec<Record> = (540..655).map(|minute| record(minute, 60, bad(minute))).collect();
+    ledger.record(&minutes).await.unwrap();
+    ledger.record(&[record(655, 3600, Slot::Good), record(660, 3600, Slot::Good)]).await.unwrap();
+    ledger.record(&[record(720, 86_400, Slot::Good), record(1440, 86_400, Slot::Good)]).await.unwrap();
+    let slots = ledger.timeline("site", begin(), at(2880)).await.unwrap();
+    let c = slots.count(begin(), at(2880), &[], View::Strict);
+    assert_eq!((c.bad_s, c.good_s), (30 * 60, (115 - 30) * 60 + 3600 + 86_400), "{c:?}");
+    assert!(slots.slots.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0), "no time counts twice");
+    // What is forgotten ends within an hour; what comes after it is all there.
+    ledger.forget(at(650)).await.unwrap();
+    let c = ledger.timeline("site", begin(), at(2880)).await.unwrap().count(begin(), at(2880), &[], View::Strict);
+    assert_eq!(c.good_s, 5 * 60 + 3600 + 86_400, "{c:?}");
+}
+
+#[tokio::test]
 async fn a_monitor_that_was_down_leaves_missing_slots_and_a_retired_probe_leaves_none() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.db");

@@ -166,11 +166,20 @@ async fn bad_days() {
     server
         .answer("/current", Answer::Json(200, r#"{"largestatus":"degraded","message":"Some payments fail."}"#.into()));
     assert_eq!(look(&one(1)).await.1.verdict, Verdict::Warning);
-    for status in [401, 403] {
+    for (status, verdict) in [(401, Some(Verdict::Critical)), (403, Some(Verdict::Unknown))] {
+        // A restricted key without the right to read the balance may well take payments.
         let refused = r#"{"error":{"type":"invalid_request_error","message":"Invalid API Key provided"}}"#;
         server.answer("/v1/balance", Answer::Json(status, refused.into()));
-        assert_eq!(look(&one(2)).await.1.finding("key accepted").unwrap().verdict, Verdict::Critical);
+        let (_, judgement) = look(&one(2)).await;
+        assert_eq!(judgement.finding("key accepted").map(|f| f.verdict), verdict, "{status}");
     }
+    // A shop that was left in test mode takes no money.
+    server.answer("/v1/balance", Answer::Json(200, r#"{"object":"balance","livemode":false}"#.into()));
+    assert_eq!(look(&one(2)).await.1.verdict, Verdict::Critical);
+    assert_eq!(look(&one(2).in_test_mode()).await.1.verdict, Verdict::Healthy);
+    server.answer("/balance", Answer::Json(200, r#"{"status":true,"data":[]}"#.into()));
+    let test = VendorProbe::paystack_key("key", &server.url(), "sk_test_geheimgeheim").unwrap();
+    assert_eq!(look(&test).await.1.finding("live mode").unwrap().verdict, Verdict::Critical);
     server.answer("/balance", Answer::Json(200, r#"{"status":false,"message":"Invalid key"}"#.into()));
     assert_eq!(look(&one(3)).await.1.finding("key accepted").unwrap().verdict, Verdict::Critical);
     for (answer, verdict) in [

@@ -115,6 +115,35 @@ async fn each_property_of_a_certificate_has_its_own_verdict() {
     }
 }
 
+/// Caches give the time at which they were told, and an `Age` beside it.
+#[tokio::test]
+async fn a_page_from_a_cache_hides_no_certificate_that_ends() {
+    let authority = Authority::new().unwrap();
+    let behind = answers::Server::start(Answer::Plain(200, String::new(), "ok".into())).await.unwrap();
+    let site = format!(
+        "server {{ listen 127.0.0.1:{{port}} ssl; {} location / {{ proxy_pass {}; proxy_pass_header Date; }} }}",
+        authority.nginx(Kind::ChainEndsSoon),
+        behind.url()
+    );
+    let web = nginx::Server::start(&site).await.unwrap();
+    let address = local(&web.url());
+    let probe =
+        TlsProbe::new("tls", "shop.test", address.port()).pinned_to(address).trusting(&authority.root()).unwrap();
+    for (hours, age, wanted) in [
+        (2, Some(7200), Some(Verdict::Critical)),
+        // Some leave the age out: three days less two hours are as few.
+        (2, None, Some(Verdict::Critical)),
+        // Which of two clocks that are days apart is right, nobody knows.
+        (50, None, Some(Verdict::Unknown)),
+    ] {
+        let date = (Utc::now() - chrono::TimeDelta::hours(hours)).to_rfc2822().replace("+0000", "GMT");
+        let age = age.map_or(String::new(), |age| format!("Age: {age}\r\n"));
+        behind.answer("/", Answer::Plain(200, format!("Date: {date}\r\n{age}"), "ok".into()));
+        let (seen, judgement) = look(&probe).await;
+        assert_eq!(verdict(&judgement, "chain days left"), wanted, "{hours} h: {seen:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_still_takes_old_tls_is_told_of_and_one_that_has_nothing_else_too() {
     const OLD: &str = "TLS 1.1 and older refused";

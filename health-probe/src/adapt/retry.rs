@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::judge::judge;
 use crate::observation::Observation;
 use crate::probe::{Context, Probe, ProbeSpec};
@@ -45,10 +45,19 @@ impl<P: Probe> Probe for Retried<P> {
             match reason {
                 Some(reason) if !last => earlier.push(reason),
                 _ => {
-                    return outcome.map(|mut seen| {
-                        seen.earlier_failures = earlier;
-                        seen
-                    });
+                    return match outcome {
+                        Ok(mut seen) => {
+                            seen.earlier_failures = earlier;
+                            Ok(seen)
+                        }
+                        // Nothing was seen in the end, and what was before is not to be lost.
+                        Err(e) if !earlier.is_empty() => {
+                            let said = format!("{e} (before: {})", crate::redact::short(&earlier.join("; ")));
+                            let next = e.next_step().unwrap_or("see what came before").to_owned();
+                            Err(Error::new(e.kind(), said).with_next_step(next).with_source(e))
+                        }
+                        Err(e) => Err(e),
+                    };
                 }
             }
             tokio::time::sleep(self.pause).await;

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::{HourOfResponses, Ledger, Maintenance, Record, Slot, Timeline};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, file};
 use crate::incident::IncidentRecord;
 
 const DAY: i64 = 86_400;
@@ -19,14 +19,35 @@ const DAY: i64 = 86_400;
 pub struct SqliteLedger {
     pool: SqlitePool,
     path: PathBuf,
+    set_aside: Option<PathBuf>,
 }
 
 impl SqliteLedger {
-    /// Opens the file, and makes it where there is none.
+    /// Opens the file, and makes it where there is none. One that is broken is set aside, for a shop has to be watched whatever
+    /// became of its history: see [`SqliteLedger::set_aside`].
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] where it cannot be opened, or is of a newer version.
     pub async fn open(path: &Path) -> Result<Self> {
+        match Self::open_as_it_is(path).await {
+            Err(e) if path.exists() && is_broken(&e) => {
+                let aside = aside(path, Utc::now());
+                std::fs::rename(path, &aside).map_err(|io| file(path, "is broken, and cannot be set aside", io))?;
+                tracing::error!(ledger = %path.display(), aside = %aside.display(), error = %e, "a broken ledger was set aside");
+                let mut anew = Self::open_as_it_is(path).await?;
+                anew.set_aside = Some(aside);
+                Ok(anew)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Where the file was put that was there before and could not be read; what it knew is not in this one.
+    pub fn set_aside(&self) -> Option<&Path> {
+        self.set_aside.as_deref()
+    }
+
+    async fn open_as_it_is(path: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -69,7 +90,7 @@ impl SqliteLedger {
         ] {
             sqlx::query(statement).execute(&pool).await.map_err(wrong)?;
         }
-        Ok(Self { pool, path: path.to_owned() })
+        Ok(Self { pool, path: path.to_owned(), set_aside: None })
     }
 
     fn failed(&self, what: &'static str) -> impl Fn(sqlx::Error) -> Error + '_ {
@@ -83,13 +104,23 @@ impl SqliteLedger {
             "SELECT since, every FROM expected WHERE probe = ? AND since <= ? ORDER BY since DESC LIMIT 1",
         )
         .bind(&record.probe)
-        .bind(at)
+        .bind(record.at.timestamp())
         .fetch_optional(&mut **tx)
         .await?;
         if last.is_none_or(|(_, known)| known != every) {
+            // Another interval begins where the last slot ends that was seen of the old one: it stays.
+            let known = last.map_or(0, |(_, known)| known);
+            let newest: Option<(i64, Vec<u8>)> =
+                sqlx::query_as("SELECT day, slots FROM day WHERE probe = ? AND every = ? ORDER BY day DESC LIMIT 1")
+                    .bind(&record.probe)
+                    .bind(known)
+                    .fetch_optional(&mut **tx)
+                    .await?;
+            let ends = newest.map_or(at, |(day, slots)| day * DAY + seen(&slots) * known);
+            let since = (ends.max(at) + every - 1).div_euclid(every) * every;
             sqlx::query("INSERT OR REPLACE INTO expected (probe, since, every) VALUES (?, ?, ?)")
                 .bind(&record.probe)
-                .bind(at)
+                .bind(since)
                 .bind(every)
                 .execute(&mut **tx)
                 .await?;
@@ -269,13 +300,15 @@ impl Ledger for SqliteLedger {
         .fetch_all(&self.pool)
         .await
         .map_err(self.failed("incidents cannot be read"))?;
+        // One that cannot be read keeps nobody from the others, nor from watching.
         let incident = |body: String| {
-            serde_json::from_str(&body).map_err(|e| {
-                Error::new(ErrorKind::Malformed, format!("{}: an incident that cannot be read", self.path.display()))
-                    .with_source(e)
-            })
+            serde_json::from_str(&body)
+                .inspect_err(
+                    |e| tracing::error!(ledger = %self.path.display(), error = %e, "an incident that cannot be read"),
+                )
+                .ok()
         };
-        bodies.into_iter().map(incident).collect()
+        Ok(bodies.into_iter().filter_map(incident).collect())
     }
 
     async fn save(&self, key: &str, value: &str) -> Result<()> {
@@ -311,13 +344,30 @@ impl Ledger for SqliteLedger {
                  WHERE later.probe = expected.probe AND later.since > expected.since AND later.since <= ?1)",
                 at,
             ),
-            ("UPDATE expected SET since = ((?1 + every - 1) / every) * every WHERE every > 0 AND since < ?1", at),
+            ("UPDATE expected SET since = (?1 / every) * every WHERE every > 0 AND since < (?1 / every) * every", at),
             ("DELETE FROM expected WHERE every = 0 AND since < ?", at),
         ] {
             sqlx::query(statement).bind(limit).execute(&mut *tx).await.map_err(&failed)?;
         }
         tx.commit().await.map_err(&failed)
     }
+}
+
+/// Whether the file is no database, or a damaged one.
+fn is_broken(e: &Error) -> bool {
+    let source = std::error::Error::source(e).and_then(|s| s.downcast_ref::<sqlx::Error>());
+    let code = match source {
+        Some(sqlx::Error::Database(d)) => d.code().map(|c| c.into_owned()),
+        _ => None,
+    };
+    matches!(code.as_deref(), Some("11" | "26"))
+}
+
+/// `ledger.db.broken-20260115T120000Z`
+fn aside(path: &Path, now: DateTime<Utc>) -> PathBuf {
+    let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
+    name.push(format!(".broken-{}", now.format("%Y%m%dT%H%M%SZ")));
+    path.with_file_name(name)
 }
 
 /// Whole seconds, at least one.
@@ -342,6 +392,12 @@ fn put(slots: &mut Vec<u8>, at: usize, state: Slot) {
     let shift = (at % 4) * 2;
     let known = slots[at / 4] >> shift & 3;
     slots[at / 4] = slots[at / 4] & !(3 << shift) | known.max(bits) << shift;
+}
+
+/// How many slots there are up to the last one in which something was seen.
+fn seen(slots: &[u8]) -> i64 {
+    let last = (0..slots.len() * 4).rev().find(|at| look_up(slots, *at) != Slot::Missing);
+    last.map_or(0, |at| at as i64 + 1)
 }
 
 fn look_up(slots: &[u8], at: usize) -> Slot {

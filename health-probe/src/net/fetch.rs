@@ -1,13 +1,16 @@
-//! One request over HTTP/1.1, redirects followed hop by hop, each on a new connection with its phases timed.
+//! One request over HTTP/1.1, redirects followed hop by hop, each on a new connection with its phases timed; the parts of a page
+//! on connections that are used again.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, HOST, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -38,6 +41,37 @@ pub(crate) struct Fetch {
     /// The address of the page that named this one: it counts as the first of a chain of redirects.
     pub(crate) named_by: Option<IpAddr>,
     pub(crate) tls: Arc<ClientConfig>,
+    /// Connections that are used again, for several things of one page; without it, each request has one of its own.
+    pub(crate) keep: Option<Kept>,
+}
+
+/// Connections on which a whole answer came, by origin.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept(Arc<Mutex<HashMap<String, Vec<Open>>>>);
+
+#[derive(Debug)]
+struct Open {
+    sender: SendRequest<Full<Bytes>>,
+    _running: EndsWithMe,
+    address: SocketAddr,
+}
+
+impl Kept {
+    fn take(&self, url: &Url) -> Option<Open> {
+        let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let of = all.get_mut(&url.origin().ascii_serialization())?;
+        while let Some(open) = of.pop() {
+            if !open.sender.is_closed() {
+                return Some(open);
+            }
+        }
+        None
+    }
+
+    fn put(&self, url: &Url, open: Open) {
+        let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        all.entry(url.origin().ascii_serialization()).or_default().push(open);
+    }
 }
 
 /// What came back.
@@ -101,6 +135,7 @@ impl Fetch {
             pinned: None,
             named_by: None,
             tls,
+            keep: None,
         }
     }
 
@@ -168,6 +203,16 @@ impl Fetch {
             (Reach::AsConfigured, None) => true,
             (Reach::AsConfigured, Some(first)) => !is_link_local(ip) && (is_public(ip) || !is_public(first)),
         };
+        if let Some(open) = self.keep.as_ref().and_then(|k| k.take(&step.url)).filter(|open| allowed(open.address.ip()))
+        {
+            let none = Duration::ZERO;
+            let stood = Stood { address: open.address, dns: none, connect: none, tls: secure.then_some(none) };
+            match self.send(open, step, stood, until).await {
+                // A server may end a connection that nobody uses at any moment: that is no failure of what is asked for.
+                Err(_) if Instant::now() < until => {}
+                outcome => return outcome,
+            }
+        }
         let connected = connect(&to, until, allowed).await?;
         let Connected { stream, address, dns, connect } = connected;
         if !secure {
@@ -194,20 +239,30 @@ impl Fetch {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let began = Instant::now();
+        let opening = hyper::client::conn::http1::Builder::new()
+            .max_headers(128)
+            .handshake::<_, Full<Bytes>>(TokioIo::new(stream));
+        let (sender, connection) = match timeout_at(until.into(), opening).await {
+            Ok(Ok(open)) => open,
+            Ok(Err(e)) => return Err(Failed::new(Phase::Answer, said(&e))),
+            Err(_) => return Err(Failed::new(Phase::Answer, format!("no answer in {} s", plain(began.elapsed())))),
+        };
+        let running = EndsWithMe(tokio::spawn(async move {
+            // How it ends is told by the answer.
+            let _ = connection.await;
+        }));
+        let open = Open { sender, _running: running, address: stood.address };
+        self.send(open, step, stood, until).await
+    }
+
+    async fn send(&self, mut open: Open, step: &Step, stood: Stood, until: Instant) -> Result<Answer, Failed> {
+        let began = Instant::now();
         let request = self.request(step)?;
         let asking = async {
-            let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-                .max_headers(128)
-                .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
-                .await?;
-            let running = EndsWithMe(tokio::spawn(async move {
-                // How it ends is told by the answer.
-                let _ = connection.await;
-            }));
-            let answer = sender.send_request(request).await?;
-            Ok::<_, hyper::Error>((answer, sender, running))
+            open.sender.ready().await?;
+            open.sender.send_request(request).await
         };
-        let (answer, _sender, _running) = match timeout_at(until.into(), asking).await {
+        let answer = match timeout_at(until.into(), asking).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(e)) => return Err(Failed::new(Phase::Answer, said(&e))),
             Err(_) => {
@@ -244,6 +299,10 @@ impl Fetch {
             first_byte,
             transfer: began.elapsed() - first_byte,
         };
+        drop(body);
+        if let Some(kept) = self.keep.as_ref().filter(|_| end == BodyEnd::Whole) {
+            kept.put(&step.url, open);
+        }
         Ok(Answer { hop, headers: head.headers, body: read.into(), end })
     }
 
@@ -270,7 +329,9 @@ impl Fetch {
             headers.insert(USER_AGENT, HeaderValue::from_static("caretaker-health-probe"));
         }
         headers.entry(http::header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        if self.keep.is_none() {
+            headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        }
         Ok(request)
     }
 }
@@ -344,6 +405,7 @@ struct Stood {
 }
 
 /// A task that ends with this value.
+#[derive(Debug)]
 struct EndsWithMe(JoinHandle<()>);
 
 impl Drop for EndsWithMe {

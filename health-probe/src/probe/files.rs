@@ -37,6 +37,8 @@ pub struct FileRules {
     pub owner: Option<u32>,
     /// Endings of files of code: changed ones are found by their SHA-256, against the state that was kept.
     pub code: Vec<String>,
+    /// Folders under `root` in which the shop itself writes code, such as compiled views: changes there are no news.
+    pub generated: Vec<PathBuf>,
 }
 
 impl Default for FileRules {
@@ -65,6 +67,16 @@ impl Default for FileRules {
             ]),
             owner: None,
             code: owned(&["php", "js", "mjs", "cjs", "ts", "tsx", "jsx", "html", "htaccess"]),
+            generated: [
+                "storage/framework",
+                "bootstrap/cache",
+                "var/cache",
+                "generated",
+                "wp-content/cache",
+                ".next/cache",
+            ]
+            .map(PathBuf::from)
+            .to_vec(),
         }
     }
 }
@@ -98,7 +110,7 @@ impl FilesProbe {
             .below("of another owner", Unit::Count, Limits::warning(1.0))
             .below("changed code files", Unit::Count, Limits::warning(1.0))
             .below("not readable", Unit::Count, Limits::warning(1.0));
-        let spec = ProbeSpec::new(id, policy).with_title(format!("files of {}", rules.root.display()));
+        let spec = ProbeSpec::new(id, policy);
         Self { spec, rules, state: None }
     }
 
@@ -175,7 +187,8 @@ impl FilesProbe {
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let end = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
             let uploaded = self.rules.uploads.iter().any(|u| path.starts_with(self.rules.root.join(u)));
-            !uploaded && self.rules.code.contains(&end)
+            let generated = self.rules.generated.iter().any(|g| path.starts_with(self.rules.root.join(g)));
+            !uploaded && !generated && self.rules.code.contains(&end)
         };
         let mut digests = BTreeMap::new();
         for (path, about) in files.iter().filter(|(p, a)| a.is_file() && is_code(p)) {
@@ -212,7 +225,11 @@ impl FilesProbe {
             if about.file_type().is_symlink() {
                 continue;
             }
-            if about.is_file() && mode & 0o004 != 0 && rules.secrets.iter().any(|p| fits(p, &name)) {
+            if about.is_file()
+                && mode & 0o004 != 0
+                && rules.secrets.iter().any(|p| fits(p, &name))
+                && has_secret(path, &name)
+            {
                 add("secret files that all may read", path, &format!(" ({mode:o})"));
             }
             // A folder with the sticky bit, as /tmp, is meant to be so.
@@ -361,7 +378,7 @@ impl ImagesProbe {
             policy = policy.below(what, Unit::Percent, Limits::warning(10.0));
         }
         policy = policy.below("images damaged", Unit::Count, Limits::warning(1.0));
-        let spec = ProbeSpec::new(id, policy).with_title(format!("images under {}", folder.display()));
+        let spec = ProbeSpec::new(id, policy);
         Self { spec, folder }
     }
 
@@ -471,11 +488,11 @@ fn executable(path: &Path, about: &std::fs::Metadata) -> std::io::Result<Option<
     if name.split('.').skip(1).any(|part| endings.contains(&part)) {
         return Ok(Some("by its name"));
     }
-    if matches!(name.as_str(), ".htaccess" | ".user.ini" | "web.config") {
-        return Ok(Some("it changes what the server does"));
-    }
     let mut head = Vec::new();
     std::fs::File::open(path)?.take(4096).read_to_end(&mut head)?;
+    if matches!(name.as_str(), ".user.ini" | "web.config") || (name == ".htaccess" && enables(&head)) {
+        return Ok(Some("it changes what the server does"));
+    }
     if memchr::memmem::find(&head, b"<?php").is_some() {
         return Ok(Some("PHP in it"));
     }
@@ -483,6 +500,61 @@ fn executable(path: &Path, about: &std::fs::Metadata) -> std::io::Result<Option<
         return Ok(Some("a program"));
     }
     Ok((about.mode() & 0o111 != 0).then_some("by its mode"))
+}
+
+/// Whether an `.htaccess` lets something be executed; many shops put one there that forbids just that.
+fn enables(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+    text.lines().map(str::trim).filter(|line| !line.starts_with('#')).any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["addhandler" | "addtype" | "sethandler" | "forcetype" | "action", rest @ ..] => {
+                rest.iter().any(|w| ["php", "cgi", "fcgi", "proxy:", "perl", "python"].iter().any(|p| w.contains(p)))
+                    && !rest.iter().any(|w| matches!(*w, "none" | "text/plain" | "default-handler"))
+            }
+            ["php_flag" | "php_admin_flag", "engine", on] => matches!(*on, "on" | "1" | "true"),
+            ["php_value" | "php_admin_value", ..] => true,
+            ["options", rest @ ..] => rest.iter().any(|w| matches!(*w, "+execcgi" | "execcgi" | "all" | "+all")),
+            _ => false,
+        }
+    })
+}
+
+/// Whether there is a secret in a file that is called like one: an example has none, a certificate is public, and a configuration
+/// may take all of it from the environment. What cannot be read may have one.
+fn has_secret(path: &Path, name: &str) -> bool {
+    if ["example", "sample", "dist", "template", "stub"].iter().any(|end| name.ends_with(&format!(".{end}"))) {
+        return false;
+    }
+    let mut text = Vec::new();
+    let read = std::fs::File::open(path).and_then(|f| f.take(256 << 10).read_to_end(&mut text));
+    if read.is_err() {
+        return true;
+    }
+    let text = String::from_utf8_lossy(&text);
+    if name.ends_with(".pem") || name.ends_with(".crt") {
+        return text.contains("PRIVATE KEY");
+    }
+    if name.ends_with(".php") {
+        return text.lines().any(says_secret);
+    }
+    true
+}
+
+/// A line of PHP that gives a value to something that is called like a secret: `'password' => 'x'`, `define('DB_PASSWORD', 'x')`.
+fn says_secret(line: &str) -> bool {
+    let lower = line.trim_start().to_ascii_lowercase();
+    if lower.starts_with(['*', '#']) || lower.starts_with("//") || lower.contains("env(") || lower.contains("$_env") {
+        return false;
+    }
+    let named = ["password", "passwd", "secret", "api_key", "apikey", "token", "_key'", "_key\"", "_salt"];
+    let Some(at) = named.iter().filter_map(|n| lower.find(n).map(|at| at + n.len())).min() else { return false };
+    // The next text in quotes, behind what gives it: `=>`, `=`, `,`.
+    let rest =
+        lower[at..].trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '_' | '\'' | '"' | ']' | ' '));
+    let rest = rest.trim_start_matches(['=', '>', ',', ' ']);
+    let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'));
+    quote.is_some_and(|q| rest[1..].find(q).is_some_and(|length| length > 0))
 }
 
 /// What nobody should be able to fetch.

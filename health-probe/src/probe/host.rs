@@ -18,13 +18,15 @@ use crate::statistics::theil_sen;
 
 /// The machine that this runs on, or of a container: what its control groups (version 2) let it use.
 ///
-/// Readings: `cpu used` (percent of the cores, or of the quota, over half a second), `cpu pressure`, `memory pressure` (percent of
+/// Readings: `cpu used` (percent of the cores, or of the quota, since the look before, at the first one over half a second; what
+/// runs with `nice` steps aside and does not count), `cpu pressure`, `memory pressure` (percent of
 /// the last minute in which something waited, from PSI), `memory used` (percent; what the kernel can take back at once is not
 /// used: `MemAvailable`, or the group's usage without inactive file pages), `swap used`; for each disk `disk PATH used` and
 /// `inodes PATH used` (percent, of what ordinary users may have, as `df` says), `disk PATH writable`, and `disk PATH full in` (days,
 /// by Theil and Sen over this process's own looks, from ten of them over an hour on).
 ///
-/// Warnings from 85 % CPU, 85 % memory, 50 % swap, 80 % of a disk or its inodes and 7 days on; critical from 98, 95, 90, 90 and 1.
+/// Warnings from 90 % CPU, 40 % CPU pressure, 85 % memory, 50 % swap, 80 % of a disk or its inodes and 7 days on; critical from 80 %
+/// CPU pressure, 95, 90, 90 and 1: a CPU that is used is no harm until something waits for it.
 pub struct HostProbe {
     spec: ProbeSpec,
     proc: PathBuf,
@@ -32,6 +34,7 @@ pub struct HostProbe {
     disks: Vec<PathBuf>,
     sample: Duration,
     history: Mutex<BTreeMap<PathBuf, Vec<(f64, f64)>>>,
+    last: Mutex<Option<(tokio::time::Instant, Cpu)>>,
 }
 
 impl fmt::Debug for HostProbe {
@@ -48,7 +51,7 @@ impl HostProbe {
             disks.push("/".into());
         }
         let mut policy = Policy::new()
-            .below("cpu used", Unit::Percent, Limits::new(85.0, 98.0))
+            .below("cpu used", Unit::Percent, Limits::warning(90.0))
             .below("cpu pressure", Unit::Percent, Limits::new(40.0, 80.0))
             .below("memory used", Unit::Percent, Limits::new(85.0, 95.0))
             .below("memory pressure", Unit::Percent, Limits::new(10.0, 40.0))
@@ -64,7 +67,15 @@ impl HostProbe {
         }
         let spec = ProbeSpec::new(id, policy).with_title("this machine");
         let (proc, cgroup) = ("/proc".into(), "/sys/fs/cgroup".into());
-        Self { spec, proc, cgroup, disks, sample: Duration::from_millis(500), history: Mutex::default() }
+        Self {
+            spec,
+            proc,
+            cgroup,
+            disks,
+            sample: Duration::from_millis(500),
+            history: Mutex::default(),
+            last: Mutex::default(),
+        }
     }
 
     /// The same of a machine whose `/proc` and `/sys/fs/cgroup` lie elsewhere: of the host, seen from a container.
@@ -91,11 +102,19 @@ impl Probe for HostProbe {
     async fn observe(&self, cx: &Context) -> Result<Observation> {
         let mut seen = Observation::new(cx.now);
         let groups = Groups::of(&self.proc, &self.cgroup);
-        let before = Cpu::read(&self.proc, &groups)?;
         let began = tokio::time::Instant::now();
-        tokio::time::sleep(self.sample).await;
+        let kept = self.last.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let (from, before) = match kept.filter(|(at, _)| at.elapsed() >= self.sample) {
+            Some(before) => before,
+            None => {
+                let before = Cpu::read(&self.proc, &groups)?;
+                tokio::time::sleep(self.sample).await;
+                (began, before)
+            }
+        };
         let after = Cpu::read(&self.proc, &groups)?;
-        let used = after.used_since(&before, began.elapsed());
+        let used = after.used_since(&before, from.elapsed());
+        *self.last.lock().unwrap_or_else(|e| e.into_inner()) = Some((tokio::time::Instant::now(), after.clone()));
         if let Some(used) = used {
             seen.number("cpu used", used, Unit::Percent);
         }
@@ -273,6 +292,7 @@ impl Groups {
     }
 }
 
+#[derive(Clone)]
 struct Cpu {
     /// Cores that may be used.
     cores: f64,
@@ -293,8 +313,8 @@ impl Cpu {
             .ok_or_else(|| Error::new(ErrorKind::Malformed, format!("{}: has no line of the CPU", path.display())))?;
         let ticks: Vec<f64> = line.split_whitespace().take(8).map_while(|w| w.parse().ok()).collect();
         let all: f64 = ticks.iter().sum();
-        // Idle, and idle while a disk is waited for.
-        let idle = ticks.get(3).unwrap_or(&0.0) + ticks.get(4).unwrap_or(&0.0);
+        // Idle, idle while a disk is waited for, and what steps aside for everything else.
+        let idle = ticks.get(3).unwrap_or(&0.0) + ticks.get(4).unwrap_or(&0.0) + ticks.get(1).unwrap_or(&0.0);
         let quota = groups.quota()?.filter(|(quota, _)| *quota < cores);
         let (cores, usage) = match quota {
             Some((quota, usage)) => (quota, Some(usage)),

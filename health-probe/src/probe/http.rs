@@ -79,7 +79,7 @@ impl HttpProbe {
             .is("body ended", true, Verdict::Critical)
             .is("body within limit", true, Verdict::Warning)
             .is("stays on https", true, Verdict::Warning);
-        let spec = ProbeSpec::new(id, policy).with_title(shown(&url)).with_response_time("response time");
+        let spec = ProbeSpec::new(id, policy).with_response_time("response time");
         Ok(Self { spec, fetch: Fetch::new(url, shared_client()?), expect: Vec::new() })
     }
 
@@ -221,10 +221,12 @@ impl HttpProbe {
         for hop in &answer.hops {
             seen.evidence(line(hop));
         }
-        let wanted = self.expect.iter().find_map(|e| match e {
+        // Several say together what is good.
+        let wanted = self.expect.iter().filter_map(|e| match e {
             Expect::Status(wanted) => Some(wanted.contains(&answer.status.as_u16())),
             _ => None,
         });
+        let wanted = wanted.reduce(|a, b| a || b);
         seen.number("status", f64::from(answer.status.as_u16()), Unit::None);
         seen.flag("status as expected", wanted.unwrap_or(answer.status.is_success()));
         seen.number("response time", answer.took.as_secs_f64(), Unit::Seconds);
@@ -329,7 +331,8 @@ impl HttpProbe {
 fn reading(expect: &Expect) -> String {
     match expect {
         Expect::Status(_) => "status as expected".into(),
-        Expect::Header(name, _) => format!("header {name}"),
+        Expect::Header(name, wanted) if wanted.is_empty() => format!("header {name}"),
+        Expect::Header(name, wanted) => format!("header {name}: {wanted}"),
         Expect::Body(text) => format!("body has {text:?}"),
         Expect::NotInBody(text) => format!("body lacks {text:?}"),
         Expect::Json(pointer, _) | Expect::JsonBelow(pointer, ..) => format!("json {pointer}"),

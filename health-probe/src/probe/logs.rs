@@ -85,7 +85,7 @@ impl AccessLogProbe {
             .below("scanners", Unit::Count, Limits::warning(2_000.0))
             .below("lines lost", Unit::Count, Limits::warning(1.0));
         let policy = logins::limits(policy);
-        let spec = ProbeSpec::new(id, policy).with_title(format!("access log {}", log.display()));
+        let spec = ProbeSpec::new(id, policy);
         Self { spec, log: Arc::new(Mutex::new(Kept::new(log, state.into(), Traffic::new(options)))) }
     }
 
@@ -106,7 +106,7 @@ impl ErrorLogProbe {
             .below("errors in the last hour", Unit::Count, Limits::new(50.0, 500.0))
             .below("fatal in the last hour", Unit::Count, Limits::critical(10.0))
             .below("lines lost", Unit::Count, Limits::warning(1.0));
-        let spec = ProbeSpec::new(id, policy).with_title(format!("error log {}", log.display()));
+        let spec = ProbeSpec::new(id, policy);
         Self { spec, log: Arc::new(Mutex::new(Kept::new(log, state.into(), Errors::default()))) }
     }
 

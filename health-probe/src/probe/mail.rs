@@ -40,8 +40,7 @@ impl SmtpProbe {
             .is("accepted", true, Verdict::Critical)
             .meaning("customers get no confirmations")
             .below("handshake", Unit::Seconds, Limits::new(5.0, 20.0));
-        let title = format!("mail server {}", server.host_and_port());
-        Self { spec: ProbeSpec::new(id, policy).with_title(title).with_response_time("handshake"), server }
+        Self { spec: ProbeSpec::new(id, policy).with_response_time("handshake"), server }
     }
 
     /// The same with another spec: title, policy.

@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::judge::{Limits, Policy, Verdict};
-use crate::net::fetch::{BodyEnd, Exchange, Fetch, shown};
+use crate::net::fetch::{BodyEnd, Exchange, Fetch, Kept, shown};
 use crate::net::tls::Trust;
 use crate::observation::{Observation, Unit};
 use crate::probe::http::{address, shared_client};
@@ -27,9 +27,11 @@ const MOST: usize = 150;
 /// Bytes of one of them.
 const LARGEST: usize = 20 << 20;
 
-/// A page with its images, scripts and styles (H10): the document first, then the rest over six connections, as browsers do.
+/// A page with its images, scripts and styles (H10): the document first, then the rest, six at a time over connections that are used
+/// again (HTTP/1.1).
 ///
-/// Scripts are not run: what they load is not seen, and a browser's time is longer. Readings: `reachable`; `load time` (seconds; the
+/// Scripts are not run: what they load is not seen, and what they do takes a browser longer; one that speaks HTTP/2 asks for all at
+/// once. What visitors have is what their beacons tell ([`crate::vitals`]). Readings: `reachable`; `load time` (seconds; the
 /// guides' 3 s as a warning, 10 s critical), of it `document time`; `page weight` (bytes as sent; a warning from 3 MiB, critical from
 /// 10 MiB), `requests`, `broken` (things that could not be fetched; a warning from one on), `insecure` (things fetched without TLS
 /// by a page with TLS). Evidence names the heaviest.
@@ -62,8 +64,7 @@ impl PageProbe {
             .below("page weight", Unit::Bytes, Limits::new(3.0 * mib, 10.0 * mib))
             .below("broken", Unit::Count, Limits::warning(1.0))
             .below("insecure", Unit::Count, Limits::warning(1.0));
-        let spec =
-            ProbeSpec::new(id, policy).with_title(format!("page {}", shown(&url))).with_response_time("load time");
+        let spec = ProbeSpec::new(id, policy).with_response_time("load time");
         let mut fetch = Fetch::new(url, shared_client()?);
         fetch.body_limit = LARGEST;
         fetch.limit = Duration::from_secs(20);
@@ -104,7 +105,10 @@ impl Probe for PageProbe {
     async fn observe(&self, cx: &Context) -> Result<Observation> {
         let mut seen = Observation::new(cx.now);
         let began = Instant::now();
-        let document = match self.fetch.run().await {
+        let mut fetch = self.fetch.clone();
+        fetch.keep = Some(Kept::default());
+        let fetch = &fetch;
+        let document = match fetch.run().await {
             Ok(answer) if answer.status.is_success() && answer.end == BodyEnd::Whole => answer,
             Err(no) if no.failed.ours => {
                 let e = format!("{}: {}: this machine could not ask", self.spec.title, no.failed);
@@ -132,7 +136,7 @@ impl Probe for PageProbe {
         let end = began + self.fetch.limit * 2;
         let mut parts: Vec<(Url, Option<usize>, String)> = futures::stream::iter(named.iter().take(MOST).cloned())
             .map(|url| async move {
-                let mut fetch = self.fetch.clone();
+                let mut fetch = fetch.clone();
                 fetch.url = url.clone();
                 // A page names what strangers wrote into it.
                 fetch.named_by = from;

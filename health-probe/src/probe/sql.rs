@@ -1,12 +1,13 @@
 //! What the shop's own tables say: payments, orders, webhooks, mail; and the business in figures.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use chrono::{NaiveDate, Utc};
+use chrono::{NaiveDate, TimeDelta, Utc};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::judge::{Condition, Drought, FailureRate, Limits, Policy, Verdict};
@@ -209,6 +210,20 @@ pub struct Metric {
     /// What is aimed at; below it is below target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<f64>,
+    /// What a day is worth that the query gives no row of.
+    #[serde(default)]
+    pub missing: MissingDay,
+}
+
+/// What a day is worth that a query gives no row of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingDay {
+    /// Nothing is known of it: as of a share or a mean.
+    #[default]
+    Unknown,
+    /// Zero: as of orders that are counted by day.
+    Zero,
 }
 
 /// What became of a figure.
@@ -223,11 +238,11 @@ pub struct MetricReport {
     pub target: Option<f64>,
     /// The values, by day or by name.
     pub values: Vec<(String, f64)>,
-    /// The mean of those of the last seven days, and today, that have a value; `None` of a ranking, or where there are none.
+    /// The mean of the seven whole days before today; `None` of a ranking, or where fewer than four of them have a value.
     pub recent: Option<f64>,
-    /// The change a day by Theil and Sen over all days, in percent of their median; `None` of fewer than eight days.
+    /// The change a day by Theil and Sen over all whole days, in percent of their median; `None` of fewer than eight days.
     pub trend: Option<f64>,
-    /// Held against the target: a warning below it; unknown where there is a target and no value.
+    /// Held against the target: a warning below it; unknown where there is a target and no mean.
     pub verdict: Verdict,
 }
 
@@ -269,14 +284,29 @@ impl Metric {
         Ok(self.judge(values, by_day, Utc::now().date_naive()))
     }
 
-    fn judge(&self, values: Vec<(String, f64)>, by_day: bool, today: NaiveDate) -> MetricReport {
-        let numbers: Vec<f64> = values.iter().map(|(_, v)| *v).collect();
-        // Days of the last week; where they are missing, what was before says nothing of now.
-        let recently =
-            |day: &str| day.parse::<NaiveDate>().is_ok_and(|day| (0..=7).contains(&(today - day).num_days()));
-        let last: Vec<f64> = values.iter().filter(|(day, _)| recently(day)).map(|(_, v)| *v).collect();
-        let recent = (by_day && !last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64);
-        let points: Vec<(f64, f64)> = numbers.iter().enumerate().map(|(i, v)| (i as f64, *v)).collect();
+    fn judge(&self, mut values: Vec<(String, f64)>, by_day: bool, today: NaiveDate) -> MetricReport {
+        // Today is not over: it would always be a bad day.
+        let mut days: BTreeMap<NaiveDate, f64> = values
+            .iter()
+            .filter_map(|(day, value)| Some((day.parse::<NaiveDate>().ok()?, *value)))
+            .filter(|(day, _)| *day < today)
+            .collect();
+        if let (MissingDay::Zero, Some(first)) = (self.missing, days.keys().next().copied()) {
+            for day in first.iter_days().take_while(|day| *day < today).take(ROWS) {
+                days.entry(day).or_insert(0.0);
+            }
+            values = days
+                .iter()
+                .map(|(day, value)| (day.to_string(), *value))
+                .chain(values.into_iter().filter(|(day, _)| day.parse::<NaiveDate>().is_ok_and(|day| day >= today)))
+                .collect();
+        }
+        // Where days are missing, what was before says nothing of now.
+        let last: Vec<f64> = days.range(today - TimeDelta::days(7)..).map(|(_, value)| *value).collect();
+        let recent = (by_day && last.len() >= 4).then(|| last.iter().sum::<f64>() / last.len() as f64);
+        let points: Vec<(f64, f64)> =
+            days.iter().map(|(day, value)| ((*day - NaiveDate::default()).num_days() as f64, *value)).collect();
+        let numbers: Vec<f64> = days.values().copied().collect();
         let middle = crate::statistics::median(&numbers).filter(|m| *m != 0.0);
         let slope = (by_day && numbers.len() >= 8).then(|| crate::statistics::theil_sen(&points)).flatten();
         let verdict = match (self.target, recent) {

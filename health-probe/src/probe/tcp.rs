@@ -30,7 +30,7 @@ impl TcpProbe {
             Unit::Seconds,
             Limits::warning(1.0),
         );
-        let spec = ProbeSpec::new(id, policy).with_title(format!("port {host}:{port}")).with_response_time("connect");
+        let spec = ProbeSpec::new(id, policy).with_response_time("connect");
         Self { spec, to: Destination { host, port, family: Family::Any, pinned: None }, limit: Duration::from_secs(5) }
     }
 

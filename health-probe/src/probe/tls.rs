@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::timeout_at;
@@ -33,7 +33,8 @@ const OLD_REFUSED: &str = "TLS 1.1 and older refused";
 /// Readings: `reachable`, `handshake`; `trusted` (some path leads to a root at some time of its validity), `name matches`,
 /// `already valid`, `days left` of the certificate itself, `chain days left` of the path that lives longest, `protocol`,
 /// `TLS 1.1 and older refused` (RFC 8996; asked on a connection of its own, and not of SMTP and MySQL), `clock off` (seconds). Warnings from 21 days left on, critical from 7: a certificate of 90 days is renewed at 30. Where the
-/// clock of this machine and the server's are an hour apart, what depends on dates is not read, thus unknown.
+/// clock of this machine and the server's are a day apart, or what a certificate is worth differs between the two, what depends on
+/// dates is not read, thus unknown.
 #[derive(Debug, Clone)]
 pub struct TlsProbe {
     spec: ProbeSpec,
@@ -63,7 +64,7 @@ impl TlsProbe {
             .with("protocol", Unit::None, Condition::OneOf(vec!["TLSv1.3".into(), "TLSv1.2".into()], Verdict::Critical))
             .is(OLD_REFUSED, true, Verdict::Warning)
             .meaning("browsers gave them up, and so do the rules for payment cards");
-        let spec = ProbeSpec::new(id, policy).with_title(format!("TLS of {host}:{port}")).with_response_time("tls");
+        let spec = ProbeSpec::new(id, policy).with_response_time("tls");
         Self {
             spec,
             host,
@@ -142,13 +143,7 @@ impl Probe for TlsProbe {
                 if let Some(off) = off {
                     seen.number("clock off", off, Unit::Seconds);
                 }
-                let sure = off.is_none_or(|off| off.abs() < 3600.0);
-                if !sure {
-                    seen.evidence(
-                        "this machine's clock and the server's are an hour or more apart: dates are not judged",
-                    );
-                }
-                self.certificates(&mut seen, &shown.chain, &name, sure)?;
+                self.certificates(&mut seen, &shown.chain, &name, shown.their_clock)?;
                 self.old_versions(&mut seen, began + self.limit).await;
                 seen.took = began.elapsed();
             }
@@ -214,7 +209,11 @@ impl TlsProbe {
             _ => "another",
         };
         let their_clock = match self.starttls {
-            Starttls::None => timeout_at(until.into(), clock(&mut stream, &self.host)).await.unwrap_or(None),
+            // What does not speak HTTP does not answer.
+            Starttls::None => {
+                let until = until.min(Instant::now() + Duration::from_secs(2));
+                timeout_at(until.into(), clock(&mut stream, &self.host)).await.unwrap_or(None)
+            }
             _ => None,
         };
         Ok(Shown { chain: recorder.chain(), protocol, took, their_clock })
@@ -263,7 +262,7 @@ impl TlsProbe {
         seen: &mut Observation,
         chain: &[CertificateDer<'static>],
         name: &ServerName<'_>,
-        sure: bool,
+        their_clock: Option<DateTime<Utc>>,
     ) -> Result<()> {
         let now = seen.at.timestamp();
         let mut dates = Vec::new();
@@ -285,9 +284,13 @@ impl TlsProbe {
         let times: Vec<i64> = std::iter::once(now).chain(ends).collect();
         seen.flag("trusted", times.iter().any(|t| self.trust.path_at(chain, unix(*t)).is_ok()));
         seen.flag("name matches", is_for(leaf, name));
-        if !sure {
+        // Whose clock is wrong is not known. A few hours make no difference but on the last day; a cache may tell an old time.
+        let theirs = their_clock.map_or(now, |t| t.timestamp());
+        if (theirs - now).abs() >= 86_400 || (from <= now) != (from <= theirs) || (now <= to) != (theirs <= to) {
+            seen.evidence("this machine's clock and the server's are apart, and it matters: dates are not judged");
             return Ok(());
         }
+        let now = now.max(theirs);
         seen.flag("already valid", from <= now);
         let days = |t: i64| (t - now) as f64 / 86400.0;
         seen.number("days left", days(to), Unit::Days);
@@ -307,16 +310,20 @@ async fn clock<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, host: &str) ->
         format!("HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: caretaker-health-probe\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut lines = BufReader::new(stream);
+    let (mut date, mut age) = (None, 0);
     for _ in 0..64 {
         let line = line(&mut lines).await.ok()?;
         let (name, value) = match line.split_once(':') {
             Some(header) => header,
-            None if line.is_empty() => return None,
+            None if line.is_empty() => break,
             None => continue,
         };
         if name.eq_ignore_ascii_case("date") {
-            return DateTime::parse_from_rfc2822(value.trim()).ok().map(|d| d.to_utc());
+            date = DateTime::parse_from_rfc2822(value.trim()).ok().map(|d| d.to_utc());
+        } else if name.eq_ignore_ascii_case("age") {
+            // A cache gives the time at which it was told, and how long ago that was.
+            age = value.trim().parse().ok()?;
         }
     }
-    None
+    Some(date? + TimeDelta::try_seconds(age)?)
 }

@@ -33,7 +33,7 @@ enum Kind {
 ///
 /// Status pages: `says` is `up`, `degraded` or `down`, and never proof that all is well: they lag, so "up" is healthy only in the
 /// sense that nobody says otherwise, and "down" is a warning of what customers may see. Keys: `key accepted`, by a call that reads
-/// and changes nothing. Each has `reachable` and `response time`. An answer that is not of the known shape is
+/// and changes nothing (unknown where it may not read that), and of Stripe and Paystack `live mode`. Each has `reachable` and `response time`. An answer that is not of the known shape is
 /// unknown; one that is longer than a megabyte or does not end is not understood.
 #[derive(Clone)]
 pub struct VendorProbe {
@@ -76,7 +76,7 @@ impl VendorProbe {
     /// [`ErrorKind::Config`] where it is no address, or no key.
     pub fn stripe_key(id: impl Into<String>, api: &str, key: &str) -> Result<Self> {
         let url = format!("{}/v1/balance", api.trim_end_matches('/'));
-        Self::new(id, &url, Kind::StripeKey, bearer(key)?, key_policy())
+        Self::new(id, &url, Kind::StripeKey, bearer(key)?, live(key_policy()))
     }
 
     /// Whether Paystack takes a key: `GET /balance` of `api`, which is `https://api.paystack.co`.
@@ -85,7 +85,9 @@ impl VendorProbe {
     /// [`ErrorKind::Config`] where it is no address, or no key.
     pub fn paystack_key(id: impl Into<String>, api: &str, key: &str) -> Result<Self> {
         let url = format!("{}/balance", api.trim_end_matches('/'));
-        Self::new(id, &url, Kind::PaystackKey, bearer(key)?, key_policy())
+        let mut probe = Self::new(id, &url, Kind::PaystackKey, bearer(key)?, live(key_policy()))?;
+        probe.about = key.chars().take(8).collect();
+        Ok(probe)
     }
 
     /// Whether Remita takes a key and answers: the state of one payment of the merchant, by its reference (RRR), best one that was
@@ -169,6 +171,13 @@ impl VendorProbe {
         Ok(probe)
     }
 
+    /// The same of a shop that is meant to take no money: a key of the test mode is as good there.
+    #[must_use]
+    pub fn in_test_mode(mut self) -> Self {
+        self.spec.policy.rules.retain(|rule| rule.reading != LIVE);
+        self
+    }
+
     /// The same with another limit; ten seconds without.
     #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
@@ -237,7 +246,15 @@ impl VendorProbe {
         if matches!(self.kind, Kind::StripeKey | Kind::PaystackKey | Kind::RemitaKey | Kind::Sentry)
             && refused(answer.status)
         {
-            seen.flag("key accepted", false);
+            // A key that may not read this is a key; whether it may take payments is not known.
+            match self.kind == Kind::Sentry || answer.status.as_u16() == 401 {
+                true => {
+                    seen.flag("key accepted", false);
+                }
+                false => {
+                    seen.evidence("the key is one, and may not read this: give it the right to");
+                }
+            }
             return;
         }
         let json = || serde_json::from_slice::<Json>(&answer.body).ok();
@@ -265,13 +282,17 @@ impl VendorProbe {
                 if json.get("object").and_then(Json::as_str) == Some("balance") {
                     seen.flag("key accepted", true);
                     if let Some(live) = json.get("livemode").and_then(Json::as_bool) {
-                        seen.flag("live mode", live);
+                        seen.flag(LIVE, live);
                     }
                 }
             }
             Kind::PaystackKey => {
                 if let Some(accepted) = json.get("status").and_then(Json::as_bool) {
                     seen.flag("key accepted", accepted);
+                }
+                // Its answers do not say it, its keys do.
+                if let "sk_live_" | "sk_test_" = self.about.as_str() {
+                    seen.flag(LIVE, self.about == "sk_live_");
                 }
             }
             Kind::RemitaKey => remita(seen, &json, &self.about),
@@ -292,6 +313,12 @@ fn status_policy() -> Policy {
         .is("reachable", true, Verdict::Unknown)
         .with("says", Unit::None, up)
         .meaning("customers may not be able to pay")
+}
+
+const LIVE: &str = "live mode";
+
+fn live(policy: Policy) -> Policy {
+    policy.is(LIVE, true, Verdict::Critical).meaning("orders go through, and no money arrives")
 }
 
 fn key_policy() -> Policy {

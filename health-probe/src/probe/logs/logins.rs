@@ -37,7 +37,7 @@ impl LoginLogProbe {
     pub fn new(id: impl Into<String>, log: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
         let log = log.into();
         let policy = limits(Policy::new()).below("lines lost", Unit::Count, Limits::warning(1.0));
-        let spec = ProbeSpec::new(id, policy).with_title(format!("log-ins in {}", log.display()));
+        let spec = ProbeSpec::new(id, policy);
         Self { spec, log: Arc::new(Mutex::new(Kept::new(log, state.into(), Logins::default()))) }
     }
 

@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Starttls {
-    /// Nothing: TLS from the first byte. Behind port 443 the clock is compared too, by a request for the headers of `/`.
+    /// Nothing: TLS from the first byte. The clock is compared too, by a request for the headers of `/`, where that is answered in two
+    /// seconds.
     #[default]
     None,
     /// SMTP, as on port 587.
