@@ -283,7 +283,8 @@ impl ShopFile {
     /// [`ErrorKind::Config`] where a setting makes no sense, or a secret is missing; it names the probe.
     pub fn watches(&mut self) -> Result<Vec<Watch>> {
         let servers = self.mail_servers()?;
-        self.probe.watches(&self.shop.state, &servers)
+        let notifiers = self.notifiers(&servers)?;
+        self.probe.watches(&self.shop.state, &servers, &notifiers)
     }
 
     /// Takes the code as it is now for what it should be.
@@ -299,23 +300,7 @@ impl ShopFile {
     /// # Errors
     /// [`ErrorKind::Config`] where a setting makes no sense, or nothing takes what is critical.
     pub fn alerter(&self) -> Result<Option<Alerter>> {
-        let servers = self.mail_servers()?;
-        let mut notifiers: Vec<Arc<dyn Notifier>> = Vec::new();
-        let hooks = self.alerts.slack.iter().map(|h| (h, WebhookFormat::Slack));
-        for (hook, format) in hooks.chain(self.alerts.webhook.iter().map(|h| (h, WebhookFormat::Json))) {
-            let mut notifier = WebhookNotifier::new(&hook.name, &hook.url.read(&hook.name)?, format)?;
-            for (name, value) in &hook.headers {
-                notifier = notifier.with_header(name, &value.read(&hook.name)?)?;
-            }
-            notifiers.push(Arc::new(notifier));
-        }
-        for mail in &self.alerts.mail {
-            let server = server(&servers, &mail.server)?;
-            notifiers.push(Arc::new(SmtpNotifier::new(&mail.name, server, &mail.from, &mail.to)?));
-        }
-        for command in &self.alerts.command {
-            notifiers.push(Arc::new(CommandNotifier::new(&command.name, &command.program, command.arguments.clone())));
-        }
+        let notifiers = self.notifiers(&self.mail_servers()?)?;
         if notifiers.is_empty() {
             return match self.alerts.route.is_empty() {
                 true => Ok(None),
@@ -326,6 +311,26 @@ impl ShopFile {
         let zone = self.zone()?;
         let routes = self.alerts.route.iter().map(|r| route(r, zone)).collect::<Result<Vec<_>>>()?;
         Alerter::new(notifiers, routes).map(Some)
+    }
+
+    fn notifiers(&self, servers: &BTreeMap<String, SmtpServer>) -> Result<Vec<Arc<dyn Notifier>>> {
+        let mut notifiers: Vec<Arc<dyn Notifier>> = Vec::new();
+        let hooks = self.alerts.slack.iter().map(|h| (h, WebhookFormat::Slack));
+        for (hook, format) in hooks.chain(self.alerts.webhook.iter().map(|h| (h, WebhookFormat::Json))) {
+            let mut notifier = WebhookNotifier::new(&hook.name, &hook.url.read(&hook.name)?, format)?;
+            for (name, value) in &hook.headers {
+                notifier = notifier.with_header(name, &value.read(&hook.name)?)?;
+            }
+            notifiers.push(Arc::new(notifier));
+        }
+        for mail in &self.alerts.mail {
+            let server = server(servers, &mail.server)?;
+            notifiers.push(Arc::new(SmtpNotifier::new(&mail.name, server, &mail.from, &mail.to)?));
+        }
+        for command in &self.alerts.command {
+            notifiers.push(Arc::new(CommandNotifier::new(&command.name, &command.program, command.arguments.clone())));
+        }
+        Ok(notifiers)
     }
 
     /// When people are told.

@@ -8,13 +8,13 @@ use std::time::Duration;
 use backup_core::{Keys, Repository, Store};
 use chrono::{DateTime, TimeDelta, Utc};
 use health_probe::logs::TrafficOptions;
-use health_probe::notify::{SmtpNotifier, SmtpServer};
+use health_probe::notify::{Notifier, SmtpNotifier, SmtpServer};
 use health_probe::slo::Objective;
 use health_probe::{
     AccessLogProbe, DatabaseProbe, DnsProbe, Error, ErrorKind, ErrorLogProbe, Expect, Family, FileRules, FilesProbe,
-    FreshnessProbe, HostProbe, HttpProbe, ImagesProbe, ImapMailbox, Limits, LoginLogProbe, Maildir, PageProbe, Policy,
-    Probe, ProbeExt, ProbeSpec, Reach, Receipt, Result, RoundTripProbe, SmtpProbe, SqlProbe, Starttls, TcpProbe,
-    TlsProbe, Unit, VendorProbe, Watch,
+    FreshnessProbe, HostProbe, HttpProbe, ImagesProbe, ImapMailbox, Limits, LoginLogProbe, Maildir, NetworkProbe,
+    PageProbe, Policy, Probe, ProbeExt, ProbeSpec, Reach, Receipt, Result, RoundTripProbe, SmtpProbe, SqlProbe,
+    Starttls, TcpProbe, TlsProbe, Unit, VendorProbe, Watch,
 };
 use serde::{Deserialize, Deserializer};
 
@@ -48,6 +48,7 @@ macro_rules! probes {
 
 probes! {
     host: HostSection,
+    network: NetworkSection,
     dns: DnsSection,
     tcp: TcpSection,
     tls: TlsSection,
@@ -74,6 +75,7 @@ probes! {
     images: ImagesSection,
     smtp: SmtpSection,
     mail_round_trip: RoundTripSection,
+    alert_round_trip: AlertRoundTripSection,
     backup: BackupSection,
 }
 
@@ -104,13 +106,29 @@ impl Probes {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where a setting makes no sense, or a secret is missing; it names the probe.
-    pub(crate) fn watches(&mut self, state: &Path, servers: &BTreeMap<String, SmtpServer>) -> Result<Vec<Watch>> {
+    pub(crate) fn watches(
+        &mut self,
+        state: &Path,
+        servers: &BTreeMap<String, SmtpServer>,
+        notifiers: &[Arc<dyn Notifier>],
+    ) -> Result<Vec<Watch>> {
         let mut out = Vec::new();
         let p = self;
         for s in &mut p.host {
             let c = s.common();
             let probe = HostProbe::new(c.id.clone(), s.disks.clone());
             out.push(watch(probe.with_spec(|spec| tune(spec, &c)), &c, 60));
+        }
+        for s in &mut p.network {
+            let c = s.common();
+            let mut probe = NetworkProbe::new(c.id.clone());
+            if !s.addresses.is_empty() {
+                probe = probe.by(&s.addresses)?;
+            }
+            if let Some(name) = &s.name {
+                probe = probe.finding(name);
+            }
+            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 60));
         }
         for s in &mut p.dns {
             let c = s.common();
@@ -307,18 +325,21 @@ impl Probes {
             let mail =
                 SmtpNotifier::new(c.id.clone(), server(servers, &s.server)?, &s.from, std::slice::from_ref(&s.to))?;
             let within = s.within.map_or(Duration::from_secs(120), |w| w.0);
-            let receipt: Arc<dyn Receipt> = match (&s.maildir, &s.imap) {
-                (Some(maildir), None) => Arc::new(Maildir::new(maildir)),
-                (None, Some(imap)) => Arc::new(imap.mailbox(&c.id)?),
-                _ => {
-                    return Err(Error::new(ErrorKind::Config, format!("{}: has no mailbox, or two", c.id))
-                        .with_next_step(
-                            "say where it arrives: maildir = \"/home/…/Maildir\", or imap = { host, user, password }",
-                        ));
-                }
-            };
+            let receipt = receipt(&c.id, s.maildir.as_deref(), s.imap.as_ref())?;
             let probe = RoundTripProbe::new(c.id.clone(), Arc::new(mail), receipt, within);
             let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600);
+            out.push(watch.with_timeout(within + Duration::from_secs(60)));
+        }
+        for s in &mut p.alert_round_trip {
+            let c = s.common();
+            let notifier = notifiers.iter().find(|n| n.name() == s.notify).cloned().ok_or_else(|| {
+                Error::new(ErrorKind::Config, format!("{}: nobody is called {}", c.id, s.notify))
+                    .with_next_step("notify is the name of one of [[alerts.mail]], [[alerts.slack]], …")
+            })?;
+            let within = s.within.map_or(Duration::from_secs(120), |w| w.0);
+            let receipt = receipt(&c.id, s.maildir.as_deref(), s.imap.as_ref())?;
+            let probe = RoundTripProbe::new(c.id.clone(), notifier, receipt, within);
+            let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 86_400);
             out.push(watch.with_timeout(within + Duration::from_secs(60)));
         }
         for s in &mut p.backup {
@@ -478,6 +499,12 @@ section!(TlsSection {
     roots: Option<PathBuf>,
 });
 section!(TcpSection { host: String, port: u16 });
+section!(NetworkSection {
+    #[serde(default)]
+    addresses: Vec<String>,
+    #[serde(default)]
+    name: Option<String>,
+});
 section!(DnsSection {
     name: String,
     #[serde(default)]
@@ -572,6 +599,15 @@ section!(RoundTripSection {
     #[serde(default)]
     within: Option<Span>,
 });
+section!(AlertRoundTripSection {
+    notify: String,
+    #[serde(default)]
+    maildir: Option<PathBuf>,
+    #[serde(default)]
+    imap: Option<ImapSection>,
+    #[serde(default)]
+    within: Option<Span>,
+});
 /// Where what was sent arrives.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -640,6 +676,16 @@ async fn newest_verified(
         let next = e.next_step().unwrap_or("run `backup status`").to_owned();
         Error::new(ErrorKind::Unreachable, format!("backups: {e}")).with_next_step(next).with_source(e)
     })
+}
+
+/// The mailbox in which something has to arrive.
+fn receipt(who: &str, maildir: Option<&Path>, imap: Option<&ImapSection>) -> Result<Arc<dyn Receipt>> {
+    match (maildir, imap) {
+        (Some(maildir), None) => Ok(Arc::new(Maildir::new(maildir))),
+        (None, Some(imap)) => Ok(Arc::new(imap.mailbox(who)?)),
+        _ => Err(Error::new(ErrorKind::Config, format!("{who}: has no mailbox, or two"))
+            .with_next_step("say where it arrives: maildir = \"/home/…/Maildir\", or imap = { host, user, password }")),
+    }
 }
 
 fn files(s: &FilesSection, state: &Path, c: &Common) -> FilesProbe {

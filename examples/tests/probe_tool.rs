@@ -41,7 +41,7 @@ impl Shop {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let site = Server::start(Answer::Json(200, r#"{"status":"ok"}"#.into())).await.unwrap();
-        site.answer("/v1/balance", Answer::Json(200, r#"{"object":"balance","livemode":false}"#.into()));
+        site.answer("/v1/balance", Answer::Json(200, r#"{"object":"balance","livemode":true}"#.into()));
         let db = dir.path().join("shop.db");
         sqlite::create(&db, &Size::orders(50), 3).await.unwrap();
         let config = dir.path().join("caretaker.toml");
@@ -134,7 +134,7 @@ fn the_sample_configuration_is_one_and_slips_are_named() {
     };
     let good = with(&sample, true);
     assert_eq!(code(&good), 0, "{}", text(&good));
-    assert!(text(&good).contains("23 probes, alerts"), "{}", text(&good));
+    assert!(text(&good).contains("26 probes, alerts"), "{}", text(&good));
     let missing = with(&sample, false);
     assert_eq!(code(&missing), 2);
     assert!(
@@ -306,7 +306,7 @@ async fn one_off_looks_need_no_configuration() {
     let state = state.path().join("state.json").display().to_string();
     let logs = probe(&["logs", &log, "--state", &state, "--json"]);
     let said = document("logs", &logs);
-    assert_eq!((code(&logs), said["logs"][0]["traffic"]["lines"].as_u64()), (1, Some(3)), "{said}");
+    assert_eq!((code(&logs), said["logs"][0]["traffic"]["lines"].as_u64()), (1, Some(4)), "{said}");
     let again = probe(&["logs", &log, "--state", &state, "--json"]);
     assert_eq!((code(&again), document("logs", &again)["logs"][0]["faults"]["lines"].as_u64()), (0, Some(0)));
     let error_log = web.directory().join("error.log");

@@ -30,7 +30,7 @@
 //! | [`HttpProbe`] | status, headers, body, JSON; phases timed; redirects hop by hop |
 //! | [`PageProbe`] | a page with all that it names: weight, load time, what is broken |
 //! | [`TlsProbe`] | trust, name, dates, chain, protocol, each with its own verdict; STARTTLS |
-//! | `DnsProbe`, [`TcpProbe`] | records, ports |
+//! | [`NetworkProbe`], `DnsProbe`, [`TcpProbe`] | this machine's way out; records, ports |
 //! | [`AccessLogProbe`], [`ErrorLogProbe`], [`LoginLogProbe`] | error rate, scanners, guessed passwords by account, address and subnet; what is new in an error log |
 //! | [`FilesProbe`], [`ImagesProbe`] | modes, owners, secrets, uploads, changes; heavy images |
 //! | `SmtpProbe`, [`RoundTripProbe`] | a mail server's handshake; what is sent arrives |
@@ -120,6 +120,8 @@ pub use probe::mail::ImapMailbox;
 #[cfg(feature = "smtp")]
 pub use probe::mail::SmtpProbe;
 pub use probe::mail::{Maildir, Receipt, RoundTripProbe};
+#[cfg(feature = "http")]
+pub use probe::network::NetworkProbe;
 #[cfg(feature = "http")]
 pub use probe::page::PageProbe;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

@@ -12,6 +12,8 @@ pub(crate) mod http;
 pub(crate) mod logs;
 pub(crate) mod mail;
 #[cfg(feature = "http")]
+pub(crate) mod network;
+#[cfg(feature = "http")]
 pub(crate) mod page;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod sql;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use health_probe::{
-    Context, DnsProbe, Expect, Family, HttpProbe, Judgement, Limits, Observation, Probe, Reach, Starttls, TcpProbe,
-    TlsProbe, Unit, Verdict, judge,
+    Context, DnsProbe, Expect, Family, HttpProbe, Judgement, Limits, NetworkProbe, Observation, Probe, Reach, Starttls,
+    TcpProbe, TlsProbe, Unit, Verdict, judge,
 };
 use storefront::answers::{self, Answer};
 use storefront::certificates::{Authority, Kind};
@@ -271,6 +271,20 @@ async fn redirects_are_vetted_and_credentials_stay_at_home() {
 
 fn local(url: &str) -> SocketAddr {
     url.trim_start_matches("http://").trim_end_matches('/').parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_way_out_is_there_where_one_address_answers_and_names_are_found() {
+    let web = nginx::Server::start("server { listen 127.0.0.1:{port}; }").await.unwrap();
+    let (there, nobody) = (local(&web.url()).to_string(), "127.0.0.1:9".to_owned());
+    let probe = |by: &[String], name: &str| NetworkProbe::new("network").by(by).unwrap().finding(name);
+    let (seen, judgement) = look(&probe(&[nobody.clone(), there.clone()], "localhost")).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "{seen:?}");
+    let (seen, judgement) = look(&probe(std::slice::from_ref(&nobody), "localhost")).await;
+    assert_eq!(verdict(&judgement, "reachable"), Some(Verdict::Critical), "{seen:?}");
+    let (seen, judgement) = look(&probe(&[there], "no-such-name.invalid")).await;
+    assert_eq!(verdict(&judgement, "names found"), Some(Verdict::Critical), "{seen:?}");
+    assert!(NetworkProbe::new("n").by(&[]).is_err() && NetworkProbe::new("n").by(&["router:1".into()]).is_err());
 }
 
 #[tokio::test]

@@ -194,10 +194,9 @@ impl VendorProbe {
 
     fn new(id: impl Into<String>, url: &str, kind: Kind, headers: HeaderMap, policy: Policy) -> Result<Self> {
         let url = address(url)?;
-        let title = url.host_str().unwrap_or("a service").to_owned();
         let mut fetch = Fetch::new(url, shared_client()?);
         fetch.headers = headers;
-        let spec = ProbeSpec::new(id, policy).with_title(title).with_response_time("response time");
+        let spec = ProbeSpec::new(id, policy).with_response_time("response time");
         Ok(Self { spec, fetch, kind, about: String::new() })
     }
 
