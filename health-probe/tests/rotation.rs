@@ -257,6 +257,35 @@ fn the_last_line_of_a_rotated_file_counts_though_its_end_never_came() {
     assert_eq!(follower.scan(later, |_| {}).unwrap().lines, 0);
 }
 
+#[test]
+fn a_log_with_a_file_for_each_day_is_followed_from_one_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let day = |day: u32| folder.path().join(format!("laravel-2026-11-{day}.log"));
+    let append = |day: &Path, text: &str| {
+        OpenOptions::new().append(true).create(true).open(day).unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    let mut follower = Follower::new(folder.path().join("laravel-*.log"), Start::File);
+    assert!(follower.scan(now(), |_| {}).is_err(), "none is there");
+    append(&day(23), "old 1\n");
+    append(&day(24), "a 1\n");
+    append(&folder.path().join("laravel-x.log"), "other 1\n");
+    append(&folder.path().join("laravel.log"), "other 2\n");
+    assert_eq!(scan(&mut follower), ["a 1"], "what was there before is left out");
+    append(&day(24), "a 2\n");
+    append(&day(25), "b 1\nb 2");
+    assert_eq!(scan(&mut follower), ["a 2", "b 1"]);
+    // A late line of yesterday's, a compressed one of before, one that is deleted.
+    append(&day(24), "a 3\n");
+    append(&day(25), "\n");
+    gzip(&day(23));
+    assert_eq!(scan(&mut follower), ["a 3", "b 2"]);
+    append(&day(26), "c 1\n");
+    fs::remove_file(folder.path().join("laravel-2026-11-23.log.gz")).unwrap();
+    let mut kept: Follower = serde_json::from_str(&serde_json::to_string(&follower).unwrap()).unwrap();
+    assert_eq!(scan(&mut kept), ["c 1"]);
+    assert!(Follower::new(folder.path().join("*-*.log"), Start::File).scan(now(), |_| {}).is_err());
+}
+
 /// What a process does that looks at the log again and again: started by the test below, and killed by it.
 #[test]
 fn a_process_that_reads() {

@@ -85,7 +85,8 @@ struct Place {
 }
 
 impl Follower {
-    /// A log that was never read.
+    /// A log that was never read. In the name of its file, one `*` stands for the date of a log that has a file for each day, as
+    /// `laravel-*.log`: the newest is the one that is written to.
     pub fn new(path: impl Into<PathBuf>, start: Start) -> Self {
         Self { path: path.into(), start, places: None }
     }

@@ -29,16 +29,17 @@ pub(super) fn candidates(log: &Path, known: bool) -> Result<Vec<Candidate>> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    let names = Names::of(&name).ok_or_else(|| {
+        Error::new(ErrorKind::Config, format!("{}: one * may stand for the date", log.display()))
+            .with_next_step("write it as laravel-*.log")
+    })?;
     let entries = std::fs::read_dir(folder).map_err(|e| file(folder, "cannot be listed", e))?;
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|e| file(folder, "cannot be listed", e))?;
         let entry_name = entry.file_name().to_string_lossy().into_owned();
-        let live = entry_name == name;
         let compressed = entry_name.ends_with(".gz");
-        if !live && !is_rotated(&name, &entry_name) {
-            continue;
-        }
+        let Some(live) = names.fit(&entry_name) else { continue };
         let path = entry.path();
         let about = match std::fs::metadata(&path) {
             Ok(about) => about,
@@ -59,6 +60,12 @@ pub(super) fn candidates(log: &Path, known: bool) -> Result<Vec<Candidate>> {
             });
         }
     }
+    // Of files with a date in their names, the newest is the one that is written to.
+    if names.are_dated()
+        && let Some(newest) = found.iter_mut().filter(|c| !c.compressed).max_by(|a, b| a.path.cmp(&b.path))
+    {
+        newest.live = true;
+    }
     if found.is_empty() && !known {
         return Err(Error::new(ErrorKind::Storage, format!("{}: there is no such log", log.display()))
             .with_next_step("check the path; a log that is not there says nothing"));
@@ -67,7 +74,10 @@ pub(super) fn candidates(log: &Path, known: bool) -> Result<Vec<Candidate>> {
         return Err(Error::new(ErrorKind::Unreachable, format!("{}: the log is gone", log.display()))
             .with_next_step("see whether the server still writes it, and where to"));
     }
-    found.sort_by_key(|c| (c.live, age_rank(&name, &c.path), c.modified));
+    match names.are_dated() {
+        true => found.sort_by(|a, b| (a.live, &a.path).cmp(&(b.live, &b.path))),
+        false => found.sort_by_key(|c| (c.live, age_rank(&name, &c.path), c.modified)),
+    }
     let rotated = found.iter().filter(|c| !c.live).count();
     for candidate in found.iter_mut().filter(|c| !c.live).take(rotated.saturating_sub(1)) {
         candidate.superseded = true;
@@ -78,6 +88,41 @@ pub(super) fn candidates(log: &Path, known: bool) -> Result<Vec<Candidate>> {
 pub(super) fn same_names(a: &[Candidate], b: &[Candidate]) -> bool {
     let names = |list: &[Candidate]| list.iter().map(|c| (c.path.clone(), c.device, c.inode)).collect::<BTreeSet<_>>();
     names(a) == names(b)
+}
+
+/// Which files are the log.
+enum Names<'a> {
+    /// One of that name, and what was rotated away from it.
+    One(&'a str),
+    /// One a day, with the date between the two: `laravel-*.log`.
+    Dated(&'a str, &'a str),
+}
+
+impl<'a> Names<'a> {
+    fn of(name: &'a str) -> Option<Self> {
+        match name.split_once('*') {
+            None => Some(Self::One(name)),
+            Some((_, after)) if after.contains('*') => None,
+            Some((before, after)) => Some(Self::Dated(before, after)),
+        }
+    }
+
+    fn are_dated(&self) -> bool {
+        matches!(self, Self::Dated(..))
+    }
+
+    /// Whether a file is part of the log, and if so whether it is the one that is written to, as far as its name tells.
+    fn fit(&self, file: &str) -> Option<bool> {
+        match self {
+            Self::One(name) => (file == *name).then_some(true).or_else(|| is_rotated(name, file).then_some(false)),
+            Self::Dated(before, after) => {
+                let file = file.strip_suffix(".gz").filter(|_| !after.ends_with(".gz")).unwrap_or(file);
+                let date = file.strip_prefix(before)?.strip_suffix(after)?;
+                (!date.is_empty() && date.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'T')))
+                    .then_some(false)
+            }
+        }
+    }
 }
 
 /// `access.log.1`, `access.log.2.gz`, `access.log-20260115`, `access.log-20260115-1768478400.gz`.
