@@ -3,7 +3,7 @@
 mod schedule;
 mod telling;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -281,6 +281,7 @@ impl Monitor {
         // By a clock that nobody sets: one that jumps ahead and back would silence all of them.
         let began = Instant::now();
         let (mut next_beat, mut next_level, mut next_forget) = (began, began, began + Duration::from_secs(3600));
+        let (mut next_due, mut known) = (began, BTreeSet::new());
         let mut pending: Vec<Record> = Vec::new();
         let mut stop = pin!(stop);
         loop {
@@ -344,13 +345,21 @@ impl Monitor {
                 });
             }
             while tasks.try_join_next().is_some() {}
+            // Once a second is soon enough, however many looks there are.
+            if instant < next_due {
+                continue;
+            }
+            next_due = instant + Duration::from_secs(1);
             let maintenance = self.maintained(now);
             let due = incidents.due(now, |probe| maintenance.iter().any(|p| p == probe || level(p) == probe));
             self.show_incidents(&incidents);
-            if due.iter().any(|message| !message.incident.was_told()) {
+            let untold: BTreeSet<String> =
+                due.iter().filter(|m| !m.incident.was_told()).map(|m| m.incident.id.clone()).collect();
+            if !untold.is_subset(&known) {
                 // Before anybody is told: who starts after this process was killed goes on with it.
                 self.keep_incidents(&mut incidents).await;
             }
+            known = untold;
             telling.offer(&due);
         }
         self.write_down(&mut pending).await;
