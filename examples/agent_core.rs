@@ -77,10 +77,17 @@ impl Agent {
             scheduler = scheduler.with_term(term.duration());
         }
         let alone = if plan.watch.unwrap_or(true) { Some(file.watch_alone()?) } else { None };
-        let ledger = Arc::new(file.ledger().await?);
+        let ledger = Arc::new(match &alone {
+            Some(alone) => file.ledger_of_watch(alone).await?,
+            None => file.ledger().await?,
+        });
         // What visitors told in the last weeks outlives a restart.
         let vitals = match ledger.load(VITALS).await? {
-            Some(kept) => WebVitals::restore(&kept)?,
+            // Figures of browsers are no reason not to watch.
+            Some(kept) => WebVitals::restore(&kept).unwrap_or_else(|e| {
+                crate::cli::complain(&format!("what visitors' browsers told begins anew: {e}"));
+                WebVitals::new()
+            }),
             None => WebVitals::new(),
         };
         let monitor = monitor(&mut file, &scheduler, &engine, &vitals, Arc::clone(&ledger))?;

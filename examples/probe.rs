@@ -269,9 +269,9 @@ async fn keep_watching(
     stopped: &tokio::sync::Notify,
 ) -> Result<Ended> {
     let mut shop = ShopFile::read(config)?;
-    let _alone = shop.watch_alone()?;
+    let alone = shop.watch_alone()?;
     let public = shop.public_names();
-    let ledger: Arc<dyn Ledger> = Arc::new(shop.ledger().await?);
+    let ledger: Arc<dyn Ledger> = Arc::new(shop.ledger_of_watch(&alone).await?);
     let mut monitor =
         Monitor::new(shop.watches()?)?.with_options(shop.incident_options()).with_ledger(Arc::clone(&ledger));
     match shop.alerter()? {

@@ -225,7 +225,15 @@ impl ShopFile {
             Error::new(ErrorKind::Storage, format!("{}: cannot be made: {e}", self.shop.state.display()))
                 .with_next_step("let the user that runs this write there, or set shop.state")
         })?;
-        let ledger = SqliteLedger::open(&self.shop.state.join("ledger.db")).await?;
+        SqliteLedger::open(&self.shop.state.join("ledger.db")).await
+    }
+
+    /// The same for whoever watches this shop alone: a ledger that is broken is set aside, and that is said.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, or not be set aside.
+    pub async fn ledger_of_watch(&self, _alone: &std::fs::File) -> Result<SqliteLedger> {
+        let ledger = SqliteLedger::open_or_begin_anew(&self.shop.state.join("ledger.db")).await?;
         if let Some(aside) = ledger.set_aside() {
             crate::cli::complain(&format!(
                 "the ledger could not be read and was set aside as {}: service levels begin anew",

@@ -205,7 +205,10 @@ impl Probes {
             if let Some(roots) = &s.roots {
                 probe = probe.trusting(roots)?;
             }
-            out.push(watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 900));
+            let watch = watch(limited!(probe, c).with_spec(|spec| tune(spec, &c)), &c, 900);
+            // All parts together have twice the time of one.
+            let one = c.timeout.map_or(Duration::from_secs(20), |t| t.0) * 2;
+            out.push(watch.with_timeout(all_tries(one, &c)));
         }
         for s in &mut p.database {
             let c = s.common();
@@ -328,7 +331,7 @@ impl Probes {
             let receipt = receipt(&c.id, s.maildir.as_deref(), s.imap.as_ref())?;
             let probe = RoundTripProbe::new(c.id.clone(), Arc::new(mail), receipt, within);
             let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600);
-            out.push(watch.with_timeout(within + Duration::from_secs(60)));
+            out.push(watch.with_timeout(all_tries(within + Duration::from_secs(60), &c)));
         }
         for s in &mut p.alert_round_trip {
             let c = s.common();
@@ -340,7 +343,7 @@ impl Probes {
             let receipt = receipt(&c.id, s.maildir.as_deref(), s.imap.as_ref())?;
             let probe = RoundTripProbe::new(c.id.clone(), notifier, receipt, within);
             let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 86_400);
-            out.push(watch.with_timeout(within + Duration::from_secs(60)));
+            out.push(watch.with_timeout(all_tries(within + Duration::from_secs(60), &c)));
         }
         for s in &mut p.backup {
             let c = s.common();
@@ -726,11 +729,16 @@ fn watch(probe: impl Probe + 'static, c: &Common, every: u64) -> Watch {
     let mut watch = watch.after(c.after.clone());
     // The probe's own limit says what was seen by then: that a shop does not answer is no blind spot. The look's is beyond it.
     let one = c.timeout.map_or(Duration::from_secs(55), |t| t.0);
-    watch = watch.with_timeout((one + Duration::from_secs(2)) * c.tries + Duration::from_secs(3));
+    watch = watch.with_timeout(all_tries(one, c));
     if let Some(objective) = c.slo {
         watch = watch.with_objective(objective);
     }
     watch
+}
+
+/// How long all tries may take, of which one takes so long, with what lies between.
+fn all_tries(one: Duration, c: &Common) -> Duration {
+    (one + Duration::from_secs(2)) * c.tries + Duration::from_secs(3)
 }
 
 /// Title and limits as the shop wants them. A limit for a reading that has none is refused later, by its name.

@@ -267,6 +267,9 @@ impl Incidents {
                 let Some(state) = self.states.get(&member.probe) else { continue };
                 if state.debounce.confirmed().is_some() {
                     (member.verdict, member.since) = (state.shown(), state.shown_since());
+                    if let Some((_, worst)) = &mut member.failed {
+                        *worst = worst.worse(member.verdict);
+                    }
                 }
                 if state.bad() {
                     member.reason.clone_from(&state.reason);
@@ -311,7 +314,10 @@ impl Incidents {
                 .open
                 .iter()
                 .enumerate()
-                .filter(|(_, i)| i.part_of.is_none() && i.resolved.is_none() && dependents(i))
+                // A service level tells of what was before.
+                .filter(|(_, i)| {
+                    i.part_of.is_none() && i.resolved.is_none() && !i.root.starts_with("slo:") && dependents(i)
+                })
                 .map(|(at, _)| at)
                 .collect();
             if let Some((&first, others)) = explained.split_first() {
@@ -388,6 +394,7 @@ impl Incidents {
             since: state.shown_since(),
             reason: state.reason.clone(),
             joined: Some(now),
+            failed: Some((state.shown_since(), state.shown())),
         }
     }
 }

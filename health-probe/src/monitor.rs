@@ -541,15 +541,10 @@ fn worst(probes: &[ProbeStatus]) -> Verdict {
     known.max_by_key(|v| v.rank()).unwrap_or(Verdict::Unknown)
 }
 
-/// The time of an incident that people were told of and that the probe was a part of.
+/// The time in which a probe was down in an incident that people were told of.
 fn told_of(incident: &IncidentRecord, probe: &str, now: DateTime<Utc>) -> Option<Maintenance> {
-    let part = incident.was_told() && incident.members.iter().any(|m| m.probe == probe);
-    part.then(|| Maintenance {
-        probe: Some(probe.to_owned()),
-        from: incident.opened,
-        to: incident.resolved.unwrap_or(now),
-        reason: incident.id.clone(),
-    })
+    let (from, to) = incident.was_down(probe, now).filter(|_| incident.was_told())?;
+    Some(Maintenance { probe: Some(probe.to_owned()), from, to, reason: incident.id.clone() })
 }
 
 /// What the service level of a probe is called.

@@ -70,22 +70,39 @@ fn cards(text: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(from) = rest.find(|c: char| c.is_ascii_digit()) {
         out.push_str(&rest[..from]);
-        let joins = |c: char| c.is_ascii_digit() || matches!(c, ' ' | '-');
-        let end = rest[from..].find(|c| !joins(c)).map_or(rest.len(), |n| from + n);
-        let group = &rest[from..end];
-        let digits: Vec<u8> = group.bytes().filter(u8::is_ascii_digit).map(|b| b - b'0').collect();
-        match (13..=19).contains(&digits.len()) && fits_luhn(&digits) {
-            true => {
+        rest = &rest[from..];
+        match card(rest) {
+            Some((length, last)) => {
                 out.push('…');
-                out.extend(digits[digits.len() - 4..].iter().map(|d| char::from(d + b'0')));
-                let tail = group.trim_end_matches([' ', '-']).len();
-                out.push_str(&group[tail..]);
+                out.push_str(&last);
+                rest = &rest[length..];
             }
-            false => out.push_str(group),
+            None => {
+                let group = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                out.push_str(&rest[..group]);
+                rest = &rest[group..];
+            }
         }
-        rest = &rest[end..];
     }
     out + rest
+}
+
+/// The length and the last four digits of a number that the text begins with, made of one or more whole groups of digits.
+fn card(text: &str) -> Option<(usize, String)> {
+    let (mut digits, mut at) = (Vec::new(), 0);
+    loop {
+        let group = text[at..].bytes().take_while(u8::is_ascii_digit).count();
+        digits.extend(text[at..at + group].bytes().map(|b| b - b'0'));
+        at += group;
+        if group == 0 || digits.len() > 19 {
+            return None;
+        }
+        if digits.len() >= 13 && fits_luhn(&digits) {
+            let last = digits[digits.len() - 4..].iter().map(|d| char::from(d + b'0')).collect();
+            return Some((at, last));
+        }
+        at += text[at..].bytes().next().filter(|b| matches!(b, b' ' | b'-')).map(|_| 1)?;
+    }
 }
 
 fn fits_luhn(digits: &[u8]) -> bool {
@@ -95,21 +112,32 @@ fn fits_luhn(digits: &[u8]) -> bool {
     sum.is_multiple_of(10)
 }
 
-/// `IDENTIFIED BY '…'`, as MySQL's errors repeat statements.
+/// `IDENTIFIED … BY '…'`, `PASSWORD '…'`, as databases' errors repeat statements.
 fn identified(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
-    let mark = "identified by ";
     let (mut out, mut from) = (String::with_capacity(text.len()), 0);
-    while let Some(at) = lower[from..].find(mark) {
-        let begin = from + at + mark.len();
+    while let Some((begin, quote)) = lower[from..].char_indices().find_map(|(at, c)| {
+        let before = lower[..from + at].trim_end();
+        let word = before.ends_with("password") || (before.ends_with(" by") && before.contains("identified"));
+        (matches!(c, '\'' | '"') && word && before.len() < from + at).then_some((from + at, c))
+    }) {
         out.push_str(&text[from..begin]);
-        let rest = &text[begin..];
-        let length = match rest.chars().next() {
-            Some(quote @ ('\'' | '"')) => rest[1..].find(quote).map_or(rest.len(), |n| n + 2),
-            _ => rest.find(char::is_whitespace).unwrap_or(rest.len()),
-        };
-        out.push('…');
-        from = begin + length;
+        out.push_str("'…'");
+        // A quote in it is doubled, or has a backslash before it.
+        let mut rest = text[begin + 1..].char_indices().peekable();
+        let mut end = text.len();
+        while let Some((at, c)) = rest.next() {
+            match c {
+                '\\' => drop(rest.next()),
+                c if c == quote && rest.peek().is_some_and(|(_, next)| *next == quote) => drop(rest.next()),
+                c if c == quote => {
+                    end = begin + 1 + at + 1;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        from = end;
     }
     out + &text[from..]
 }
@@ -239,7 +267,13 @@ mod tests {
             ("https://discord.com/api/webhooks/123/geheim-geheim failed", "https://discord.com/api/webhooks/… failed"),
             ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln refused", "jwt eyJ… refused"),
             ("Cookie: PHPSESSID=0123456789abcdef; a=b", "Cookie: PHPSESSID=…; a=b"),
-            ("CREATE USER x IDENTIFIED BY 'geh eim' failed", "CREATE USER x IDENTIFIED BY … failed"),
+            ("CREATE USER x IDENTIFIED BY 'geh eim' failed", "CREATE USER x IDENTIFIED BY '…' failed"),
+            ("IDENTIFIED WITH mysql_native_password BY 'geh''eim' x", "IDENTIFIED WITH mysql_native_password BY '…' x"),
+            ("IDENTIFIED BY PASSWORD '*A4B6' x", "IDENTIFIED BY PASSWORD '…' x"),
+            ("ALTER ROLE shop PASSWORD 'geh\\'eim'", "ALTER ROLE shop PASSWORD '…'"),
+            ("card 4111111111111111 12/27 declined", "card …1111 12/27 declined"),
+            ("2026-11-25 4111-1111-1111-1111 refused", "2026-11-25 …1111 refused"),
+            ("paid 4242 4242 4242 4242 500 NGN", "paid …4242 500 NGN"),
             ("card 4111 1111 1111 1111 was declined", "card …1111 was declined"),
             ("order 4111111111111112 of 2026-11-25", "order 4111111111111112 of 2026-11-25"),
             ("SG.geheim_geheim.geheim", "SG.…"),

@@ -157,8 +157,18 @@ impl StatusPage {
             if incident.root_member().is_none() {
                 incident.root = first.probe.clone();
             }
+            // As bad and as long as it was of what is shown.
+            let worst =
+                incident.members.iter().filter_map(|m| m.failed.map(|(_, worst)| worst)).max_by_key(|v| v.rank());
+            incident.severity = worst.unwrap_or(incident.severity);
+            incident.opened =
+                incident.members.iter().filter_map(|m| m.failed.map(|(from, _)| from)).min().unwrap_or(incident.opened);
+            if incident.members.iter().all(|m| m.verdict.is_healthy()) {
+                incident.resolved = incident.members.iter().map(|m| m.since).max();
+            }
             true
         });
+        self.troubles.clear();
         self.verdict = self.components.iter().map(|c| c.verdict).max_by_key(|v| v.rank()).unwrap_or(Verdict::Unknown);
         self
     }

@@ -83,6 +83,11 @@ async fn same_on_every_engine(url: &str) {
     let report = orders.read(url, Duration::from_secs(5)).await.unwrap();
     assert_eq!((report.recent, report.verdict), (Some(8.0 / 7.0), Verdict::Healthy));
     assert_eq!((report.values.len(), report.values.last().unwrap()), (12, &(date(1), 0.0)));
+    // A week without an order is none of which nothing is known.
+    orders.sql = "SELECT 'a' AS day, 1 AS value FROM pay WHERE id < 0".into();
+    let report = orders.read(url, Duration::from_secs(5)).await.unwrap();
+    assert_eq!((report.recent, report.verdict), (Some(0.0), Verdict::Warning));
+    orders.sql = days(&[3]);
     orders.target = Some(2.0);
     assert_eq!(orders.read(url, Duration::from_secs(5)).await.unwrap().verdict, Verdict::Warning);
     let report = metric("SELECT 'a' AS day, 1 AS value FROM pay WHERE id < 0", Some(1.0))

@@ -36,7 +36,7 @@ async fn an_ordinary_tree_is_healthy_and_what_is_wrong_in_it_is_not() {
     let at = |name: &str| dir.path().join(name);
     for (name, text) in [
         (".env.example", "APP_KEY=\nDB_PASSWORD=\n"),
-        ("config/database.php", "<?php return ['password' => env('DB_PASSWORD', 'x'), 'token' => getenv('T')];"),
+        ("config/database.php", "<?php return [\n'password' => env('DB_PASSWORD', ''),\n'token' => getenv('T'),\n];"),
         ("config/config.php", "<?php\n// 'password' => 'x'\nreturn ['password' => '', 'name' => 'shop'];"),
         ("vendor/cacert.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
         (
@@ -60,6 +60,22 @@ async fn an_ordinary_tree_is_healthy_and_what_is_wrong_in_it_is_not() {
         (".env", "APP_KEY=x\n", "secret files that all may read"),
         ("config/config.php", "<?php return ['password' => 'geheim'];", "secret files that all may read"),
         ("wp-config.php", "<?php define( 'DB_PASSWORD', 'geheim' );", "secret files that all may read"),
+        ("config/config.php", "<?php define('DB_PASS', 'geheim');", "secret files that all may read"),
+        ("config/config.php", "<?php $CFG->dbpass = 'geheim';", "secret files that all may read"),
+        ("config/config.php", "<?php return ['password' => env('P', 'geheim')];", "secret files that all may read"),
+        (
+            "config/config.php",
+            "<?php return ['password' => getenv('P') ?: 'geheim'];",
+            "secret files that all may read",
+        ),
+        ("config/config.php", "<?php return ['dsn' => 'mysql://u:geheim@h/db'];", "secret files that all may read"),
+        ("public/uploads/.htaccess", "AddHandler application/x-httpd-php none .jpg\n", "executables among the uploads"),
+        ("public/uploads/.htaccess", "SetHandler \\\n application/x-httpd-php\n", "executables among the uploads"),
+        (
+            "public/uploads/.htaccess",
+            "Options +Includes\nAddOutputFilter INCLUDES .jpg\n",
+            "executables among the uploads",
+        ),
         ("tls.pem", "-----BEGIN PRIVATE KEY-----\n", "secret files that all may read"),
         ("public/uploads/.htaccess", "SetHandler application/x-httpd-php\n", "executables among the uploads"),
         ("public/uploads/a/.htaccess", "php_flag engine on\n", "executables among the uploads"),

@@ -202,7 +202,8 @@ async fn a_broken_ledger_or_a_line_of_it_keeps_nobody_from_watching() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.db");
     std::fs::write(&path, "this is no database, and was one: ".repeat(100)).unwrap();
-    let ledger = SqliteLedger::open(&path).await.unwrap();
+    assert!(SqliteLedger::open(&path).await.is_err(), "who only reads moves nothing away");
+    let ledger = SqliteLedger::open_or_begin_anew(&path).await.unwrap();
     let aside = ledger.set_aside().unwrap().to_owned();
     assert!(std::fs::read_to_string(aside).unwrap().contains("no database"), "kept for whoever can mend it");
     assert_eq!(ledger.incidents(noon()).await.unwrap(), []);
@@ -210,7 +211,7 @@ async fn a_broken_ledger_or_a_line_of_it_keeps_nobody_from_watching() {
     let mut db = storefront::sqlite::open(&path, false).await.unwrap();
     storefront::sqlite::run(&mut db, "INSERT INTO incident VALUES ('a', 1, NULL, '{\"id\":\"a\"}')").await.unwrap();
     drop(db);
-    let ledger = SqliteLedger::open(&path).await.unwrap();
+    let ledger = SqliteLedger::open_or_begin_anew(&path).await.unwrap();
     assert_eq!((ledger.set_aside(), ledger.incidents(noon()).await.unwrap()), (None, vec![]));
     let watch = Watch::new(switch("site", &Arc::new(AtomicBool::new(true))), Duration::from_secs(60));
     let monitor = Monitor::new(vec![watch]).unwrap().with_ledger(Arc::new(ledger));

@@ -54,13 +54,16 @@ pub struct Member {
     /// When it became part of the incident.
     #[serde(default)]
     pub(super) joined: Option<DateTime<Utc>>,
+    /// When it failed first in it, and how bad it ever was.
+    #[serde(default)]
+    pub(crate) failed: Option<(DateTime<Utc>, Verdict)>,
 }
 
 impl Member {
     #[cfg(test)]
     pub(crate) fn new(probe: &str, title: &str, reason: &str, since: DateTime<Utc>) -> Self {
         let (probe, title, reason) = (probe.to_owned(), title.to_owned(), reason.to_owned());
-        Self { probe, title, verdict: Verdict::Critical, since, reason, joined: None }
+        Self { probe, title, verdict: Verdict::Critical, since, reason, joined: None, failed: None }
     }
 }
 
@@ -109,6 +112,14 @@ impl IncidentRecord {
     /// Whether somebody was told of it.
     pub fn was_told(&self) -> bool {
         !self.told.is_empty()
+    }
+
+    /// From when to when the probe was down in it, `now` where it still is, if it ever was critical.
+    pub(crate) fn was_down(&self, probe: &str, now: DateTime<Utc>) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+        let member = self.members.iter().find(|m| m.probe == probe)?;
+        let (from, worst) = member.failed?;
+        let to = if member.verdict.is_healthy() { member.since } else { now };
+        (worst == Verdict::Critical).then_some((from, to))
     }
 
     /// Whether nothing is to be told of it any more.

@@ -24,17 +24,28 @@ pub struct SqliteLedger {
 
 impl SqliteLedger {
     /// Opens the file, and makes it where there is none. One that is broken is set aside, for a shop has to be watched whatever
-    /// became of its history: see [`SqliteLedger::set_aside`].
+    /// became of its history: see [`SqliteLedger::set_aside`]. Only for whoever watches, and watches alone: others may have the
+    /// file open. What an ordinary reader wants is [`SqliteLedger::open`].
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] where it cannot be opened, or is of a newer version.
-    pub async fn open(path: &Path) -> Result<Self> {
-        match Self::open_as_it_is(path).await {
+    /// As of [`SqliteLedger::open`], or where the broken one cannot be set aside.
+    pub async fn open_or_begin_anew(path: &Path) -> Result<Self> {
+        let opened = match Self::open(path).await {
+            Ok(ledger) => ledger.checked().await,
+            Err(e) => Err(e),
+        };
+        match opened {
             Err(e) if path.exists() && is_broken(&e) => {
                 let aside = aside(path, Utc::now());
-                std::fs::rename(path, &aside).map_err(|io| file(path, "is broken, and cannot be set aside", io))?;
+                for end in ["", "-wal", "-shm"] {
+                    let (from, to) = (with_end(path, end), with_end(&aside, end));
+                    match std::fs::rename(&from, to) {
+                        Err(io) if io.kind() == std::io::ErrorKind::NotFound && !end.is_empty() => {}
+                        renamed => renamed.map_err(|io| file(&from, "is broken, and cannot be set aside", io))?,
+                    }
+                }
                 tracing::error!(ledger = %path.display(), aside = %aside.display(), error = %e, "a broken ledger was set aside");
-                let mut anew = Self::open_as_it_is(path).await?;
+                let mut anew = Self::open(path).await?;
                 anew.set_aside = Some(aside);
                 Ok(anew)
             }
@@ -42,12 +53,29 @@ impl SqliteLedger {
         }
     }
 
+    /// Itself, where the whole file can be read.
+    async fn checked(self) -> Result<Self> {
+        let failed = self.failed("cannot be checked");
+        let said: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&self.pool).await.map_err(&failed)?;
+        drop(failed);
+        if said == "ok" {
+            return Ok(self);
+        }
+        let e = format!("the ledger {}: {}", self.path.display(), crate::redact::short(&said));
+        self.pool.close().await;
+        Err(Error::new(ErrorKind::Malformed, e).with_next_step("it is set aside by whoever watches"))
+    }
+
     /// Where the file was put that was there before and could not be read; what it knew is not in this one.
     pub fn set_aside(&self) -> Option<&Path> {
         self.set_aside.as_deref()
     }
 
-    async fn open_as_it_is(path: &Path) -> Result<Self> {
+    /// Opens the file, and makes it where there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] where it cannot be opened, is damaged, or is of a newer version.
+    pub async fn open(path: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -360,7 +388,7 @@ fn is_broken(e: &Error) -> bool {
         Some(sqlx::Error::Database(d)) => d.code().map(|c| c.into_owned()),
         _ => None,
     };
-    matches!(code.as_deref(), Some("11" | "26"))
+    e.kind() == ErrorKind::Malformed || matches!(code.as_deref(), Some("11" | "26"))
 }
 
 /// `ledger.db.broken-20260115T120000Z`
@@ -368,6 +396,12 @@ fn aside(path: &Path, now: DateTime<Utc>) -> PathBuf {
     let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
     name.push(format!(".broken-{}", now.format("%Y%m%dT%H%M%SZ")));
     path.with_file_name(name)
+}
+
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
 
 /// Whole seconds, at least one.

@@ -1,5 +1,7 @@
 //! Lines of access logs: the common and combined formats of Apache and nginx.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, NaiveDate, Utc};
 
 /// A request in an access log, its parts borrowed from the line.
@@ -36,7 +38,9 @@ impl<'a> AccessLine<'a> {
         let (mut identity, mut after) = word(rest)?;
         if identity != b"-" {
             let first = |text: &'a [u8]| text.strip_suffix(b",").unwrap_or(text);
-            if !is_ip(first(address)) && is_ip(first(identity)) {
+            // A name may be made of the letters of an address: `cafe.de:443`.
+            let parses = |text: &[u8]| std::str::from_utf8(text).is_ok_and(|t| t.parse::<IpAddr>().is_ok());
+            if !parses(first(address)) && parses(first(identity)) {
                 (address, rest) = (identity, after);
                 (identity, after) = word(rest)?;
             }
@@ -181,6 +185,7 @@ mod tests {
         for (first, address) in [
             ("shop.example:443 203.0.113.7", "203.0.113.7"),
             ("shop.example 2001:db8::7", "2001:db8::7"),
+            ("cafe.de:443 203.0.113.7", "203.0.113.7"),
             ("203.0.113.7, 10.0.0.1", "203.0.113.7"),
             ("203.0.113.7, 10.0.0.1, 10.0.0.2", "203.0.113.7"),
             ("host.example", "host.example"),

@@ -53,11 +53,7 @@ impl<'a> LogMessage<'a> {
             // Cut off, or no JSON after all.
             return json(line).unwrap_or_else(|| Self::new(guess(line), line));
         }
-        let mut read = nginx(line).or_else(|| bracketed(line)).unwrap_or_else(|| plain(line));
-        if read.level > Some(Level::Info) && is_noise(&read.text) {
-            read.level = Some(Level::Info);
-        }
-        read
+        nginx(line).or_else(|| bracketed(line)).unwrap_or_else(|| plain(line))
     }
 
     fn new(level: Level, text: impl Into<Cow<'a, str>>) -> Self {
@@ -74,13 +70,16 @@ impl<'a> LogMessage<'a> {
     }
 }
 
-/// What nginx and Apache log of requests that should not have been made.
+/// The message of a server itself: what it logs of requests that should not have been made is none of the shop's errors.
+fn of_server(level: Level, text: &str) -> LogMessage<'_> {
+    LogMessage::new(if is_noise(text) { Level::Info } else { level }, text)
+}
+
 fn is_noise(text: &str) -> bool {
     const BEGINNINGS: [&str; 3] = ["client sent ", "SSL_do_handshake() failed", "SSL_read() failed"];
-    const PARTS: [&str; 14] = [
+    const PARTS: [&str; 13] = [
         "access forbidden by rule",
         "is not found (2: No such file",
-        "Primary script unknown",
         "password mismatch",
         " was not found in \"",
         "client denied by server configuration",
@@ -93,6 +92,13 @@ fn is_noise(text: &str) -> bool {
         "AH10244:",
         "not found or unable to stat",
     ];
+    if text.contains("Primary script unknown") {
+        return true;
+    }
+    // What it does not get from behind it is an outage, whatever it looks like.
+    if text.contains("upstream") {
+        return false;
+    }
     let missing = text.starts_with("open() \"") && text.contains("failed (2: No such file or directory)");
     let listing = text.starts_with("directory index of ") && text.contains(" is forbidden");
     missing || listing || BEGINNINGS.iter().any(|b| text.starts_with(b)) || PARTS.iter().any(|p| text.contains(p))
@@ -113,7 +119,7 @@ fn nginx(line: &str) -> Option<LogMessage<'_>> {
     };
     let text = text.split(", client: ").next().unwrap_or(text).trim();
     let level = level(word)?;
-    Some(through_fastcgi(text).unwrap_or_else(|| LogMessage::new(level, text)).at(time))
+    Some(through_fastcgi(text).unwrap_or_else(|| of_server(level, text)).at(time))
 }
 
 /// What PHP said through FastCGI: nginx's `FastCGI sent in stderr: "PHP message: …" while …`, and Apache's `Got error 'PHP message:
@@ -154,6 +160,10 @@ fn bracketed(line: &str) -> Option<LogMessage<'_>> {
         let text = rest.split(", referer: ").next().unwrap_or(rest);
         match channel(text) {
             Some((level, text)) => LogMessage::new(level, text),
+            // Apache's own messages have a number, or speak of a script.
+            None if text.starts_with("AH") || text.starts_with("script '") => {
+                of_server(found.unwrap_or_else(|| guess(text)), text)
+            }
             None => LogMessage::new(found.unwrap_or_else(|| guess(text)), text),
         }
     });
@@ -442,6 +452,18 @@ mod tests {
                 Some(Level::Info),
                 "",
             ),
+            (
+                "2026/11/25 22:00:00 [error] 7#7: *1 FastCGI sent in stderr: \"Primary script unknown\" while reading response header from upstream, client: 1.1.1.1",
+                Some(Level::Info),
+                "",
+            ),
+            (
+                "2026/11/25 22:00:00 [error] 7#7: *1 SSL_do_handshake() failed (SSL: error:0A000086:SSL routines::certificate verify failed) while SSL handshaking to upstream, client: 1.1.1.1",
+                Some(Level::Error),
+                "",
+            ),
+            ("[25-Nov-2026 22:10:00 UTC] PHP Warning:  ldap: password mismatch", Some(Level::Warning), ""),
+            ("[error] order 7 was not found in \"orders\"", Some(Level::Error), ""),
             // And what is an outage however much it looks like that.
             (
                 "2026/11/25 22:00:00 [crit] 7#7: *1 connect() to unix:/run/php/php8.2-fpm.sock failed (2: No such file or directory) while connecting to upstream, client: 1.1.1.1",

@@ -21,7 +21,7 @@ pub struct TrafficOptions {
     /// Beginnings of paths that nobody but a scanner asks for.
     pub scanner_paths: Vec<String>,
     /// Of them, those that give something away where they are answered with success. Beside them count dumps and archives: what
-    /// ends in `.sql`, `.bak`, `.old`, `.zip`, `.gz` or `.tgz`.
+    /// ends in `.sql`, `.dump`, `.bak`, `.zip`, `.tar`, `.gz` and the like.
     pub exposed_paths: Vec<String>,
 }
 
@@ -78,6 +78,8 @@ impl Default for TrafficOptions {
                 "/adminer",
                 "/vendor/phpunit",
                 "/server-status",
+                "/actuator/heapdump",
+                "/actuator/env",
             ]),
         }
     }
@@ -311,20 +313,26 @@ impl Traffic {
         self.exposed_hours.range(from.timestamp().div_euclid(3600)..).map(|(_, n)| u64::from(*n)).sum()
     }
 
-    /// Paths of server errors, and those that were not found, since the hour of the clock in which `from` is; most first.
-    pub fn paths_since(&self, from: DateTime<Utc>) -> (Vec<(String, u64)>, Vec<(String, u64)>) {
-        let sum = |of: fn(&Hour) -> &Top| {
-            let mut counts: HashMap<String, u64> = HashMap::new();
-            for hour in self.hours.range(from.timestamp().div_euclid(3600)..).map(|(_, hour)| hour) {
-                for (path, n) in of(hour).most(200) {
-                    *counts.entry(path.to_owned()).or_default() += n;
-                }
+    /// Paths of server errors since the hour of the clock in which `from` is; most first.
+    pub fn error_paths_since(&self, from: DateTime<Utc>) -> Vec<(String, u64)> {
+        self.paths_since(from, |hour| &hour.errors)
+    }
+
+    /// Paths that were not found since the hour of the clock in which `from` is; most first.
+    pub fn not_found_since(&self, from: DateTime<Utc>) -> Vec<(String, u64)> {
+        self.paths_since(from, |hour| &hour.not_found)
+    }
+
+    fn paths_since(&self, from: DateTime<Utc>, of: fn(&Hour) -> &Top) -> Vec<(String, u64)> {
+        let mut counts: HashMap<String, u64> = HashMap::new();
+        for hour in self.hours.range(from.timestamp().div_euclid(3600)..).map(|(_, hour)| hour) {
+            for (path, n) in of(hour).most(200) {
+                *counts.entry(path.to_owned()).or_default() += n;
             }
-            let mut all: Vec<_> = counts.into_iter().collect();
-            all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-            all
-        };
-        (sum(|hour| &hour.errors), sum(|hour| &hour.not_found))
+        }
+        let mut all: Vec<_> = counts.into_iter().collect();
+        all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        all
     }
 
     /// The minute of the newest request.
@@ -363,7 +371,10 @@ impl Traffic {
 
     /// Whether something is given away where it is answered with success; a shop may well sell telescopes.
     fn gives_away(&self, path: &[u8]) -> bool {
-        const ENDINGS: [&[u8]; 6] = [b".sql", b".bak", b".old", b".zip", b".gz", b".tgz"];
+        const ENDINGS: [&[u8]; 15] = [
+            b".sql", b".bak", b".old", b".zip", b".gz", b".tgz", b".tar", b".rar", b".7z", b".bz2", b".xz", b".zst",
+            b".dump", b".sqlite", b".db",
+        ];
         let last = last_of(path);
         self.options
             .exposed_paths
@@ -508,9 +519,9 @@ mod tests {
         assert_eq!(traffic.exposed.most(5), [("/.git/config", 1)]);
         assert_eq!(traffic.scanners.most(5), [("3.3.3.3", 2)]);
         assert_eq!(traffic.failed_logins.by_subnet(at), [("4.4.4.0/24".to_owned(), 2)]);
-        let (errors, not_found) = traffic.paths_since(at);
-        assert_eq!((errors, not_found), (vec![("/".into(), 1), ("/cart".into(), 1)], vec![("/gone".into(), 1)]));
-        assert_eq!(traffic.paths_since(at + chrono::TimeDelta::hours(1)).0, []);
+        assert_eq!(traffic.error_paths_since(at), [("/".to_owned(), 1), ("/cart".to_owned(), 1)]);
+        assert_eq!(traffic.not_found_since(at), [("/gone".to_owned(), 1)]);
+        assert_eq!(traffic.error_paths_since(at + chrono::TimeDelta::hours(1)), []);
         // A shop that sells telescopes gives nothing away; one with a dump in its folder does.
         let mut sells = Traffic::default();
         for path in ["/telescope", "/telescope/dobson-8", "/shell", "/wp-login.php", "/actuator/7"] {

@@ -43,6 +43,8 @@ pub(super) struct Telling {
 }
 
 struct Waiting {
+    /// What it says: another message begins anew, for it may go elsewhere.
+    key: (String, Verdict),
     in_flight: bool,
     tries: u32,
     next: Instant,
@@ -71,13 +73,18 @@ impl Telling {
         let now = Instant::now();
         self.waiting.retain(|id, w| w.in_flight || due.iter().any(|m| m.incident.id == *id));
         for message in due {
+            let key = (message.key(), message.incident.severity);
             let waiting = self.waiting.entry(message.incident.id.clone()).or_insert_with(|| Waiting {
+                key: key.clone(),
                 in_flight: false,
                 tries: 0,
                 next: now,
                 stuck: None,
                 why: None,
             });
+            if waiting.key != key && !waiting.in_flight {
+                (waiting.key, waiting.tries, waiting.next) = (key, 0, now);
+            }
             if waiting.in_flight || now < waiting.next {
                 continue;
             }
@@ -127,7 +134,8 @@ impl Telling {
         let failed: Vec<String> = delivery.failed.iter().map(|(name, _)| name.clone()).collect();
         let why = delivery.failed.first().map(|(name, e)| format!("{name}: {e}"));
         if again {
-            if let Some(outstanding) = self.outstanding.get_mut(&id) {
+            // By now it may be another message that they did not take.
+            if let Some(outstanding) = self.outstanding.get_mut(&id).filter(|o| o.message.key() == message.key()) {
                 match failed.is_empty() {
                     true => drop(self.outstanding.remove(&id)),
                     false => {

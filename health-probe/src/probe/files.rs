@@ -490,7 +490,14 @@ fn executable(path: &Path, about: &std::fs::Metadata) -> std::io::Result<Option<
     }
     let mut head = Vec::new();
     std::fs::File::open(path)?.take(4096).read_to_end(&mut head)?;
-    if matches!(name.as_str(), ".user.ini" | "web.config") || (name == ".htaccess" && enables(&head)) {
+    if name == ".htaccess" {
+        std::fs::File::open(path)?.take(HTACCESS + 1).read_to_end({
+            head.clear();
+            &mut head
+        })?;
+    }
+    let long = head.len() as u64 > HTACCESS;
+    if matches!(name.as_str(), ".user.ini" | "web.config") || (name == ".htaccess" && (long || enables(&head))) {
         return Ok(Some("it changes what the server does"));
     }
     if memchr::memmem::find(&head, b"<?php").is_some() {
@@ -504,21 +511,28 @@ fn executable(path: &Path, about: &std::fs::Metadata) -> std::io::Result<Option<
 
 /// Whether an `.htaccess` lets something be executed; many shops put one there that forbids just that.
 fn enables(text: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+    // A line goes on behind a backslash.
+    let text = String::from_utf8_lossy(text).replace("\\\r\n", " ").replace("\\\n", " ").to_ascii_lowercase();
     text.lines().map(str::trim).filter(|line| !line.starts_with('#')).any(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
-            ["addhandler" | "addtype" | "sethandler" | "forcetype" | "action", rest @ ..] => {
-                rest.iter().any(|w| ["php", "cgi", "fcgi", "proxy:", "perl", "python"].iter().any(|p| w.contains(p)))
-                    && !rest.iter().any(|w| matches!(*w, "none" | "text/plain" | "default-handler"))
+            ["addhandler" | "addtype" | "sethandler" | "forcetype" | "action", handler, ..] => {
+                let handler = handler.trim_matches(['"', '\'']);
+                !matches!(handler, "none" | "text/plain" | "application/octet-stream" | "default-handler")
             }
+            ["addoutputfilter" | "setoutputfilter", filter, ..] => filter.contains("includes"),
             ["php_flag" | "php_admin_flag", "engine", on] => matches!(*on, "on" | "1" | "true"),
             ["php_value" | "php_admin_value", ..] => true,
-            ["options", rest @ ..] => rest.iter().any(|w| matches!(*w, "+execcgi" | "execcgi" | "all" | "+all")),
+            ["options", rest @ ..] => {
+                rest.iter().any(|w| matches!(*w, "+execcgi" | "execcgi" | "all" | "+all" | "+includes" | "includes"))
+            }
             _ => false,
         }
     })
 }
+
+/// Bytes of an `.htaccess` that are read; a longer one is none that anybody wrote.
+const HTACCESS: u64 = 64 << 10;
 
 /// Whether there is a secret in a file that is called like one: an example has none, a certificate is public, and a configuration
 /// may take all of it from the environment. What cannot be read may have one.
@@ -541,20 +555,25 @@ fn has_secret(path: &Path, name: &str) -> bool {
     true
 }
 
-/// A line of PHP that gives a value to something that is called like a secret: `'password' => 'x'`, `define('DB_PASSWORD', 'x')`.
+/// A line of PHP that gives a value to something that is called like a secret: `'password' => 'x'`, `define('DB_PASS', 'x')`,
+/// `env('DB_PASSWORD', 'x')`; or that has an address with a password in it.
 fn says_secret(line: &str) -> bool {
     let lower = line.trim_start().to_ascii_lowercase();
-    if lower.starts_with(['*', '#']) || lower.starts_with("//") || lower.contains("env(") || lower.contains("$_env") {
+    if lower.starts_with(['*', '#']) || lower.starts_with("//") {
         return false;
     }
-    let named = ["password", "passwd", "secret", "api_key", "apikey", "token", "_key'", "_key\"", "_salt"];
+    if crate::redact::redact(&lower) != lower && lower.contains("://") {
+        return true;
+    }
+    let named = ["pass", "pwd", "secret", "api_key", "apikey", "token", "_key'", "_key\"", "_salt"];
     let Some(at) = named.iter().filter_map(|n| lower.find(n).map(|at| at + n.len())).min() else { return false };
-    // The next text in quotes, behind what gives it: `=>`, `=`, `,`.
-    let rest =
-        lower[at..].trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '_' | '\'' | '"' | ']' | ' '));
-    let rest = rest.trim_start_matches(['=', '>', ',', ' ']);
-    let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'));
-    quote.is_some_and(|q| rest[1..].find(q).is_some_and(|length| length > 0))
+    // The texts in quotes behind the name; one that asks the environment is called like what it asks for.
+    let rest = lower[at..].trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+    let rest = rest.strip_prefix(['\'', '"']).unwrap_or(rest);
+    let texts = || rest.split(['\'', '"']).skip(1).step_by(2).map(|text| !text.trim().is_empty());
+    let asks = ["env(", "$_env", "$_server"].iter().any(|asked| rest.contains(asked));
+    // The first is the name then; what stands beside it is what holds where it is not set.
+    texts().nth(usize::from(asks)).unwrap_or(false)
 }
 
 /// What nobody should be able to fetch.

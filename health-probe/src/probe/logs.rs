@@ -177,11 +177,10 @@ impl Probe for AccessLogProbe {
                 seen.number("unreadable", unreadable as f64 / lines as f64 * 100.0, Unit::Percent);
             }
         }
-        let (errors, not_found) = traffic.paths_since(since);
-        for (path, n) in errors.iter().take(5) {
+        for (path, n) in traffic.error_paths_since(since).iter().take(5) {
             seen.evidence(format!("{n} server errors at {path}"));
         }
-        for (path, n) in not_found.iter().take(10) {
+        for (path, n) in traffic.not_found_since(since).iter().take(10) {
             seen.evidence(format!("{n} times not found: {path}"));
         }
         Ok(seen)

@@ -291,7 +291,9 @@ impl Metric {
             .filter_map(|(day, value)| Some((day.parse::<NaiveDate>().ok()?, *value)))
             .filter(|(day, _)| *day < today)
             .collect();
-        if let (MissingDay::Zero, Some(first)) = (self.missing, days.keys().next().copied()) {
+        if self.missing == MissingDay::Zero && by_day {
+            let week = today - TimeDelta::days(7);
+            let first = days.keys().next().copied().map_or(week, |first| first.min(week));
             for day in first.iter_days().take_while(|day| *day < today).take(ROWS) {
                 days.entry(day).or_insert(0.0);
             }

@@ -14,7 +14,7 @@ use health_probe::{
     ErrorKind, IncidentRecord, Message, MessageKind, Observation, Policy, Probe, ProbeSpec, Result, Verdict, probe_fn,
 };
 
-pub fn switch(id: &str, up: &Arc<AtomicBool>) -> impl Probe + use<> {
+pub(crate) fn switch(id: &str, up: &Arc<AtomicBool>) -> impl Probe + use<> {
     let up = Arc::clone(up);
     let spec = ProbeSpec::new(id, Policy::new().is("up", true, Verdict::Critical));
     probe_fn(spec, move |cx| {
@@ -29,12 +29,12 @@ pub fn switch(id: &str, up: &Arc<AtomicBool>) -> impl Probe + use<> {
 
 /// Somebody who is told, or does not listen.
 #[derive(Debug)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     name: &'static str,
-    pub messages: Mutex<Vec<Message>>,
-    pub broken: AtomicBool,
-    pub hangs: AtomicBool,
-    pub tried: AtomicU32,
+    pub(crate) messages: Mutex<Vec<Message>>,
+    pub(crate) broken: AtomicBool,
+    pub(crate) hangs: AtomicBool,
+    pub(crate) tried: AtomicU32,
 }
 
 impl Default for Inbox {
@@ -44,13 +44,13 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    pub fn named(name: &'static str) -> Self {
+    pub(crate) fn named(name: &'static str) -> Self {
         let no = || AtomicBool::new(false);
         Self { name, messages: Mutex::default(), broken: no(), hangs: no(), tried: AtomicU32::new(0) }
     }
 
     /// What came, and about what.
-    pub fn said(&self) -> Vec<(MessageKind, String)> {
+    pub(crate) fn said(&self) -> Vec<(MessageKind, String)> {
         self.messages.lock().unwrap().iter().map(|m| (m.kind, m.incident.root.clone())).collect()
     }
 }
@@ -76,7 +76,7 @@ impl Notifier for Inbox {
 
 /// Signs of life, counted.
 #[derive(Debug)]
-pub struct Beats(pub Arc<AtomicU32>);
+pub(crate) struct Beats(pub(crate) Arc<AtomicU32>);
 
 #[async_trait]
 impl health_probe::Heartbeat for Beats {
@@ -88,7 +88,7 @@ impl health_probe::Heartbeat for Beats {
 
 /// A ledger whose calls end before anything else goes on: a paused clock would run while another thread is waited for.
 #[derive(Debug)]
-pub struct AtOnce(SqliteLedger);
+pub(crate) struct AtOnce(SqliteLedger);
 
 /// Runs it to its end on threads of its own, while this one waits.
 fn block_on<T: Send>(call: impl Future<Output = T> + Send) -> T {
@@ -97,7 +97,7 @@ fn block_on<T: Send>(call: impl Future<Output = T> + Send) -> T {
 }
 
 impl AtOnce {
-    pub fn ledger() -> Arc<dyn Ledger> {
+    pub(crate) fn ledger() -> Arc<dyn Ledger> {
         Arc::new(Self(block_on(SqliteLedger::in_memory()).unwrap()))
     }
 }
@@ -142,11 +142,11 @@ impl Ledger for AtOnce {
     }
 }
 
-pub fn noon() -> DateTime<Utc> {
+pub(crate) fn noon() -> DateTime<Utc> {
     DateTime::parse_from_rfc3339("2026-01-15T12:00:00Z").unwrap().to_utc()
 }
 
-pub fn alerter(inbox: &Arc<Inbox>) -> Alerter {
+pub(crate) fn alerter(inbox: &Arc<Inbox>) -> Alerter {
     let notifier: Arc<dyn Notifier> = inbox.clone();
     Alerter::new(vec![notifier], vec![Route::new(Verdict::Unknown, ["inbox"])]).unwrap()
 }
