@@ -12,7 +12,9 @@ use chrono::TimeDelta;
 use health_probe::alert::{Alerter, Route};
 use health_probe::notify::Notifier;
 use health_probe::slo::Objective;
-use health_probe::{Clock, IncidentOptions, MessageKind, Monitor, Verdict, Watch};
+use health_probe::{
+    Clock, IncidentOptions, MessageKind, Monitor, Observation, Policy, ProbeSpec, Verdict, Watch, probe_fn,
+};
 use watched::{AtOnce, Beats, Inbox, alerter, noon, switch};
 
 use MessageKind::{Alert, Resolved, Update};
@@ -98,6 +100,29 @@ async fn a_budget_that_burns_by_failures_that_nobody_was_told_of_is_told() {
     };
     monitor.run(stop, |_| {}, |_| {}).await.unwrap();
     assert!(inbox.said().contains(&(Alert, "slo:shop".into())), "{:?}", inbox.said());
+}
+
+/// A warning that stands for weeks says nothing of the looks that fail meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_warning_that_people_know_of_hides_no_budget_that_burns() {
+    let looks = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&looks);
+    let policy = Policy::new().is("up", true, Verdict::Critical).is("tidy", true, Verdict::Warning);
+    let probe = probe_fn(ProbeSpec::new("shop", policy), move |cx| {
+        let at = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let mut seen = Observation::new(cx.now);
+            seen.flag("up", at % 10 != 9).flag("tidy", false);
+            Ok(seen)
+        }
+    });
+    let inbox = Arc::new(Inbox::default());
+    let watch = Watch::new(probe, MINUTE).with_objective(Objective::default());
+    let monitor = monitor(vec![watch]).with_alerter(alerter(&inbox)).with_ledger(AtOnce::ledger());
+    monitor.run(tokio::time::sleep(MINUTE * 60 * 6), |_| {}, |_| {}).await.unwrap();
+    let said = inbox.said();
+    assert_eq!(said[0], (Alert, "shop".into()));
+    assert!(said.contains(&(Alert, "slo:shop".into())), "{said:?}");
 }
 
 #[tokio::test(start_paused = true)]
