@@ -89,6 +89,7 @@ url = "sqlite:{at}/shop.db"
 sql = "SELECT date('now', '-1 day') AS day, count(*) AS value FROM orders"
 unit = "orders"
 target = 1000000
+missing = "zero"
 "#,
                 state.display()
             ),
