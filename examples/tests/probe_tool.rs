@@ -166,6 +166,22 @@ fn the_sample_configuration_is_one_and_slips_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_figures_of_the_sample_configuration_are_those_of_the_sample_shop() {
+    let server = storefront::postgres::Server::start().await.unwrap();
+    let url = server.database("shop").await.unwrap();
+    storefront::postgres::create(&url, &storefront::Size::orders(300), 7).await.unwrap();
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("caretaker.toml");
+    let mut command = Command::new(tool("probe"));
+    command.args(["business", "--json", "--config"]).arg(&sample).env("DATABASE_URL", &url);
+    let output = command.output().unwrap();
+    assert!(code(&output) <= 1, "{}", text(&output));
+    let said = document("business", &output);
+    let names: Vec<&str> = said["metrics"].as_array().unwrap().iter().filter_map(|m| m["name"].as_str()).collect();
+    assert_eq!(names, ["orders a day", "average order value", "returning customers", "popular products"]);
+    assert!(said["metrics"][0]["recent"].is_number(), "a week without an order is none of which nothing is known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shop_is_looked_at_once() {
     let shop = Shop::new().await;
     let good = shop.run(&["run", "--json"]);

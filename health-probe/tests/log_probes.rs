@@ -66,6 +66,35 @@ async fn nginx_and_php_write_and_the_probes_read() {
     assert_eq!(look(&errors).await.0.finite("new errors"), Some(1.0), "a second look confirms it");
 }
 
+/// As Debian sets it: without `error_log`, what PHP says goes through FastCGI into nginx's error log.
+#[tokio::test]
+async fn what_php_says_through_fastcgi_is_phps() {
+    let php = php::Server::start().await.unwrap();
+    php.page("warns.php", "<?php echo $nothing; trigger_error('old', E_USER_DEPRECATED);").unwrap();
+    php.page("breaks.php", "<?php throw new Exception('order ' . $_GET['n'] . ' failed');").unwrap();
+    php.page("other.php", "<?php nothing_of_that_name();").unwrap();
+    let through = php.nginx().replace(
+        "fastcgi_param REQUEST_METHOD",
+        "fastcgi_param PHP_ADMIN_VALUE error_log=; fastcgi_param REQUEST_METHOD",
+    );
+    let web = nginx::Server::start(&format!("server {{ listen 127.0.0.1:{{port}}; {through} }}")).await.unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let probe = ErrorLogProbe::new("errors", web.directory().join("error.log"), state.path().join("errors.json"));
+    look(&probe).await;
+    ask(&format!("{}warns.php", web.url()), 60).await;
+    let log = std::fs::read_to_string(web.directory().join("error.log")).unwrap();
+    assert!(log.contains("FastCGI sent in stderr") && log.contains("PHP message: PHP Warning"), "{log}");
+    let (seen, judgement) = look(&probe).await;
+    assert_eq!(judgement.verdict, Verdict::Healthy, "warnings are no errors, whatever nginx calls them: {seen:?}");
+    ask(&format!("{}breaks.php?n=1", web.url()), 6).await;
+    ask(&format!("{}breaks.php?n=2", web.url()), 6).await;
+    ask(&format!("{}other.php", web.url()), 1).await;
+    let (seen, judgement) = look(&probe).await;
+    assert_eq!((seen.finite("new errors"), seen.finite("fatal in the last hour")), (Some(2.0), Some(13.0)), "{seen:?}");
+    assert_eq!(judgement.verdict, Verdict::Critical);
+    assert!(seen.evidence.iter().any(|l| l.contains("nothing_of_that_name")), "{seen:?}");
+}
+
 #[tokio::test]
 async fn what_begins_in_a_log_that_was_empty_is_seen_and_times_are_those_of_the_lines() {
     let dir = tempfile::tempdir().unwrap();
