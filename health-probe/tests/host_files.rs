@@ -292,7 +292,17 @@ async fn the_parts_of_a_page_share_connections_and_one_that_ends_costs_nothing()
         let (seen, judgement) = look(&PageProbe::new("page", &format!("{}page.html", web.url())).unwrap()).await;
         assert_eq!(judgement.verdict, Verdict::Healthy, "{judgement:?} {seen:?}");
         assert_eq!(seen.finite("requests"), Some(41.0));
-        let log = fs::read_to_string(web.directory().join("connections.log")).unwrap();
+        // A line is written once its answer was sent.
+        let log = async {
+            loop {
+                let log = fs::read_to_string(web.directory().join("connections.log")).unwrap();
+                if log.lines().count() >= 41 {
+                    return log;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let log = tokio::time::timeout(std::time::Duration::from_secs(30), log).await.unwrap();
         let connections: std::collections::BTreeSet<&str> = log.lines().collect();
         assert_eq!(log.lines().count(), 41, "nothing was asked for twice");
         assert!((2..=most).contains(&connections.len()), "{keeps}: {}", connections.len());
