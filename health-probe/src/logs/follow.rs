@@ -103,8 +103,12 @@ impl Follower {
     /// it stood before.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] or [`ErrorKind::Storage`] where a file cannot be read, [`ErrorKind::Unreachable`] where the log is
-    /// gone, was rotated just now, or a compressed one is not written to its end.
+    /// [`Denied`] or [`Storage`] where a file cannot be read, [`Unreachable`] where the log is gone, was rotated just now, or a
+    /// compressed one is not written to its end.
+    ///
+    /// [`Denied`]: crate::ErrorKind::Denied
+    /// [`Storage`]: crate::ErrorKind::Storage
+    /// [`Unreachable`]: crate::ErrorKind::Unreachable
     pub fn scan(&mut self, now: DateTime<Utc>, line: impl FnMut(&[u8])) -> Result<Scan> {
         self.scan_listed(&self.listed()?, now, line)
     }
