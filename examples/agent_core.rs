@@ -115,7 +115,8 @@ impl Agent {
 
     /// Keeps what visitors told.
     async fn keep_vitals(&self) {
-        if let Err(e) = self.ledger.save(VITALS, &self.vitals.export()).await {
+        let kept = async { self.ledger.save(VITALS, &self.vitals.export()?).await };
+        if let Err(e) = kept.await {
             crate::cli::complain(&format!("what visitors' browsers told was not kept: {e}"));
         }
     }

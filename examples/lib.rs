@@ -19,6 +19,7 @@
 //! shop_jobs  the jobs of a shop
 //! shop_plan  the parts of it that say what is done
 //! shop_probes its probes
+//! shop_sections the keys of each kind of probe
 //! shop_value spans and secrets in it
 //! display    sizes, times and progress for people
 //! report     one HTML file
@@ -46,4 +47,5 @@ pub mod shop_file;
 pub mod shop_jobs;
 pub mod shop_plan;
 mod shop_probes;
+mod shop_sections;
 mod shop_value;

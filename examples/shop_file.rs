@@ -18,7 +18,7 @@ use health_probe::{Error, ErrorKind, IncidentOptions, Metric, MissingDay, Result
 use serde::Deserialize;
 
 use crate::shop_plan::{AgentPlan, BackupPlan, DeployPlan, MaintenancePlan};
-use crate::shop_probes::Probes;
+use crate::shop_sections::Probes;
 pub use crate::shop_value::secret;
 use crate::shop_value::{Secret, Span};
 

@@ -1,4 +1,4 @@
-//! The probes of a shop's file: the keys of each kind, and what they make.
+//! The probes of a shop's file, made of what stands there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,77 +7,17 @@ use std::time::Duration;
 
 use backup_core::{Keys, Repository, Store};
 use chrono::{DateTime, TimeDelta, Utc};
-use health_probe::logs::TrafficOptions;
 use health_probe::notify::{Notifier, SmtpNotifier, SmtpServer};
-use health_probe::slo::Objective;
 use health_probe::{
-    AccessLogProbe, DatabaseProbe, DnsProbe, Error, ErrorKind, ErrorLogProbe, Expect, Family, FileRules, FilesProbe,
-    FreshnessProbe, HostProbe, HttpProbe, ImagesProbe, ImapMailbox, Limits, LoginLogProbe, Maildir, NetworkProbe,
-    PageProbe, Policy, Probe, ProbeExt, ProbeSpec, Reach, Receipt, Result, RoundTripProbe, SmtpProbe, SqlProbe,
-    Starttls, TcpProbe, TlsProbe, Unit, VendorProbe, Watch,
+    AccessLogProbe, DatabaseProbe, DnsProbe, Error, ErrorKind, ErrorLogProbe, Expect, FileRules, FilesProbe,
+    FreshnessProbe, HostProbe, HttpProbe, ImagesProbe, ImapMailbox, LoginLogProbe, Maildir, NetworkProbe, PageProbe,
+    Policy, Probe, ProbeExt, ProbeSpec, Receipt, Result, RoundTripProbe, SmtpProbe, SqlProbe, Starttls, TcpProbe,
+    TlsProbe, Unit, VendorProbe, Watch,
 };
-use serde::{Deserialize, Deserializer};
 
 use crate::shop_file::{Kinds, server, unknown};
-use crate::shop_value::{Secret, Span};
-
-/// The probes of a shop's file, a list for each kind; and how many they are.
-macro_rules! probes {
-    ($($kind:ident: $section:ident),* $(,)?) => {
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub(crate) struct Probes {
-            $($kind: Vec<$section>,)*
-        }
-
-        impl Probes {
-            /// What customers may read of, by the names that they are to read.
-            pub(crate) fn public(&self) -> BTreeMap<String, String> {
-                let mut names = BTreeMap::new();
-                $(names.extend(self.$kind.iter().filter_map(|s| Some((s.id.clone(), s.shown_as.clone()?))));)*
-                names
-            }
-
-            /// How many there are.
-            pub(crate) fn count(&self) -> usize {
-                0 $(+ self.$kind.len())*
-            }
-        }
-    };
-}
-
-probes! {
-    host: HostSection,
-    network: NetworkSection,
-    dns: DnsSection,
-    tcp: TcpSection,
-    tls: TlsSection,
-    http: HttpSection,
-    page: PageSection,
-    database: DatabaseSection,
-    sql: SqlSection,
-    payments: PlainSqlSection,
-    orders: PlainSqlSection,
-    stuck_orders: PlainSqlSection,
-    webhooks: PlainSqlSection,
-    mail_log: PlainSqlSection,
-    stripe_status: PageOfVendorSection,
-    statuspage: PageOfVendorSection,
-    stripe_key: KeySection,
-    paystack_key: KeySection,
-    remita_key: RemitaSection,
-    sentry: SentrySection,
-    crux: CruxSection,
-    access_log: AccessLogSection,
-    login_log: ErrorLogSection,
-    error_log: ErrorLogSection,
-    files: FilesSection,
-    images: ImagesSection,
-    smtp: SmtpSection,
-    mail_round_trip: RoundTripSection,
-    alert_round_trip: AlertRoundTripSection,
-    backup: BackupSection,
-}
+use crate::shop_sections::{Common, FilesSection, ImapSection, PlainSqlSection, Probes};
+use crate::shop_value::Span;
 
 /// The probe with the limit that the shop gives it.
 macro_rules! limited {
@@ -327,11 +267,8 @@ impl Probes {
             let c = s.common();
             let mail =
                 SmtpNotifier::new(c.id.clone(), server(servers, &s.server)?, &s.from, std::slice::from_ref(&s.to))?;
-            let within = s.within.map_or(Duration::from_secs(120), |w| w.0);
             let receipt = receipt(&c.id, s.maildir.as_deref(), s.imap.as_ref())?;
-            let probe = RoundTripProbe::new(c.id.clone(), Arc::new(mail), receipt, within);
-            let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 3600);
-            out.push(watch.with_timeout(all_tries(within + Duration::from_secs(60), &c)));
+            out.push(round_trip(&c, Arc::new(mail), receipt, s.within, 3600));
         }
         for s in &mut p.alert_round_trip {
             let c = s.common();
@@ -339,11 +276,8 @@ impl Probes {
                 Error::new(ErrorKind::Config, format!("{}: nobody is called {}", c.id, s.notify))
                     .with_next_step("notify is the name of one of [[alerts.mail]], [[alerts.slack]], …")
             })?;
-            let within = s.within.map_or(Duration::from_secs(120), |w| w.0);
             let receipt = receipt(&c.id, s.maildir.as_deref(), s.imap.as_ref())?;
-            let probe = RoundTripProbe::new(c.id.clone(), notifier, receipt, within);
-            let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 86_400);
-            out.push(watch.with_timeout(all_tries(within + Duration::from_secs(60), &c)));
+            out.push(round_trip(&c, notifier, receipt, s.within, 86_400));
         }
         for s in &mut p.backup {
             let c = s.common();
@@ -351,7 +285,8 @@ impl Probes {
             let newest = move || newest_verified(stores.clone(), keys.clone(), source.clone(), rpo);
             let probe = FreshnessProbe::new(c.id.clone(), rpo, newest).with_title("newest verified backup");
             let watch = watch(probe.with_spec(|spec| tune(spec, &c)), &c, 900);
-            out.push(watch.with_timeout(c.timeout.map_or(Duration::from_secs(120), |t| t.0)));
+            let one = c.timeout.map_or(Duration::from_secs(120), |t| t.0);
+            out.push(watch.with_timeout(all_tries(one, &c)));
         }
         if out.is_empty() {
             return Err(
@@ -377,284 +312,6 @@ impl Probes {
     }
 }
 
-/// Percent of good time, over 30 days: `99.9`.
-fn objective<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Objective>, D::Error> {
-    let percent = f64::deserialize(from)?;
-    if percent < 50.0 {
-        return Err(serde::de::Error::custom(format!("{percent} %: write 99.9 for 99.9 %, not 0.999")));
-    }
-    Objective::new(percent / 100.0, 30).map(Some).map_err(|e| {
-        let next = e.next_step().unwrap_or_default().to_owned();
-        serde::de::Error::custom(format!("{e}: {next}"))
-    })
-}
-
-fn once() -> u32 {
-    1
-}
-
-/// How often a look is taken where it is not healthy, the first time included: 1 to 5.
-fn tries<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
-    let tries = u32::deserialize(from)?;
-    match tries {
-        1..=5 => Ok(tries),
-        _ => Err(serde::de::Error::custom(format!("tries = {tries}: from 1 to 5, the first included"))),
-    }
-}
-
-/// The keys that every probe has.
-#[derive(Debug, Default)]
-struct Common {
-    id: String,
-    title: Option<String>,
-    every: Option<Span>,
-    timeout: Option<Span>,
-    tries: u32,
-    after: Vec<String>,
-    limits: BTreeMap<String, Limits>,
-    slo: Option<Objective>,
-}
-
-/// A section with the keys that every probe has, and its own.
-macro_rules! section {
-    ($name:ident { $($(#[$meta:meta])* $field:ident: $kind:ty),* $(,)? }) => {
-        #[derive(Debug, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct $name {
-            id: String,
-            title: Option<String>,
-            /// The name on the page for customers.
-            shown_as: Option<String>,
-            every: Option<Span>,
-            timeout: Option<Span>,
-            #[serde(default = "once", deserialize_with = "tries")]
-            tries: u32,
-            #[serde(default)]
-            after: Vec<String>,
-            #[serde(default)]
-            limits: BTreeMap<String, Limits>,
-            #[serde(default, deserialize_with = "objective")]
-            slo: Option<Objective>,
-            $($(#[$meta])* $field: $kind,)*
-        }
-
-        impl $name {
-            fn common(&mut self) -> Common {
-                Common {
-                    id: self.id.clone(),
-                    title: self.title.take(),
-                    every: self.every,
-                    timeout: self.timeout,
-                    tries: self.tries,
-                    after: std::mem::take(&mut self.after),
-                    limits: std::mem::take(&mut self.limits),
-                    slo: self.slo,
-                }
-            }
-        }
-    };
-}
-
-section!(HostSection {
-    #[serde(default)]
-    disks: Vec<PathBuf>,
-});
-section!(HttpSection {
-    url: Secret,
-    #[serde(default)]
-    method: Option<String>,
-    /// What is sent.
-    #[serde(default)]
-    send: Option<String>,
-    #[serde(default)]
-    family: Family,
-    #[serde(default)]
-    reach: Reach,
-    #[serde(default)]
-    headers: BTreeMap<String, Secret>,
-    #[serde(default)]
-    status: Vec<u16>,
-    #[serde(default)]
-    body: Option<String>,
-    #[serde(default)]
-    body_lacks: Option<String>,
-    #[serde(default)]
-    expect_headers: BTreeMap<String, String>,
-    #[serde(default)]
-    json: BTreeMap<String, serde_json::Value>,
-    /// Numbers in a body of JSON, by pointer.
-    #[serde(default)]
-    json_below: BTreeMap<String, Limits>,
-    #[serde(default)]
-    redirects: Option<usize>,
-    #[serde(default)]
-    roots: Option<PathBuf>,
-});
-section!(TlsSection {
-    host: String,
-    #[serde(default)]
-    family: Family,
-    #[serde(default)]
-    port: Option<u16>,
-    #[serde(default)]
-    starttls: Option<String>,
-    #[serde(default)]
-    roots: Option<PathBuf>,
-});
-section!(TcpSection { host: String, port: u16 });
-section!(NetworkSection {
-    #[serde(default)]
-    addresses: Vec<String>,
-    #[serde(default)]
-    name: Option<String>,
-});
-section!(DnsSection {
-    name: String,
-    #[serde(default)]
-    kind: Option<String>,
-    #[serde(default)]
-    expect: Vec<String>,
-    #[serde(default)]
-    server: Option<std::net::SocketAddr>,
-});
-section!(PageSection {
-    url: Secret,
-    #[serde(default)]
-    roots: Option<PathBuf>,
-});
-section!(DatabaseSection { url: Secret });
-section!(SqlSection {
-    url: Secret,
-    sql: String,
-    #[serde(default)]
-    units: BTreeMap<String, Unit>,
-    #[serde(default)]
-    below: BTreeMap<String, Limits>,
-    #[serde(default)]
-    above: BTreeMap<String, Limits>,
-});
-section!(PlainSqlSection { url: Secret, sql: String });
-section!(KeySection {
-    key: Secret,
-    /// The shop is meant to take no money.
-    #[serde(default)]
-    test_mode: bool,
-    #[serde(default)]
-    api: Option<String>,
-});
-section!(RemitaSection {
-    merchant: String,
-    key: Secret,
-    reference: String,
-    #[serde(default)]
-    api: Option<String>,
-});
-section!(PageOfVendorSection {
-    #[serde(default)]
-    url: Option<String>,
-});
-section!(SentrySection {
-    organization: String,
-    project: String,
-    token: Secret,
-    #[serde(default)]
-    api: Option<String>,
-});
-section!(CruxSection {
-    origin: String,
-    key: Secret,
-    #[serde(default)]
-    form_factor: Option<String>,
-    #[serde(default)]
-    api: Option<String>,
-});
-section!(AccessLogSection {
-    file: PathBuf,
-    #[serde(default)]
-    traffic: TrafficOptions,
-});
-section!(ErrorLogSection { file: PathBuf });
-section!(FilesSection {
-    root: PathBuf,
-    #[serde(default)]
-    uploads: Vec<PathBuf>,
-    #[serde(default)]
-    public: Vec<PathBuf>,
-    #[serde(default)]
-    secrets: Option<Vec<String>>,
-    #[serde(default)]
-    owner: Option<u32>,
-    #[serde(default)]
-    code: Option<Vec<String>>,
-    #[serde(default)]
-    generated: Option<Vec<PathBuf>>,
-});
-section!(ImagesSection { folder: PathBuf });
-section!(SmtpSection { server: String });
-section!(RoundTripSection {
-    server: String,
-    from: String,
-    to: String,
-    #[serde(default)]
-    maildir: Option<PathBuf>,
-    #[serde(default)]
-    imap: Option<ImapSection>,
-    #[serde(default)]
-    within: Option<Span>,
-});
-section!(AlertRoundTripSection {
-    notify: String,
-    #[serde(default)]
-    maildir: Option<PathBuf>,
-    #[serde(default)]
-    imap: Option<ImapSection>,
-    #[serde(default)]
-    within: Option<Span>,
-});
-/// Where what was sent arrives.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ImapSection {
-    host: String,
-    #[serde(default)]
-    port: Option<u16>,
-    #[serde(default)]
-    starttls: bool,
-    user: String,
-    password: Secret,
-    #[serde(default)]
-    folder: Option<String>,
-    #[serde(default)]
-    roots: Option<PathBuf>,
-}
-
-impl ImapSection {
-    fn mailbox(&self, who: &str) -> Result<ImapMailbox> {
-        let mut mailbox = ImapMailbox::new(&self.host, &self.user, self.password.read(who)?);
-        if self.starttls {
-            mailbox = mailbox.with_starttls().at_port(143);
-        }
-        if let Some(port) = self.port {
-            mailbox = mailbox.at_port(port);
-        }
-        if let Some(folder) = &self.folder {
-            mailbox = mailbox.in_folder(folder);
-        }
-        match &self.roots {
-            Some(roots) => mailbox.trusting(roots),
-            None => Ok(mailbox),
-        }
-    }
-}
-
-section!(BackupSection {
-    store: Vec<String>,
-    #[serde(default)]
-    keys: Option<PathBuf>,
-    source: String,
-    rpo: Span,
-});
-
 /// The age of the newest snapshot of a source that is complete and verified.
 async fn newest_verified(
     urls: Vec<String>,
@@ -679,6 +336,40 @@ async fn newest_verified(
         let next = e.next_step().unwrap_or("run `backup status`").to_owned();
         Error::new(ErrorKind::Unreachable, format!("backups: {e}")).with_next_step(next).with_source(e)
     })
+}
+
+impl ImapSection {
+    fn mailbox(&self, who: &str) -> Result<ImapMailbox> {
+        let mut mailbox = ImapMailbox::new(&self.host, &self.user, self.password.read(who)?);
+        if self.starttls {
+            mailbox = mailbox.with_starttls().at_port(143);
+        }
+        if let Some(port) = self.port {
+            mailbox = mailbox.at_port(port);
+        }
+        if let Some(folder) = &self.folder {
+            mailbox = mailbox.in_folder(folder);
+        }
+        match &self.roots {
+            Some(roots) => mailbox.trusting(roots),
+            None => Ok(mailbox),
+        }
+    }
+}
+
+/// What goes out by `notifier` and has to arrive at `receipt`, within two minutes where nothing else is said.
+fn round_trip(
+    c: &Common,
+    notifier: Arc<dyn Notifier>,
+    receipt: Arc<dyn Receipt>,
+    within: Option<Span>,
+    every: u64,
+) -> Watch {
+    let within = within.map_or(Duration::from_secs(120), |w| w.0);
+    let probe = RoundTripProbe::new(c.id.clone(), notifier, receipt, within);
+    let watch = watch(probe.with_spec(|spec| tune(spec, c)), c, every);
+    // Sending takes its time as well.
+    watch.with_timeout(all_tries(within + Duration::from_secs(60), c))
 }
 
 /// The mailbox in which something has to arrive.

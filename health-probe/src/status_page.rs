@@ -192,7 +192,7 @@ impl StatusPage {
             out,
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
              <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>{} · status</title><style>{STYLE}</style></head><body><main>\
-             <h1>{}</h1><p class=\"now {}\" role=\"status\"><b>{headline}</b></p><p class=\"when\">as of {}; where that is more than a few minutes ago, nobody watches any more</p>",
+             <h1>{}</h1><p class=\"now {}\" role=\"status\"><b>{headline}</b></p><p class=\"when\">as of {}; a page that is older than some minutes says nothing of now</p>",
             escape(&self.title),
             escape(&self.title),
             class(self.verdict),

@@ -122,7 +122,10 @@ impl WebVitals {
     }
 
     /// All that was counted, as text that [`WebVitals::restore`] takes: to outlive the process.
-    pub fn export(&self) -> String {
+    ///
+    /// # Errors
+    /// Where it cannot be written as JSON.
+    pub fn export(&self) -> Result<String> {
         let inner = self.inner.lock().unwrap_or_else(|e| e.into_inner());
         let kept: Vec<KeptVital> = inner
             .days
@@ -131,8 +134,8 @@ impl WebVitals {
                 pages.iter().map(|((page, vital), counts)| (*day, page.clone(), *vital, counts.clone()))
             })
             .collect();
-        // Numbers and names are JSON.
-        serde_json::to_string(&kept).unwrap_or_default()
+        serde_json::to_string(&kept)
+            .map_err(|e| Error::new(ErrorKind::Storage, "counts that cannot be written as JSON").with_source(e))
     }
 
     /// Goes on with what [`WebVitals::export`] gave. A visit that tells more of itself afterwards counts once more.
@@ -302,7 +305,7 @@ mod tests {
         let (p75, visits) = vitals.quantile(Vital::Lcp, Some("/"), 0.75, now).unwrap();
         assert!((p75 / 5000.0 - 1.0).abs() < 0.026 && visits == 1000, "{p75} {visits}");
         assert_eq!(verdict().await, Verdict::Critical);
-        let again = WebVitals::restore(&vitals.export()).unwrap();
+        let again = WebVitals::restore(&vitals.export().unwrap()).unwrap();
         assert_eq!(again.quantile(Vital::Lcp, Some("/"), 0.75, now), vitals.quantile(Vital::Lcp, Some("/"), 0.75, now));
         assert!(WebVitals::restore("{}").is_err());
         assert_eq!(vitals.quantile(Vital::Lcp, None, 0.75, now + chrono::TimeDelta::days(28)), None, "28 days");

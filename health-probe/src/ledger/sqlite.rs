@@ -1,6 +1,7 @@
 //! The ledger in a SQLite file: two bits a slot, so that a year of minutes is 132 kB a probe.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,8 @@ pub struct SqliteLedger {
     pool: SqlitePool,
     path: PathBuf,
     set_aside: Option<PathBuf>,
+    /// It was said that a line of it cannot be read: it is asked every minute.
+    said: AtomicBool,
 }
 
 impl SqliteLedger {
@@ -118,7 +121,7 @@ impl SqliteLedger {
         ] {
             sqlx::query(statement).execute(&pool).await.map_err(wrong)?;
         }
-        Ok(Self { pool, path: path.to_owned(), set_aside: None })
+        Ok(Self { pool, path: path.to_owned(), set_aside: None, said: AtomicBool::new(false) })
     }
 
     fn failed(&self, what: &'static str) -> impl Fn(sqlx::Error) -> Error + '_ {
@@ -329,12 +332,14 @@ impl Ledger for SqliteLedger {
         .await
         .map_err(self.failed("incidents cannot be read"))?;
         // One that cannot be read keeps nobody from the others, nor from watching.
-        let incident = |body: String| {
-            serde_json::from_str(&body)
-                .inspect_err(
-                    |e| tracing::error!(ledger = %self.path.display(), error = %e, "an incident that cannot be read"),
-                )
-                .ok()
+        let incident = |body: String| match serde_json::from_str(&body) {
+            Ok(incident) => Some(incident),
+            Err(e) => {
+                if !self.said.swap(true, Ordering::Relaxed) {
+                    tracing::error!(ledger = %self.path.display(), error = %e, "an incident that cannot be read is left out");
+                }
+                None
+            }
         };
         Ok(bodies.into_iter().filter_map(incident).collect())
     }

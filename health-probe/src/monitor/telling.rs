@@ -136,14 +136,14 @@ impl Telling {
         if again {
             // By now it may be another message that they did not take.
             if let Some(outstanding) = self.outstanding.get_mut(&id).filter(|o| o.message.key() == message.key()) {
-                match failed.is_empty() {
-                    true => drop(self.outstanding.remove(&id)),
-                    false => {
+                match why {
+                    None => drop(self.outstanding.remove(&id)),
+                    Some(why) => {
                         outstanding.in_flight = false;
                         outstanding.names = failed;
                         outstanding.tries += 1;
                         outstanding.next = now + pause(outstanding.tries);
-                        outstanding.why = why.unwrap_or_default();
+                        outstanding.why = why;
                     }
                 }
             }

@@ -488,14 +488,9 @@ fn executable(path: &Path, about: &std::fs::Metadata) -> std::io::Result<Option<
     if name.split('.').skip(1).any(|part| endings.contains(&part)) {
         return Ok(Some("by its name"));
     }
+    let most = if name == ".htaccess" { HTACCESS + 1 } else { 4096 };
     let mut head = Vec::new();
-    std::fs::File::open(path)?.take(4096).read_to_end(&mut head)?;
-    if name == ".htaccess" {
-        std::fs::File::open(path)?.take(HTACCESS + 1).read_to_end({
-            head.clear();
-            &mut head
-        })?;
-    }
+    std::fs::File::open(path)?.take(most).read_to_end(&mut head)?;
     let long = head.len() as u64 > HTACCESS;
     if matches!(name.as_str(), ".user.ini" | "web.config") || (name == ".htaccess" && (long || enables(&head))) {
         return Ok(Some("it changes what the server does"));
